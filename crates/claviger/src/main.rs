@@ -1,0 +1,3 @@
+//! The command line of Claviger; it follows.
+
+fn main() {}

@@ -1,0 +1,532 @@
+//! A device against a scripted site: renewals, losses, hostile answers, and power cuts everywhere.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::collections::BTreeMap;
+
+use claviger_device::{
+    Action, BootError, Delivery, Device, FlashImage, FlashWrite, KeyAnswer, Profile, Slot,
+};
+use claviger_frames::telemetry::{self, Header};
+use claviger_frames::{
+    DataKeys, DeviceRoot, Epoch, GatewaySecret, Reading, ReplayWindow, Seen, key_frame, next_wake,
+    parse_authorization, split_bootstrap,
+};
+use claviger_units::{Eui64, Key256, SecretBytes, Span, Timestamp};
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+const EUI: Eui64 = Eui64::from_bytes([2, 0, 0x5e, 0xff, 0xfe, 0x10, 0, 1]);
+const PERIOD: Span = Span::from_secs(60);
+
+fn bootstrap() -> Key256 {
+    Key256::from_bytes([7; 32])
+}
+
+/// One epoch at the site.
+struct SiteEpoch {
+    epoch: Epoch,
+    gateway: GatewaySecret,
+    data: DataKeys,
+    window: ReplayWindow,
+}
+
+/// Gateway and platform in one, with a network that loses what the script says.
+struct Site {
+    root: DeviceRoot,
+    // Every epoch so far, oldest first; the last but one is `cur` while `next` waits.
+    epochs: Vec<SiteEpoch>,
+    next: Option<Vec<u8>>,
+    // How many epochs it still gives out.
+    n_to_give: u32,
+    loses: bool,
+    rng: StdRng,
+    on_air: BTreeMap<(Epoch, u32), Vec<u8>>,
+    readings: Vec<Reading>,
+}
+
+impl Site {
+    fn new(n_to_give: u32) -> Self {
+        let (root, gateway) = split_bootstrap(&bootstrap());
+        let mut site = Self {
+            root,
+            epochs: Vec::new(),
+            next: None,
+            n_to_give,
+            loses: false,
+            rng: StdRng::seed_from_u64(1),
+            on_air: BTreeMap::new(),
+            readings: Vec::new(),
+        };
+        site.push(Epoch::BOOTSTRAP, gateway);
+        site
+    }
+
+    fn push(&mut self, epoch: Epoch, gateway: GatewaySecret) {
+        let data = DataKeys::derive(&self.root, &gateway, EUI, epoch);
+        self.epochs.push(SiteEpoch { epoch, gateway, data, window: ReplayWindow::new() });
+    }
+
+    /// Prepares the next epoch.
+    fn prepare(&mut self) {
+        let cur = self.epochs.last().unwrap();
+        let epoch = Epoch::new(cur.epoch.number() + 1);
+        let qkd = Key256::random(&mut self.rng);
+        self.next = Some(key_frame::seal(&cur.gateway, epoch, &qkd, self.rng.random()));
+        let gateway = cur.gateway.next(&qkd, EUI, cur.epoch, epoch);
+        self.n_to_give -= 1;
+        self.push(epoch, gateway);
+    }
+
+    fn key_answer(&mut self, path_and_query: &str, authorization: &str) -> Option<Vec<u8>> {
+        let (epoch, mac) = parse_authorization(authorization).unwrap();
+        assert_eq!(path_and_query, format!("/v1/devices/{EUI}/key?have={epoch}"));
+        let newest = self.epochs.last().unwrap();
+        let known = match &self.next {
+            Some(_) if epoch < newest.epoch => &self.epochs[self.epochs.len() - 2],
+            _ => newest,
+        };
+        assert_eq!(known.epoch, epoch, "the device is at an epoch that the site has left");
+        assert!(known.gateway.verify_request(&format!("GET {path_and_query}"), &mac));
+        if epoch == newest.epoch {
+            self.next = None;
+        }
+        if self.next.is_none() && self.n_to_give > 0 {
+            self.prepare();
+        }
+        if self.lost() { None } else { self.next.clone() }
+    }
+
+    fn published(&mut self, header: Header, frame: &[u8]) -> Delivery {
+        let before = self.on_air.insert((header.epoch, header.counter), frame.to_vec());
+        assert!(before.is_none_or(|b| b == frame), "{header:?} was used for two messages");
+        if self.lost() {
+            return Delivery::Failed;
+        }
+        let known = self.epochs.iter_mut().find(|known| known.epoch == header.epoch).unwrap();
+        let (read, plaintext) = telemetry::open(&known.data, EUI, frame).unwrap();
+        assert_eq!(read, header);
+        if known.window.check(header.counter) == Seen::Fresh {
+            known.window.mark(header.counter);
+            self.readings.push(Reading::decode(&plaintext).unwrap());
+        }
+        if self.epochs.last().unwrap().epoch == header.epoch {
+            self.next = None;
+        }
+        if self.lost() { Delivery::Failed } else { Delivery::Acknowledged }
+    }
+
+    fn lost(&mut self) -> bool {
+        self.loses && self.rng.random_ratio(1, 4)
+    }
+}
+
+/// What a slot holds after the power failed during its write.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Before,
+    /// So many bytes are new, the rest is erased.
+    TornErased(usize),
+    /// So many bytes are new, the rest is old.
+    TornOld(usize),
+    After,
+}
+
+/// A supply that fails at a flash write.
+struct Power {
+    n_writes_left: Option<(u32, Cut)>,
+}
+
+impl Power {
+    const fn steady() -> Self {
+        Self { n_writes_left: None }
+    }
+
+    fn failing_at(n: u32, cut: Cut) -> Self {
+        Self { n_writes_left: Some((n, cut)) }
+    }
+
+    /// Does a write, whole or not; tells whether the device is still alive.
+    fn write(&mut self, flash: &mut FlashImage, write: &FlashWrite) -> bool {
+        let cut = match &mut self.n_writes_left {
+            None => None,
+            Some((0, cut)) => Some(*cut),
+            Some((n, _)) => {
+                *n -= 1;
+                None
+            }
+        };
+        let new = write.bytes.expose();
+        let old = flash.slot(write.slot).expose();
+        let bytes = match cut {
+            Some(Cut::Before) => old.to_vec(),
+            Some(Cut::TornErased(n)) => [&new[..n], &vec![0xFF; new.len() - n]].concat(),
+            Some(Cut::TornOld(n)) => [&new[..n], old.get(n..).unwrap_or_default()].concat(),
+            Some(Cut::After) | None => new.to_vec(),
+        };
+        flash.write(&FlashWrite { slot: write.slot, bytes: SecretBytes::new(bytes) });
+        cut.is_none()
+    }
+}
+
+/// Runs a device from boot until `end` or until its power fails; `None` if it failed.
+fn live(
+    now: &mut Timestamp,
+    end: Timestamp,
+    flash: &mut FlashImage,
+    site: &mut Site,
+    power: &mut Power,
+) -> Option<Device> {
+    let mut rng = StdRng::seed_from_u64(now.as_micros());
+    let mut device = Device::boot(*now, flash, Profile::waking_every(PERIOD)).unwrap();
+    loop {
+        while let Some(write) = device.poll_flash() {
+            assert_eq!(device.poll_action(), None, "nothing leaves while a write is due");
+            if !power.write(flash, &write) {
+                return None;
+            }
+            device.handle_flash(flash.slot(write.slot).expose());
+        }
+        let action = device.poll_action();
+        // Otherwise a slot that decays later would take the device back to used counters.
+        let alike = flash.slot(Slot::A).ct_eq(flash.slot(Slot::B));
+        assert!(action.is_none() || alike, "it sends although the slots differ");
+        match action {
+            Some(Action::RequestKey { path_and_query, authorization }) => {
+                let frame = site.key_answer(&path_and_query, &authorization);
+                let answer = frame.as_deref().map_or(KeyAnswer::NothingDue, KeyAnswer::Frame);
+                device.handle_key_answer(*now, answer);
+            }
+            Some(Action::Publish { header, frame }) => {
+                let delivery = site.published(header, &frame);
+                device.handle_published(*now, header, delivery);
+            }
+            None => {
+                let due = device.poll_timeout().unwrap();
+                if due > end {
+                    return Some(device);
+                }
+                *now = due.max(*now);
+                device.handle_timeout(*now, &mut rng);
+            }
+        }
+    }
+}
+
+fn fresh() -> FlashImage {
+    FlashImage::provision(bootstrap(), EUI)
+}
+
+/// Boots after every failure until `end`, with a last stretch on steady power.
+fn live_through(flash: &mut FlashImage, site: &mut Site, failures: Vec<Power>, end: Timestamp) {
+    let mut now = Timestamp::START;
+    for mut power in failures {
+        // Whether it dies or ends early, the next boot goes on where it stopped.
+        drop(live(&mut now, end, flash, site, &mut power));
+    }
+    let end = now.max(end) + Span::from_secs(300);
+    let device = live(&mut now, end, flash, site, &mut Power::steady()).unwrap();
+    assert!(device.is_asleep() && device.epoch() > Epoch::BOOTSTRAP);
+    assert_eq!(device.n_waiting(), 0, "every reading since the last boot has arrived");
+    assert!(flash.slot(Slot::A).ct_eq(flash.slot(Slot::B)), "one epoch in both slots");
+}
+
+#[test]
+fn it_renews_at_every_wake_and_loses_no_reading() {
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(u32::MAX), Timestamp::START);
+    let end = now + Span::from_secs(3600);
+    let device = live(&mut now, end, &mut flash, &mut site, &mut Power::steady()).unwrap();
+    let counters = device.counters();
+    assert_eq!((counters.wakes, counters.requests, counters.renewals), (61, 61, 61));
+    assert_eq!((counters.readings, counters.acknowledged, counters.retries), (61, 61, 0));
+    assert_eq!(device.epoch(), Epoch::new(61));
+    assert_eq!(site.readings.len(), 61);
+    // The first as soon as it has a key, all others in its slot.
+    for pair in site.readings[1..].windows(2) {
+        assert_eq!(pair[1].taken, next_wake(pair[0].taken, EUI, PERIOD));
+    }
+}
+
+#[test]
+fn losses_cost_repeats_and_nothing_else() {
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(30), Timestamp::START);
+    site.loses = true;
+    let end = now + Span::from_secs(2 * 3600);
+    let device = live(&mut now, end, &mut flash, &mut site, &mut Power::steady()).unwrap();
+    let counters = device.counters();
+    assert_eq!(device.epoch(), Epoch::new(30));
+    assert!(counters.retries > 20, "{counters:?}");
+    assert_eq!(counters.readings, counters.acknowledged + device.n_waiting() as u64);
+    assert!(site.readings.len() as u64 >= counters.acknowledged);
+    assert_eq!(counters.dropped, 0);
+    // Each is stored once, in the order in which they were taken.
+    assert!(site.readings.windows(2).all(|pair| pair[0].taken < pair[1].taken));
+}
+
+#[test]
+fn two_runs_are_alike() {
+    let run = || {
+        let (mut flash, mut site, mut now) = (fresh(), Site::new(9), Timestamp::START);
+        site.loses = true;
+        let end = now + Span::from_secs(1800);
+        let device = live(&mut now, end, &mut flash, &mut site, &mut Power::steady()).unwrap();
+        (device.counters(), site.readings, site.on_air)
+    };
+    assert_eq!(run(), run());
+}
+
+const CUTS: [Cut; 6] = [
+    Cut::Before,
+    Cut::TornErased(1),
+    Cut::TornErased(91),
+    Cut::TornOld(6),
+    Cut::TornOld(50),
+    Cut::After,
+];
+
+/// Every write of a life with a renewal at every wake, cut in every way.
+#[test]
+fn no_power_cut_reuses_a_counter_or_loses_the_device() {
+    for n in 0..24 {
+        for cut in CUTS {
+            let (mut flash, mut site) = (fresh(), Site::new(6));
+            let end = Timestamp::START + Span::from_secs(600);
+            live_through(&mut flash, &mut site, vec![Power::failing_at(n, cut)], end);
+        }
+    }
+}
+
+/// A second cut while the device recovers from the first, also with losses on the network.
+#[test]
+fn no_second_power_cut_does_either() {
+    for (first, second) in (0..8).flat_map(|first| (0..8).map(move |second| (first, second))) {
+        for (one, two) in CUTS.iter().flat_map(|one| CUTS.iter().map(move |two| (*one, *two))) {
+            let (mut flash, mut site) = (fresh(), Site::new(4));
+            let powers = vec![Power::failing_at(first, one), Power::failing_at(second, two)];
+            let end = Timestamp::START + Span::from_secs(300);
+            live_through(&mut flash, &mut site, powers, end);
+        }
+    }
+}
+
+/// One key for a long time: here only the reserved counters are written.
+#[test]
+fn counters_are_reserved_ahead_and_never_used_twice() {
+    for n in 0..8 {
+        for cut in CUTS {
+            let (mut flash, mut site) = (fresh(), Site::new(1));
+            let end = Timestamp::START + Span::from_secs(150 * 60);
+            live_through(&mut flash, &mut site, vec![Power::failing_at(n, cut)], end);
+            let epochs: Vec<u32> = site.on_air.keys().map(|(epoch, _)| epoch.number()).collect();
+            assert!(epochs.len() >= 150 && epochs.iter().all(|&epoch| epoch == 1));
+        }
+    }
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(1), Timestamp::START);
+    let end = now + Span::from_secs(149 * 60);
+    let device = live(&mut now, end, &mut flash, &mut site, &mut Power::steady()).unwrap();
+    assert_eq!((device.counters().seals, device.counters().flash_writes), (150, 6));
+}
+
+/// Hands a device whatever its flash is due, and returns what it wants to send.
+fn settle(device: &mut Device, flash: &mut FlashImage) -> Option<Action> {
+    while let Some(write) = device.poll_flash() {
+        flash.write(&write);
+        device.handle_flash(flash.slot(write.slot).expose());
+    }
+    device.poll_action()
+}
+
+/// Takes a device to the point where it waits for the answer to a key request.
+fn asking(flash: &mut FlashImage, now: &mut Timestamp) -> Device {
+    let mut device = Device::boot(*now, flash, Profile::waking_every(PERIOD)).unwrap();
+    assert_eq!(settle(&mut device, flash), None);
+    *now = device.poll_timeout().unwrap();
+    device.handle_timeout(*now, &mut StdRng::seed_from_u64(1));
+    assert!(matches!(settle(&mut device, flash), Some(Action::RequestKey { .. })));
+    device
+}
+
+fn step(device: &mut Device, flash: &mut FlashImage, now: &mut Timestamp) -> Option<Action> {
+    *now = device.poll_timeout().unwrap();
+    device.handle_timeout(*now, &mut StdRng::seed_from_u64(1));
+    settle(device, flash)
+}
+
+/// Takes a device with a first key to its first publication.
+fn publishing(
+    site: &mut Site,
+    flash: &mut FlashImage,
+    now: &mut Timestamp,
+) -> (Device, Header, Vec<u8>) {
+    let mut device = asking(flash, now);
+    site.prepare();
+    device.handle_key_answer(*now, KeyAnswer::Frame(&site.next.take().unwrap()));
+    assert_eq!(settle(&mut device, flash), None);
+    let Some(Action::Publish { header, frame }) = step(&mut device, flash, now) else { panic!() };
+    (device, header, frame)
+}
+
+#[test]
+fn a_reading_is_repeated_byte_for_byte() {
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(2), Timestamp::START);
+    let (mut device, header, frame) = publishing(&mut site, &mut flash, &mut now);
+    device.handle_published(now, header, Delivery::Failed);
+    let again = step(&mut device, &mut flash, &mut now);
+    assert_eq!(again, Some(Action::Publish { header, frame }));
+    // Silence counts as failure too; after three attempts it sleeps until its slot.
+    step(&mut device, &mut flash, &mut now);
+    step(&mut device, &mut flash, &mut now);
+    step(&mut device, &mut flash, &mut now);
+    assert!(device.is_asleep() && device.n_waiting() == 1);
+    assert_eq!(device.poll_timeout(), Some(next_wake(now, EUI, PERIOD)));
+}
+
+/// The platform knows a repeat by its epoch and counter alone.
+#[test]
+fn a_reading_of_an_earlier_epoch_is_repeated_as_it_was() {
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(2), Timestamp::START);
+    let (mut device, header, frame) = publishing(&mut site, &mut flash, &mut now);
+    for _ in 0..5 {
+        step(&mut device, &mut flash, &mut now);
+    }
+    assert!(device.is_asleep());
+    step(&mut device, &mut flash, &mut now);
+    site.prepare();
+    device.handle_key_answer(now, KeyAnswer::Frame(&site.next.take().unwrap()));
+    settle(&mut device, &mut flash);
+    assert_eq!((header.epoch.number(), device.epoch().number()), (1, 2));
+    let again = step(&mut device, &mut flash, &mut now);
+    assert_eq!(again, Some(Action::Publish { header, frame }));
+    // Once it is acknowledged the next reading goes out, sealed under the new epoch.
+    device.handle_published(now, header, Delivery::Acknowledged);
+    let Some(Action::Publish { header: next, .. }) = settle(&mut device, &mut flash) else {
+        panic!()
+    };
+    assert_eq!((next.epoch.number(), next.counter), (2, 0));
+    // News of the old frame is passed over.
+    device.handle_published(now, header, Delivery::Acknowledged);
+    assert_eq!(device.n_waiting(), 1);
+    device.handle_published(now, next, Delivery::Acknowledged);
+    assert_eq!(device.n_waiting(), 0);
+}
+
+/// A device that nobody acknowledges: how many readings it holds and how old the oldest gets.
+fn alone(profile: Profile, hours: u64) -> (Device, Span) {
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(1), Timestamp::START);
+    publishing(&mut site, &mut flash, &mut now);
+    let start = now;
+    let mut device = Device::boot(now, &flash, profile).unwrap();
+    let (mut first_sent, mut oldest) = (BTreeMap::new(), Span::ZERO);
+    while now < start + Span::from_secs(hours * 3600) {
+        match step(&mut device, &mut flash, &mut now) {
+            Some(Action::RequestKey { .. }) => device.handle_key_answer(now, KeyAnswer::NothingDue),
+            Some(Action::Publish { header, .. }) => {
+                let sent = *first_sent.entry(header.counter).or_insert(now);
+                oldest = oldest.max(now.since(sent));
+                device.handle_published(now, header, Delivery::Failed);
+            }
+            None => {}
+        }
+    }
+    (device, oldest)
+}
+
+/// PROTOCOL.md P3b.6: the platform keeps an epoch that it has left for 36 h.
+#[test]
+fn readings_are_given_up_when_they_are_too_many_or_too_old() {
+    let (device, _) = alone(Profile::waking_every(PERIOD), 2);
+    assert_eq!(device.n_waiting(), 32);
+    assert_eq!(device.counters().dropped, device.counters().readings - 32);
+    let (device, oldest) = alone(Profile::waking_every(Span::from_secs(2 * 3600)), 24 * 7);
+    assert!(oldest > Span::from_secs(33 * 3600) && oldest <= Span::from_secs(36 * 3600));
+    assert!((18..=19).contains(&device.n_waiting()), "{}", device.n_waiting());
+}
+
+#[test]
+fn without_a_key_the_pauses_grow_to_a_limit() {
+    let (mut flash, mut now) = (fresh(), Timestamp::START);
+    let mut device = asking(&mut flash, &mut now);
+    assert!(now <= Timestamp::START + Span::from_secs(5));
+    let second = 1_000_000;
+    for (answer, base) in [
+        (KeyAnswer::Unreachable, 1),
+        (KeyAnswer::Denied, 2),
+        (KeyAnswer::NothingDue, 4),
+        (KeyAnswer::Frame(b"junk"), 8),
+        (KeyAnswer::Later { retry_after: Span::ZERO }, 16),
+        (KeyAnswer::Later { retry_after: Span::from_secs(3) }, 3),
+        (KeyAnswer::Later { retry_after: Span::from_secs(1_000_000) }, 60),
+        (KeyAnswer::Unreachable, 60),
+    ] {
+        device.handle_key_answer(now, answer);
+        let pause = device.poll_timeout().unwrap().since(now).as_micros();
+        let expected = base * second..=base * second * 3 / 2;
+        assert!(expected.contains(&pause), "{answer:?}: {pause} µs");
+        let request = step(&mut device, &mut flash, &mut now);
+        assert!(matches!(request, Some(Action::RequestKey { .. })));
+    }
+}
+
+#[test]
+fn a_device_with_a_key_publishes_whatever_the_answer() {
+    for answer in [
+        KeyAnswer::NothingDue,
+        KeyAnswer::Later { retry_after: Span::from_secs(99) },
+        KeyAnswer::Denied,
+        KeyAnswer::Unreachable,
+        KeyAnswer::Frame(b"junk"),
+    ] {
+        let (mut flash, mut site, mut now) = (fresh(), Site::new(1), Timestamp::START);
+        publishing(&mut site, &mut flash, &mut now);
+        let mut device = asking(&mut flash, &mut now);
+        device.handle_key_answer(now, answer);
+        let publish = step(&mut device, &mut flash, &mut now);
+        assert!(matches!(publish, Some(Action::Publish { .. })), "{answer:?}");
+        assert_eq!(device.epoch(), Epoch::new(1));
+    }
+}
+
+#[test]
+fn a_flash_that_does_not_keep_its_bytes_silences_the_device() {
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(1), Timestamp::START);
+    let mut device = asking(&mut flash, &mut now);
+    site.prepare();
+    device.handle_key_answer(now, KeyAnswer::Frame(&site.next.take().unwrap()));
+    for _ in 0..3 {
+        assert!(device.poll_flash().is_some() && device.poll_action().is_none());
+        device.handle_flash(&[0xFF; 92]);
+    }
+    assert!(device.is_broken() && device.poll_flash().is_none());
+    assert_eq!((device.poll_action(), device.poll_timeout()), (None, None));
+}
+
+#[test]
+fn an_empty_flash_does_not_boot() {
+    let flash = FlashImage::from_slots(Vec::new(), vec![0xFF; 92]);
+    let booted = Device::boot(Timestamp::START, &flash, Profile::waking_every(PERIOD));
+    assert_eq!(booted.unwrap_err(), BootError::NoValidSlot);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Only an authenticated frame changes what the device holds (PROTOCOL.md P3).
+    #[test]
+    fn no_forged_frame_changes_the_device(
+        at: prop::sample::Index, flip in 1..=255_u8, junk in prop::collection::vec(any::<u8>(), 0..90),
+    ) {
+        let (mut flash, mut site, mut now) = (fresh(), Site::new(1), Timestamp::START);
+        let mut device = asking(&mut flash, &mut now);
+        site.prepare();
+        let mut forged = site.next.take().unwrap();
+        let at = at.index(forged.len());
+        forged[at] ^= flip;
+        for frame in [&forged, &junk] {
+            device.handle_key_answer(now, KeyAnswer::Frame(frame));
+            prop_assert!(device.poll_flash().is_none() && device.epoch() == Epoch::BOOTSTRAP);
+            step(&mut device, &mut flash, &mut now);
+        }
+        prop_assert_eq!(device.counters().refused_frames, 2);
+    }
+}

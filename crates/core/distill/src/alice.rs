@@ -1,0 +1,518 @@
+//! Alice: she knows what she sent, answers Bob's questions, and proposes the keys.
+
+use std::collections::BTreeMap;
+
+use claviger_durable::{EngineError, Tx};
+use claviger_gf2::BitString;
+use claviger_photonics::{Choice, ChoiceGenerator};
+use claviger_units::{Fraction, KeyId, Site, Timestamp};
+use claviger_wire::classical::{
+    Batch, Close, Detections, DropReason, Message, PadName, Propose, Range,
+};
+use rand::{Rng, RngExt};
+
+use crate::authenticate::{Pad, PadError};
+use crate::block::{
+    Awaiting, FinishedBlock, Reconciled, amplify, epsilon, reserve_bits, verification_hash,
+};
+use crate::cascade::{Answerer, Schedule};
+use crate::filling::Filled;
+use crate::rules::{Rules, VERIFICATION_BITS};
+use crate::session::{Committed, Common, DistillError, Event, Refusal, Session};
+
+/// How many keys of a block each site owns: `a` of `a + b`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerRatio {
+    /// Parts of site A.
+    pub a: u32,
+    /// Parts of site B.
+    pub b: u32,
+}
+
+impl OwnerRatio {
+    /// The first ratio of `PROTOCOL.md` P1.
+    pub const INITIAL: Self = Self { a: 7, b: 1 };
+
+    /// Returns the owner of key `index` of `n`; each site owns at least one of two or more.
+    #[must_use]
+    pub fn owner(self, index: usize, n: usize) -> Site {
+        let whole = u64::from(self.a) + u64::from(self.b);
+        let part = |i: usize| (i as u64 * u64::from(self.b)).checked_div(whole).unwrap_or(0);
+        let last = index + 1 == n && part(n) == 0;
+        let all_b = part(n) == n as u64 && index == 0;
+        if (part(index + 1) > part(index) || last) && !all_b { Site::B } else { Site::A }
+    }
+}
+
+/// Alice's end of the link.
+#[derive(Debug)]
+pub struct Alice {
+    common: Common,
+    choices: Option<(u64, ChoiceGenerator)>,
+    batch: Option<OpenBatch>,
+    blocks: BTreeMap<u64, Block>,
+    held: BTreeMap<u64, Vec<u8>>,
+    ratio: OwnerRatio,
+    // What recent blocks said of the error rate; sets the first pass of Cascade.
+    qber: Fraction,
+}
+
+/// A batch whose sifting is under way.
+#[derive(Debug)]
+struct OpenBatch {
+    batch: Batch,
+    choices: Vec<Choice>,
+    sifted: BitString,
+    sampled: Vec<u32>,
+}
+
+/// A closed block under reconciliation.
+#[derive(Debug)]
+struct Block {
+    reconciled: Reconciled,
+    answerer: Answerer,
+    verifying: bool,
+}
+
+impl Alice {
+    /// Opens Alice's end.
+    pub fn open(tx: &mut dyn Tx, rules: Rules) -> Result<Self, EngineError> {
+        let qber = rules.expected_qber;
+        Ok(Self {
+            common: Common::open(tx, Site::A, rules)?,
+            choices: None,
+            batch: None,
+            blocks: BTreeMap::new(),
+            held: BTreeMap::new(),
+            ratio: OwnerRatio::INITIAL,
+            qber,
+        })
+    }
+
+    /// Starts emitting: `light` names the session of the light, `seed` makes its choices.
+    pub fn handle_light(&mut self, light: u64, seed: &[u8; 32]) {
+        self.choices = Some((light, ChoiceGenerator::from_seed(seed)));
+    }
+
+    /// Greets the other end on a fresh connection.
+    pub fn handle_connected(&mut self, rng: &mut impl Rng) {
+        self.handle_disconnected();
+        self.common.greet(rng);
+    }
+
+    /// Drops every block that the other end cannot finish any more.
+    pub fn handle_disconnected(&mut self) {
+        self.batch = None;
+        self.held.clear();
+        for block in core::mem::take(&mut self.blocks).into_values() {
+            let dropped = crate::Outcome::Dropped(DropReason::SessionLost);
+            self.common.end(block.reconciled.ledger, dropped);
+        }
+        if self.common.is_open() && self.common.filling.tally.clicks > 0 {
+            self.common.drop_filling(DropReason::SessionLost);
+        }
+        self.common.session = Session::Apart;
+        self.common.transmits.clear();
+    }
+
+    /// Takes in one frame of the other end.
+    pub fn handle_message(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        frame: &[u8],
+        rng: &mut impl Rng,
+    ) -> Result<(), DistillError> {
+        let message = Message::decode(frame)?;
+        match (&message, self.common.is_open()) {
+            (Message::Greet(theirs), _) => self.common.handle_greet(tx, *theirs)?,
+            (Message::Prove(proof), _) => self.common.handle_proof(tx, proof)?,
+            (_, false) => self.common.refuse(Refusal::Protocol),
+            (_, true) => self.handle_open(tx, now, frame, message, rng)?,
+        }
+        Ok(())
+    }
+
+    fn handle_open(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        frame: &[u8],
+        message: Message,
+        rng: &mut impl Rng,
+    ) -> Result<(), DistillError> {
+        match message {
+            Message::Detections(detections) => self.handle_detections(frame, detections),
+            Message::Conclusive { batch, mask } => self.handle_conclusive(frame, batch, &mask, rng),
+            Message::SampleErrors { batch, errors } => {
+                self.handle_sample_errors(frame, batch, errors, rng);
+            }
+            Message::NextPass { block, pass } => {
+                self.answer(frame, block, |answerer| {
+                    let fits = pass < crate::cascade::PASSES;
+                    let bits = fits.then(|| answerer.parities(pass))?.to_bytes().to_vec();
+                    Some(Message::Parities { block, pass, bits })
+                });
+            }
+            Message::Ask { block, ranges } => self.handle_ask(frame, block, &ranges),
+            Message::Corrected { block, errors, leaked } => {
+                self.handle_corrected(frame, block, errors, leaked, rng);
+            }
+            Message::Verified { block, pad } => {
+                self.handle_verified(tx, now, frame, block, pad, rng)?;
+            }
+            Message::Drop { block, reason } => self.handle_drop(now, block, reason),
+            _ => self.common.refuse(Refusal::Protocol),
+        }
+        Ok(())
+    }
+
+    /// Sends the proposal of a block that this site's key buffer holds ready.
+    pub fn handle_held(&mut self, block: u64) {
+        if let Some(frame) = self.held.remove(&block) {
+            self.common.transmits.push_back(frame);
+        }
+    }
+
+    /// Takes the key buffers' verdict on a proposed block.
+    pub fn handle_outcome(
+        &mut self,
+        tx: &mut dyn Tx,
+        block: u64,
+        committed: Committed,
+    ) -> Result<(), EngineError> {
+        self.held.remove(&block);
+        self.common.handle_outcome(tx, block, committed)
+    }
+
+    /// Takes the ratio in which further blocks are owned.
+    pub const fn handle_ratio(&mut self, ratio: OwnerRatio) {
+        self.ratio = ratio;
+    }
+
+    /// Returns the next frame for the other end.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.common.transmits.pop_front()
+    }
+
+    /// Returns the next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.common.events.pop_front()
+    }
+
+    /// Returns how many authentication pads are left.
+    pub fn reserve_level(&self, tx: &dyn Tx) -> Result<u64, EngineError> {
+        self.common.reserve.level(tx)
+    }
+
+    fn handle_detections(&mut self, frame: &[u8], detections: Detections) {
+        let filling = &mut self.common.filling;
+        if detections.batch.block < filling.next.block {
+            return; // It crossed our dropping of the block.
+        }
+        let begin = filling.tally.end;
+        let in_turn = detections.batch == filling.next
+            && self.batch.is_none()
+            && detections.pulses.first().is_none_or(|&first| first >= begin);
+        let Some((light, choices)) = self.choices.as_mut().filter(|_| in_turn) else {
+            self.common.refuse(Refusal::Protocol);
+            return;
+        };
+        filling.transcript.append(Site::B, frame);
+        filling.see(detections.pulses.len(), detections.end, &self.common.rules);
+        // Clicks of an earlier light session say nothing of the present choices: announce them
+        // as they would be, and let the error rate drop the block.
+        let stale = *light != detections.light;
+        let chosen: Vec<Choice> = detections.pulses.iter().map(|&p| choices.choice(p)).collect();
+        let mut pairs = vec![0_u8; chosen.len().div_ceil(4)];
+        for (i, choice) in chosen.iter().enumerate() {
+            pairs[i / 4] |= choice.announcement().bits() << (i % 4 * 2);
+        }
+        let batch = detections.batch;
+        self.batch = Some(OpenBatch {
+            batch,
+            choices: if stale { Vec::new() } else { chosen },
+            sifted: BitString::new(),
+            sampled: Vec::new(),
+        });
+        if stale {
+            pairs.clear();
+        }
+        self.common.send_filling(&Message::Announcements { batch, pairs });
+    }
+
+    fn handle_conclusive(&mut self, frame: &[u8], batch: Batch, mask: &[u8], rng: &mut impl Rng) {
+        let open = self.batch.as_mut().filter(|open| open.batch == batch && open.sifted.is_empty());
+        let Some(open) = open else {
+            self.common.refuse(Refusal::Protocol);
+            return;
+        };
+        let Some(mask) = BitString::from_bytes(mask, open.choices.len()) else {
+            self.common.refuse(Refusal::Protocol);
+            return;
+        };
+        let kept = open.choices.iter().zip(mask.iter()).filter(|(_, kept)| *kept);
+        open.sifted = kept.map(|(choice, _)| choice.key_bit()).collect();
+        let n = self.common.filling.n_samples(open.sifted.len(), &self.common.rules);
+        let mut positions: Vec<u32> = rand::seq::index::sample(rng, open.sifted.len(), n)
+            .into_iter()
+            .map(|i| u32::try_from(i).unwrap_or(u32::MAX))
+            .collect();
+        positions.sort_unstable();
+        open.sampled.clone_from(&positions);
+        let bits = open.sifted.gather(&positions).to_bytes().to_vec();
+        self.common.filling.transcript.append(Site::B, frame);
+        self.common.send_filling(&Message::Sample { batch, positions, bits });
+    }
+
+    fn handle_sample_errors(
+        &mut self,
+        frame: &[u8],
+        batch: Batch,
+        errors: u32,
+        rng: &mut impl Rng,
+    ) {
+        let open = self
+            .batch
+            .take()
+            .filter(|open| open.batch == batch && errors as usize <= open.sampled.len());
+        let Some(open) = open else {
+            self.common.refuse(Refusal::Protocol);
+            return;
+        };
+        let common = &mut self.common;
+        common.filling.transcript.append(Site::B, frame);
+        let target = common.rules.target(common.closed);
+        let filled = common.filling.add(&open.sifted, &open.sampled, errors, &common.rules, target);
+        common.report_sample();
+        match filled {
+            Filled::Continue => {}
+            Filled::Suspicious => common.drop_filling(DropReason::SampledQber),
+            Filled::Closed => self.close(rng),
+        }
+    }
+
+    fn close(&mut self, rng: &mut impl Rng) {
+        let mut reconciled = self.common.close_filling();
+        let ledger = &reconciled.ledger;
+        // The sample is small: recent blocks weigh as much as 512 sampled bits.
+        let errors = ledger.sample_errors as f64 + 512.0 * self.qber.as_f64();
+        let estimate = Fraction::clamped(errors / (ledger.sampled as f64 + 512.0));
+        let permutation: [u8; 32] = rng.random();
+        let (block, bits) = (ledger.block, reconciled.key.len());
+        let close = Close { block, sifted: ledger.sifted, estimate, permutation };
+        self.common.send(&mut reconciled, &Message::Close(close));
+        let schedule = Schedule::original(bits, estimate, permutation);
+        let mut answerer = Answerer::new(schedule, &reconciled.key);
+        let bits = answerer.parities(0).to_bytes().to_vec();
+        self.common.send(&mut reconciled, &Message::Parities { block, pass: 0, bits });
+        self.blocks.insert(block, Block { reconciled, answerer, verifying: false });
+    }
+
+    fn handle_ask(&mut self, frame: &[u8], block: u64, ranges: &[Range]) {
+        self.answer(frame, block, |answerer| {
+            let bits = answerer.answer(ranges)?.to_bytes().to_vec();
+            Some(Message::Answer { block, bits })
+        });
+    }
+
+    fn answer(
+        &mut self,
+        frame: &[u8],
+        number: u64,
+        answer: impl FnOnce(&mut Answerer) -> Option<Message>,
+    ) {
+        let Some(block) = self.blocks.get_mut(&number) else { return };
+        block.reconciled.transcript.append(Site::B, frame);
+        // Never more parities than bits: a peer that asks on and on gets a dropped block.
+        let bounded = (block.answerer.leaked() as usize) < 2 * block.reconciled.key.len();
+        match Some(&mut block.answerer).filter(|_| bounded && !block.verifying).and_then(answer) {
+            Some(message) => self.common.send(&mut block.reconciled, &message),
+            None => self.drop_block(number, DropReason::Protocol),
+        }
+    }
+
+    fn handle_corrected(
+        &mut self,
+        frame: &[u8],
+        number: u64,
+        errors: u32,
+        leaked: u32,
+        rng: &mut impl Rng,
+    ) {
+        let Some(block) = self.blocks.get_mut(&number) else { return };
+        let reconciled = &mut block.reconciled;
+        reconciled.transcript.append(Site::B, frame);
+        let ledger = &mut reconciled.ledger;
+        (ledger.errors, ledger.leaked) = (errors, leaked);
+        if block.verifying || block.answerer.leaked() != leaked || errors > ledger.sifted {
+            return self.drop_block(number, DropReason::Accounting);
+        }
+        if ledger.qber() > self.common.rules.abort {
+            return self.drop_block(number, DropReason::Qber);
+        }
+        ledger.verification = VERIFICATION_BITS;
+        block.verifying = true;
+        let key: [u8; 16] = rng.random();
+        let hash = verification_hash(&key, &reconciled.key);
+        self.common.send(reconciled, &Message::Verify { block: number, key, hash });
+    }
+
+    fn handle_verified(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        frame: &[u8],
+        number: u64,
+        peer_pad: PadName,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        let Some(mut block) = self.blocks.remove(&number) else { return Ok(()) };
+        if !block.verifying {
+            self.common.drop_block(block.reconciled.ledger, DropReason::Protocol);
+            return Ok(());
+        }
+        block.reconciled.transcript.append(Site::B, frame);
+        self.qber = block.reconciled.ledger.qber();
+        self.propose(tx, now, block.reconciled, peer_pad, rng)
+    }
+
+    fn propose(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        mut block: Reconciled,
+        peer_pad: PadName,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        let disclosed = block.ledger.leaked + VERIFICATION_BITS;
+        let (sifted, qber) = (block.ledger.sifted, block.ledger.qber());
+        let secret = self.common.rules.secret_bits(&block.tally, sifted, qber, disclosed);
+        let pad = match self.common.reserve.next_pad(tx) {
+            Ok(pad) => pad,
+            Err(PadError::Store(error)) => return Err(error),
+            Err(PadError::Unconfirmed) => {
+                // A new greeting tells both how far the other has come.
+                self.common.refuse(Refusal::Protocol);
+                return Ok(());
+            }
+            Err(PadError::Empty) => {
+                self.common.drop_block(block.ledger, DropReason::ReserveEmpty);
+                self.common.refuse(Refusal::ReserveEmpty);
+                return Ok(());
+            }
+        };
+        let mut propose = Propose {
+            block: block.ledger.block,
+            secret,
+            pads: self.common.reserve.wanted(tx)?,
+            renews_hash_keys: block.ledger.block.is_multiple_of(HASH_KEY_PERIOD),
+            seed: Vec::new(),
+            keys: Vec::new(),
+            hash_key: self.common.reserve.hash_key(tx)?,
+            pad: pad.name,
+            tag: [0; 16],
+        };
+        let n_keys = (secret.saturating_sub(reserve_bits(&propose)) / 256) as usize;
+        if n_keys < 2 {
+            self.common.drop_block(block.ledger, DropReason::NothingLeft);
+            return Ok(());
+        }
+        propose.keys =
+            (0..n_keys).map(|i| (KeyId::random(rng), self.ratio.owner(i, n_keys))).collect();
+        propose.seed = random_bits(block.key.len() + secret as usize - 1, rng);
+        block.transcript.append(Site::A, &propose.signed_part());
+        match self.sign(tx, &mut propose, &pad, peer_pad, &mut block)? {
+            Some((finished, awaiting)) => {
+                Common::note_proposal(tx, propose.block)?;
+                self.common.awaiting.insert(propose.block, awaiting);
+                self.held.insert(propose.block, Message::Propose(propose).encode());
+                self.common.events.push_back(Event::Finished(finished));
+            }
+            None => {
+                self.common.pause(now);
+                self.common.drop_block(block.ledger, DropReason::Authentication);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tags the transcript, foretells Bob's tag, and amplifies; `None` where Bob's pad is unusable.
+    fn sign(
+        &self,
+        tx: &mut dyn Tx,
+        propose: &mut Propose,
+        pad: &Pad,
+        peer_pad: PadName,
+        block: &mut Reconciled,
+    ) -> Result<Option<(FinishedBlock, Awaiting)>, EngineError> {
+        let reserve = &self.common.reserve;
+        let (key, transcript) = (propose.hash_key, &block.transcript);
+        let Some(bob_pad) = reserve.peer_pad(tx, peer_pad)? else { return Ok(None) };
+        let Some(tag) = reserve.tag(tx, Site::A, key, pad, transcript)? else { return Ok(None) };
+        let Some(theirs) = reserve.tag(tx, Site::B, key, &bob_pad, transcript)? else {
+            return Ok(None);
+        };
+        propose.tag = tag;
+        let Some(cut) = amplify(&block.key, propose) else { return Ok(None) };
+        let mut ledger = block.ledger.clone();
+        note_amplification(&mut ledger, propose, epsilon(&block.key, transcript));
+        let (finished, pads, hash_keys) = cut.finish(propose, theirs);
+        Ok(Some((finished, Awaiting { pads, hash_keys, peer_pad, ledger })))
+    }
+
+    fn handle_drop(&mut self, now: Timestamp, number: u64, reason: DropReason) {
+        if reason == DropReason::Authentication {
+            self.common.pause(now);
+        }
+        if let Some(block) = self.blocks.remove(&number) {
+            self.common.end(block.reconciled.ledger, crate::Outcome::Dropped(reason));
+        } else if let Some(awaiting) = self.common.awaiting.remove(&number) {
+            self.held.remove(&number);
+            self.common.end(awaiting.ledger, crate::Outcome::Dropped(reason));
+        }
+    }
+
+    fn drop_block(&mut self, number: u64, reason: DropReason) {
+        if let Some(block) = self.blocks.remove(&number) {
+            self.common.drop_block(block.reconciled.ledger, reason);
+        }
+    }
+}
+
+/// Blocks between two renewals of the hash keys.
+const HASH_KEY_PERIOD: u64 = 256;
+
+/// Completes a ledger with what a proposal says.
+pub(crate) fn note_amplification(ledger: &mut crate::BlockLedger, propose: &Propose, epsilon: f64) {
+    ledger.secret = propose.secret;
+    ledger.reserve = reserve_bits(propose);
+    ledger.keys = u32::try_from(propose.keys.len()).unwrap_or(u32::MAX);
+    ledger.remainder = propose.secret.saturating_sub(ledger.reserve + ledger.keys * 256);
+    ledger.epsilon = epsilon;
+}
+
+fn random_bits(bits: usize, rng: &mut impl Rng) -> Vec<u8> {
+    let mut bytes = vec![0; bits.div_ceil(8)];
+    rng.fill_bytes(&mut bytes);
+    if let Some(last) = bytes.last_mut().filter(|_| !bits.is_multiple_of(8)) {
+        *last &= (1 << (bits % 8)) - 1;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P1: at first 7/8 A, 1/8 B, each at least one key.
+    #[test]
+    fn both_sites_own_keys_of_every_block() {
+        let owned =
+            |ratio: OwnerRatio, n: usize| (0..n).filter(|&i| ratio.owner(i, n) == Site::B).count();
+        assert_eq!(owned(OwnerRatio::INITIAL, 144), 18);
+        assert_eq!(owned(OwnerRatio { a: 1000, b: 1 }, 9), 1);
+        assert_eq!(owned(OwnerRatio { a: 0, b: 1 }, 9), 8);
+        assert_eq!(owned(OwnerRatio { a: 1, b: 0 }, 2), 1);
+    }
+}

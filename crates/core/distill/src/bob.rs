@@ -1,0 +1,441 @@
+//! Bob: he knows what clicked, corrects his bits to Alice's, and accepts the keys.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use claviger_durable::{EngineError, Tx};
+use claviger_gf2::BitString;
+use claviger_photonics::sarg04::conclude;
+use claviger_photonics::{Announcement, BasisGenerator, Detector};
+use claviger_units::{SecretBytes, Site, Timestamp};
+use claviger_wire::classical::{Batch, Close, Detections, DropReason, Message, Propose};
+use rand::Rng;
+
+use crate::alice::note_amplification;
+use crate::authenticate::PadError;
+use crate::block::{Awaiting, Reconciled, amplify, epsilon, verification_hash};
+use crate::cascade::{Corrector, Schedule, Step};
+use crate::filling::Filled;
+use crate::rules::{Rules, VERIFICATION_BITS};
+use crate::session::{Committed, Common, DistillError, Event, Refusal, Session};
+
+/// Bob's clicks of one window of link time, from the light.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Alice's light session.
+    pub light: u64,
+    /// The pulse at which the window ends.
+    pub end: u64,
+    /// The pulses that clicked, rising, each with its detector.
+    pub clicks: Vec<(u64, Detector)>,
+}
+
+/// Bob's end of the link.
+#[derive(Debug)]
+pub struct Bob {
+    common: Common,
+    bases: Option<BasisGenerator>,
+    windows: VecDeque<Window>,
+    batch: Option<OpenBatch>,
+    blocks: BTreeMap<u64, Block>,
+}
+
+/// A batch whose sifting is under way.
+#[derive(Debug)]
+struct OpenBatch {
+    batch: Batch,
+    window: Window,
+    sifted: Option<BitString>,
+}
+
+/// A closed block.
+#[derive(Debug)]
+struct Block {
+    reconciled: Reconciled,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Alice has not said how it will be reconciled.
+    Closed,
+    /// Under correction.
+    Correcting(Box<Corrector>),
+    /// Corrected; Alice's hash is due.
+    Corrected,
+    /// Verified; Alice's proposal is due, and this pad will make the acceptance.
+    Verified(crate::authenticate::Pad),
+}
+
+impl Bob {
+    /// Windows that wait while the other end is busy; beyond, [`Self::wants_light`] says no.
+    const WINDOWS: usize = 16;
+
+    /// Opens Bob's end.
+    pub fn open(tx: &mut dyn Tx, rules: Rules) -> Result<Self, EngineError> {
+        Ok(Self {
+            common: Common::open(tx, Site::B, rules)?,
+            bases: None,
+            windows: VecDeque::new(),
+            batch: None,
+            blocks: BTreeMap::new(),
+        })
+    }
+
+    /// Starts measuring in bases made from `seed`.
+    pub fn handle_light(&mut self, seed: &[u8; 32]) {
+        self.windows.clear();
+        self.bases = Some(BasisGenerator::from_seed(seed));
+    }
+
+    /// Takes in a window of clicks; without an open session it is lost, like light in the dark.
+    pub fn handle_window(&mut self, now: Timestamp, window: Window) {
+        let paused = self.common.resume.is_some_and(|resume| now < resume);
+        if self.common.is_open() && !paused {
+            self.windows.push_back(window);
+            self.start_batch();
+        }
+    }
+
+    /// Tells whether further windows have room; if not the light waits.
+    #[must_use]
+    pub fn wants_light(&self) -> bool {
+        self.windows.len() < Self::WINDOWS && self.blocks.len() + self.common.awaiting.len() < 4
+    }
+
+    /// Greets the other end on a fresh connection.
+    pub fn handle_connected(&mut self, rng: &mut impl Rng) {
+        self.handle_disconnected();
+        self.common.greet(rng);
+    }
+
+    /// Drops every block that the other end cannot finish any more.
+    pub fn handle_disconnected(&mut self) {
+        self.batch = None;
+        self.windows.clear();
+        for block in core::mem::take(&mut self.blocks).into_values() {
+            let dropped = crate::Outcome::Dropped(DropReason::SessionLost);
+            self.common.end(block.reconciled.ledger, dropped);
+        }
+        if self.common.is_open() && self.common.filling.tally.clicks > 0 {
+            self.common.drop_filling(DropReason::SessionLost);
+        }
+        self.common.session = Session::Apart;
+        self.common.transmits.clear();
+    }
+
+    /// Takes in one frame of the other end.
+    pub fn handle_message(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        frame: &[u8],
+        _rng: &mut impl Rng,
+    ) -> Result<(), DistillError> {
+        let message = Message::decode(frame)?;
+        match (&message, self.common.is_open()) {
+            (Message::Greet(theirs), _) => self.common.handle_greet(tx, *theirs)?,
+            (Message::Prove(proof), _) => self.common.handle_proof(tx, proof)?,
+            (_, false) => self.common.refuse(Refusal::Protocol),
+            (_, true) => self.handle_open(tx, now, frame, message)?,
+        }
+        Ok(())
+    }
+
+    fn handle_open(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        frame: &[u8],
+        message: Message,
+    ) -> Result<(), DistillError> {
+        match message {
+            Message::Announcements { batch, pairs } => self.handle_pairs(frame, batch, &pairs),
+            Message::Sample { batch, positions, bits } => {
+                self.handle_sample(frame, batch, &positions, &bits);
+            }
+            Message::Close(close) => self.handle_close(frame, close),
+            Message::Parities { block, pass, bits } => {
+                self.correct(frame, block, |corrector, n| {
+                    corrector.handle_parities(pass, &BitString::from_bytes(&bits, n(pass)?)?)
+                });
+            }
+            Message::Answer { block, bits } => self.correct(frame, block, |corrector, _| {
+                corrector.handle_answer(&BitString::from_bytes(&bits, corrector.asked())?)
+            }),
+            Message::Verify { block, key, hash } => {
+                self.handle_verify(tx, frame, block, key, hash)?;
+            }
+            Message::Propose(propose) => self.handle_propose(tx, now, &propose)?,
+            Message::Drop { block, reason } => {
+                if let Some(block) = self.blocks.remove(&block) {
+                    let dropped = crate::Outcome::Dropped(reason);
+                    self.common.end(block.reconciled.ledger, dropped);
+                }
+            }
+            _ => self.common.refuse(Refusal::Protocol),
+        }
+        Ok(())
+    }
+
+    /// Takes the key buffers' verdict on an accepted block.
+    pub fn handle_outcome(
+        &mut self,
+        tx: &mut dyn Tx,
+        block: u64,
+        committed: Committed,
+    ) -> Result<(), EngineError> {
+        self.common.handle_outcome(tx, block, committed)
+    }
+
+    /// Returns the next frame for the other end.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.common.transmits.pop_front()
+    }
+
+    /// Returns the next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.common.events.pop_front()
+    }
+
+    /// Returns how many authentication pads are left.
+    pub fn reserve_level(&self, tx: &dyn Tx) -> Result<u64, EngineError> {
+        self.common.reserve.level(tx)
+    }
+
+    /// Announces the clicks of the next window, one batch at a time.
+    fn start_batch(&mut self) {
+        if self.batch.is_some() {
+            return;
+        }
+        let Some(window) = self.windows.pop_front() else { return };
+        let filling = &mut self.common.filling;
+        let batch = filling.next;
+        filling.see(window.clicks.len(), window.end, &self.common.rules);
+        let pulses = window.clicks.iter().map(|&(pulse, _)| pulse).collect();
+        let detections = Detections { batch, light: window.light, end: window.end, pulses };
+        self.common.send_filling(&Message::Detections(detections));
+        self.batch = Some(OpenBatch { batch, window, sifted: None });
+    }
+
+    fn handle_pairs(&mut self, frame: &[u8], batch: Batch, pairs: &[u8]) {
+        let open = self.batch.as_mut().filter(|open| open.batch == batch && open.sifted.is_none());
+        let (Some(open), Some(bases)) = (open, self.bases.as_mut()) else {
+            return self.common.refuse(Refusal::Protocol);
+        };
+        let clicks = &open.window.clicks;
+        // Alice announces nothing where the clicks are of an earlier light session.
+        let n = if pairs.is_empty() { 0 } else { clicks.len() };
+        if pairs.len() != n.div_ceil(4) {
+            return self.common.refuse(Refusal::Protocol);
+        }
+        let mut mask = BitString::new();
+        let mut sifted = BitString::new();
+        for (i, &(pulse, detector)) in clicks.iter().take(n).enumerate() {
+            let pair = Announcement::from_bits(pairs[i / 4] >> (i % 4 * 2) & 3);
+            let bit = pair.and_then(|pair| conclude(bases.basis(pulse), detector, pair));
+            mask.push(bit.is_some());
+            if let Some(bit) = bit {
+                sifted.push(bit);
+            }
+        }
+        open.sifted = Some(sifted);
+        let mask = mask.to_bytes().to_vec();
+        self.common.filling.transcript.append(Site::A, frame);
+        self.common.send_filling(&Message::Conclusive { batch, mask });
+    }
+
+    fn handle_sample(&mut self, frame: &[u8], batch: Batch, positions: &[u32], bits: &[u8]) {
+        let open = self.batch.take().filter(|open| open.batch == batch);
+        let Some(sifted) = open.and_then(|open| open.sifted) else {
+            return self.common.refuse(Refusal::Protocol);
+        };
+        let common = &mut self.common;
+        let rising = positions.is_sorted_by(|a, b| a < b)
+            && positions.last().is_none_or(|&last| (last as usize) < sifted.len());
+        let fits =
+            rising && positions.len() == common.filling.n_samples(sifted.len(), &common.rules);
+        let theirs = BitString::from_bytes(bits, positions.len()).filter(|_| fits);
+        let Some(mut differing) = theirs else {
+            return common.refuse(Refusal::Protocol);
+        };
+        differing.xor(&sifted.gather(positions));
+        let errors = u32::try_from(differing.count_ones()).unwrap_or(u32::MAX);
+        common.filling.transcript.append(Site::A, frame);
+        common.send_filling(&Message::SampleErrors { batch, errors });
+        let target = common.rules.target(common.closed);
+        let filled = common.filling.add(&sifted, positions, errors, &common.rules, target);
+        common.report_sample();
+        match filled {
+            Filled::Continue => {}
+            Filled::Suspicious => common.drop_filling(DropReason::SampledQber),
+            Filled::Closed => {
+                let reconciled = common.close_filling();
+                let number = reconciled.ledger.block;
+                self.blocks.insert(number, Block { reconciled, stage: Stage::Closed });
+            }
+        }
+        self.start_batch();
+    }
+
+    fn handle_close(&mut self, frame: &[u8], close: Close) {
+        let Some(block) = self.blocks.get_mut(&close.block) else { return };
+        block.reconciled.transcript.append(Site::A, frame);
+        let fits =
+            matches!(block.stage, Stage::Closed) && block.reconciled.ledger.sifted == close.sifted;
+        if !fits {
+            return self.drop_block(close.block, DropReason::Protocol);
+        }
+        let key = core::mem::take(&mut block.reconciled.key);
+        let schedule = Schedule::original(key.len(), close.estimate, close.permutation);
+        block.stage = Stage::Correcting(Box::new(Corrector::new(schedule, key)));
+    }
+
+    /// Feeds parities to the corrector of a block and says what it wants next.
+    fn correct(
+        &mut self,
+        frame: &[u8],
+        number: u64,
+        feed: impl FnOnce(&mut Corrector, &dyn Fn(u8) -> Option<usize>) -> Option<Step>,
+    ) {
+        let Some(block) = self.blocks.get_mut(&number) else { return };
+        block.reconciled.transcript.append(Site::A, frame);
+        let Stage::Correcting(corrector) = &mut block.stage else {
+            return self.drop_block(number, DropReason::Protocol);
+        };
+        let sizes = corrector.n_blocks();
+        let step = feed(corrector, &|pass| sizes.get(usize::from(pass)).copied());
+        let message = match step {
+            None => return self.drop_block(number, DropReason::Protocol),
+            Some(Step::Ask(ranges)) => Message::Ask { block: number, ranges },
+            Some(Step::NextPass(pass)) => Message::NextPass { block: number, pass },
+            Some(Step::Done) => {
+                let (errors, leaked) = (corrector.corrected(), corrector.leaked());
+                let ledger = &mut block.reconciled.ledger;
+                (ledger.errors, ledger.leaked) = (errors, leaked);
+                if let Stage::Correcting(corrector) =
+                    core::mem::replace(&mut block.stage, Stage::Corrected)
+                {
+                    block.reconciled.key = corrector.into_key();
+                }
+                Message::Corrected { block: number, errors, leaked }
+            }
+        };
+        self.common.send(&mut block.reconciled, &message);
+    }
+
+    fn handle_verify(
+        &mut self,
+        tx: &mut dyn Tx,
+        frame: &[u8],
+        number: u64,
+        key: [u8; 16],
+        hash: [u8; 8],
+    ) -> Result<(), EngineError> {
+        let Some(block) = self.blocks.get_mut(&number) else { return Ok(()) };
+        block.reconciled.transcript.append(Site::A, frame);
+        let reason = if !matches!(block.stage, Stage::Corrected) {
+            DropReason::Protocol
+        } else if verification_hash(&key, &block.reconciled.key) != hash {
+            DropReason::Verification
+        } else if block.reconciled.ledger.qber() > self.common.rules.abort {
+            DropReason::Qber
+        } else {
+            block.reconciled.ledger.verification = VERIFICATION_BITS;
+            match self.common.reserve.next_pad(tx) {
+                Ok(pad) => {
+                    let verified = Message::Verified { block: number, pad: pad.name };
+                    block.stage = Stage::Verified(pad);
+                    self.common.send(&mut block.reconciled, &verified);
+                    return Ok(());
+                }
+                Err(PadError::Store(error)) => return Err(error),
+                Err(PadError::Unconfirmed) => {
+                    self.common.refuse(Refusal::Protocol);
+                    return Ok(());
+                }
+                Err(PadError::Empty) => {
+                    self.drop_block(number, DropReason::ReserveEmpty);
+                    self.common.refuse(Refusal::ReserveEmpty);
+                    return Ok(());
+                }
+            }
+        };
+        self.drop_block(number, reason);
+        Ok(())
+    }
+
+    fn handle_propose(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        propose: &Propose,
+    ) -> Result<(), EngineError> {
+        let Some(Block { mut reconciled, stage }) = self.blocks.remove(&propose.block) else {
+            return Ok(());
+        };
+        let Stage::Verified(pad) = stage else {
+            self.common.drop_block(reconciled.ledger, DropReason::Protocol);
+            return Ok(());
+        };
+        reconciled.transcript.append(Site::A, &propose.signed_part());
+        let genuine = self.is_genuine(tx, propose, &reconciled)?;
+        let ledger = &reconciled.ledger;
+        let disclosed = ledger.leaked + VERIFICATION_BITS;
+        let (sifted, qber) = (ledger.sifted, ledger.qber());
+        let secret = self.common.rules.secret_bits(&reconciled.tally, sifted, qber, disclosed);
+        let reason = if !genuine {
+            DropReason::Authentication
+        } else if propose.secret != secret {
+            DropReason::Accounting
+        } else {
+            // The tag holds: every word of the transcript is Alice's.
+            self.common.reserve.accept(tx, propose.pad)?;
+            return self.accept(tx, propose, &pad, reconciled);
+        };
+        if !genuine {
+            self.common.pause(now);
+        }
+        self.common.drop_block(reconciled.ledger, reason);
+        Ok(())
+    }
+
+    fn is_genuine(
+        &self,
+        tx: &dyn Tx,
+        propose: &Propose,
+        block: &Reconciled,
+    ) -> Result<bool, EngineError> {
+        let reserve = &self.common.reserve;
+        let Some(pad) = reserve.peer_pad(tx, propose.pad)? else { return Ok(false) };
+        let expected = reserve.tag(tx, Site::A, propose.hash_key, &pad, &block.transcript)?;
+        let theirs = SecretBytes::new(propose.tag.to_vec());
+        Ok(expected.is_some_and(|tag| SecretBytes::new(tag.to_vec()).ct_eq(&theirs)))
+    }
+
+    fn accept(
+        &mut self,
+        tx: &mut dyn Tx,
+        propose: &Propose,
+        pad: &crate::authenticate::Pad,
+        mut block: Reconciled,
+    ) -> Result<(), EngineError> {
+        let tag = self.common.reserve.tag(tx, Site::B, propose.hash_key, pad, &block.transcript)?;
+        let cut = amplify(&block.key, propose);
+        let (Some(tag), Some(cut)) = (tag, cut) else {
+            self.common.drop_block(block.ledger, DropReason::Accounting);
+            return Ok(());
+        };
+        note_amplification(&mut block.ledger, propose, epsilon(&block.key, &block.transcript));
+        let (finished, pads, hash_keys) = cut.finish(propose, tag);
+        let awaiting = Awaiting { pads, hash_keys, peer_pad: propose.pad, ledger: block.ledger };
+        self.common.awaiting.insert(propose.block, awaiting);
+        self.common.events.push_back(Event::Finished(finished));
+        Ok(())
+    }
+
+    fn drop_block(&mut self, number: u64, reason: DropReason) {
+        if let Some(block) = self.blocks.remove(&number) {
+            self.common.drop_block(block.reconciled.ledger, reason);
+        }
+    }
+}

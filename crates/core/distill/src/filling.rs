@@ -1,0 +1,126 @@
+//! The block that is being filled with sifted bits: the same rules at both ends, so that both close
+//! or drop it at the same batch without a word.
+
+use claviger_gf2::BitString;
+use claviger_units::Fraction;
+use claviger_wire::classical::Batch;
+
+use crate::authenticate::Transcript;
+use crate::rules::Rules;
+
+/// What a finished batch means for the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// More batches are needed.
+    Continue,
+    /// The block has its bits.
+    Closed,
+    /// The sampled error rate is above the threshold.
+    Suspicious,
+}
+
+/// Light and clicks of a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// The pulse at which its first window began.
+    pub(crate) begin: u64,
+    /// The pulse at which its last window ended.
+    pub(crate) end: u64,
+    /// Clicks in between.
+    pub(crate) clicks: u64,
+}
+
+/// A block on its way to enough sifted bits.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    /// The batch that comes next.
+    pub(crate) next: Batch,
+    /// Sifted bits that were not given away.
+    pub(crate) key: BitString,
+    /// Everything said about the block so far.
+    pub(crate) transcript: Transcript,
+    /// Light and clicks so far.
+    pub(crate) tally: Tally,
+    /// Bits given away to estimate the error rate.
+    pub(crate) sampled: u64,
+    /// Of these, how many differed.
+    pub(crate) sample_errors: u64,
+    // Sifted bits of all batches, of which a fixed share is sampled.
+    sifted: u64,
+}
+
+impl Filling {
+    /// Starts block `number`.
+    #[must_use]
+    pub(crate) fn new(number: u64) -> Self {
+        Self {
+            next: Batch { block: number, number: 0 },
+            key: BitString::new(),
+            transcript: Transcript::default(),
+            tally: Tally::default(),
+            sampled: 0,
+            sample_errors: 0,
+            sifted: 0,
+        }
+    }
+
+    /// Returns how many of `sifted` further bits are to be sampled, by the fixed share.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count is a count; the cast saturates"
+    )]
+    pub(crate) fn n_samples(&self, sifted: usize, rules: &Rules) -> usize {
+        let due = (self.sifted + sifted as u64) as f64 * rules.sample.as_f64();
+        ((due as u64).saturating_sub(self.sampled) as usize).min(sifted)
+    }
+
+    /// Counts the clicks of the window that ends at `end`.
+    pub(crate) fn see(&mut self, clicks: usize, end: u64, rules: &Rules) {
+        if self.tally.end == 0 {
+            self.tally.begin = end.saturating_sub(rules.window);
+        }
+        self.tally.end = end;
+        self.tally.clicks += clicks as u64;
+    }
+
+    /// Takes in a batch: its sifted bits, which of them were sampled, and how many differed.
+    pub(crate) fn add(
+        &mut self,
+        bits: &BitString,
+        sampled: &[u32],
+        errors: u32,
+        rules: &Rules,
+        target: usize,
+    ) -> Filled {
+        let mut taken = sampled.iter().copied().peekable();
+        for i in 0..bits.len() {
+            if taken.next_if(|&at| at as usize == i).is_none() {
+                self.key.push(bits.bit(i));
+            }
+        }
+        self.sifted += bits.len() as u64;
+        self.sampled += sampled.len() as u64;
+        self.sample_errors += u64::from(errors);
+        self.next.number += 1;
+        if self.is_suspicious(rules) {
+            Filled::Suspicious
+        } else if self.key.len() >= target {
+            Filled::Closed
+        } else {
+            Filled::Continue
+        }
+    }
+
+    /// Returns the error rate of the sampled bits.
+    #[must_use]
+    pub(crate) fn sampled_qber(&self) -> Fraction {
+        Fraction::of(self.sample_errors, self.sampled)
+    }
+
+    /// At least 64 sampled bits and 8 errors, so that chance alone stops a link about never.
+    fn is_suspicious(&self, rules: &Rules) -> bool {
+        self.sampled >= 64 && self.sample_errors >= 8 && self.sampled_qber() > rules.abort
+    }
+}

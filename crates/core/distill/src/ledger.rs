@@ -1,0 +1,108 @@
+//! The ledger of a block: everything that an auditor asks of its key.
+
+use claviger_units::{Fraction, Span};
+use claviger_wire::classical::DropReason;
+
+/// What became of a block, in numbers that both ends know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockLedger {
+    /// Number of the block.
+    pub block: u64,
+    /// Link time at which its first window began.
+    pub begin: Span,
+    /// Link time at which its last window ended.
+    pub end: Span,
+    /// Clicks at Bob's detectors.
+    pub clicks: u64,
+    /// Sifted bits after sampling.
+    pub sifted: u32,
+    /// Bits given away to estimate the error rate.
+    pub sampled: u64,
+    /// Of these, how many differed.
+    pub sample_errors: u64,
+    /// Bits that reconciliation flipped.
+    pub errors: u32,
+    /// Parities disclosed.
+    pub leaked: u32,
+    /// Hash bits disclosed by verification.
+    pub verification: u32,
+    /// Secret bits after amplification.
+    pub secret: u32,
+    /// Of these, bits that went to the authentication reserve.
+    pub reserve: u32,
+    /// Of these, bits that fill no whole key and were destroyed.
+    pub remainder: u32,
+    /// Keys of 256 bits.
+    pub keys: u32,
+    /// Chance that the ends differ unnoticed or that a forged transcript passed; the era's
+    /// security model itself is a heuristic and states no ε.
+    pub epsilon: f64,
+    /// Whether the key buffers took it.
+    pub outcome: Outcome,
+}
+
+/// Whether a block gave keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Still on its way.
+    Open,
+    /// Both key buffers hold it.
+    Kept,
+    /// It was dropped.
+    Dropped(DropReason),
+}
+
+impl BlockLedger {
+    /// The names of the columns of [`Self::to_csv`].
+    pub const CSV_HEADER: &'static str = "block,begin_s,end_s,clicks,sifted,sampled,sample_errors,errors,qber,leaked,f,verification,secret,reserve,remainder,keys,epsilon,outcome";
+
+    /// Returns the error rate: of the corrected block, else of the sample.
+    #[must_use]
+    pub fn qber(&self) -> Fraction {
+        if self.leaked > 0 {
+            Fraction::of(self.errors.into(), self.sifted.into())
+        } else {
+            Fraction::of(self.sample_errors, self.sampled)
+        }
+    }
+
+    /// Returns the reconciliation efficiency f = disclosed / (n·h(QBER)), `None` before the end
+    /// of reconciliation and for an error-free block.
+    #[must_use]
+    pub fn efficiency(&self) -> Option<f64> {
+        let q = self.qber().as_f64();
+        let entropy = -(q * q.log2() + (1.0 - q) * (1.0 - q).log2());
+        let f = f64::from(self.leaked) / (f64::from(self.sifted) * entropy);
+        (self.leaked > 0 && f.is_finite()).then_some(f)
+    }
+
+    /// Returns the ledger as one line of CSV.
+    #[must_use]
+    pub fn to_csv(&self) -> String {
+        let f = self.efficiency().map(|f| format!("{f:.4}")).unwrap_or_default();
+        let outcome = match self.outcome {
+            Outcome::Open => "open".to_owned(),
+            Outcome::Kept => "kept".to_owned(),
+            Outcome::Dropped(reason) => format!("dropped: {reason}"),
+        };
+        format!(
+            "{},{:.3},{:.3},{},{},{},{},{},{:.6},{},{f},{},{},{},{},{},{:.3e},{outcome}",
+            self.block,
+            self.begin.as_secs_f64(),
+            self.end.as_secs_f64(),
+            self.clicks,
+            self.sifted,
+            self.sampled,
+            self.sample_errors,
+            self.errors,
+            self.qber().as_f64(),
+            self.leaked,
+            self.verification,
+            self.secret,
+            self.reserve,
+            self.remainder,
+            self.keys,
+            self.epsilon,
+        )
+    }
+}

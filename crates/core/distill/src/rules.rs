@@ -1,0 +1,85 @@
+//! What both ends must agree on before the first pulse.
+
+use claviger_photonics::LinkPreset;
+use claviger_photonics::theory::{self, PhotonTags};
+use claviger_units::{Bits, Fraction, Span};
+use sha2::{Digest, Sha256};
+
+use crate::filling::Tally;
+
+/// Hash bits that verification discloses, all counted.
+pub const VERIFICATION_BITS: u32 = 64;
+
+/// Bits that a block pays beside error correction: verification, and the pads of its two tags.
+pub const OVERHEAD: Bits = Bits::new(64 + 256);
+
+/// The parameters of distillation, derived from the preset of the link.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Share of the sifted bits that is given away to estimate the error rate.
+    pub sample: Fraction,
+    /// Error rate above which a block is dropped.
+    pub abort: Fraction,
+    /// Error rate that theory expects, which sets the first block of Cascade.
+    pub expected_qber: Fraction,
+    /// Pulses of one window of link time.
+    pub window: u64,
+    /// SHA-256 over every parameter, compared in the greeting.
+    pub digest: [u8; 32],
+    preset: LinkPreset,
+}
+
+/// Link time that one batch covers.
+const WINDOW: Span = Span::from_millis(250);
+
+impl Rules {
+    /// Derives the rules of a link.
+    #[must_use]
+    pub fn of(preset: &LinkPreset) -> Self {
+        Self {
+            sample: preset.sample_fraction(),
+            abort: preset.abort_qber(),
+            expected_qber: theory::expected(preset).qber,
+            window: preset.pulses_in(WINDOW),
+            digest: Sha256::digest(format!("{preset:?}")).into(),
+            preset: preset.clone(),
+        }
+    }
+
+    /// Returns how many sifted bits close the block that follows `closed` closed ones.
+    #[must_use]
+    pub fn target(&self, closed: u32) -> usize {
+        let bits = self.preset.block_bits(closed.into());
+        usize::try_from(bits.count()).unwrap_or(usize::MAX)
+    }
+
+    /// Returns the link time of a pulse.
+    #[must_use]
+    pub fn time_of(&self, pulse: u64) -> Span {
+        self.preset.time_of(pulse)
+    }
+
+    /// Returns the secret bits of a reconciled block: what the era's security model leaves of its
+    /// sifted bits, less every disclosed bit (`PHYSICS.md` §1). The photons of the pulses are
+    /// charged at the click probability that the block itself has shown.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a part of a bit is dropped and negative lengths saturate to zero"
+    )]
+    pub(crate) fn secret_bits(
+        &self,
+        tally: &Tally,
+        sifted: u32,
+        qber: Fraction,
+        disclosed: u32,
+    ) -> u32 {
+        let pulses = tally.end.saturating_sub(tally.begin);
+        let Some(click) = self.preset.observed_click_probability(tally.clicks, pulses) else {
+            return 0;
+        };
+        let content = PhotonTags::of(&self.preset, click).secret_content(qber);
+        (content.as_f64() * f64::from(sifted) - f64::from(disclosed)).max(0.0) as u32
+    }
+}

@@ -1,0 +1,340 @@
+//! The greeting of the classical channel, and what both machines share beside it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use claviger_durable::{EngineError, Table, Tx};
+use claviger_units::{Fraction, SecretBytes, Site, Span, Timestamp};
+use claviger_wire::classical::{DropReason, Greet, Message, Prove, VERSION};
+use claviger_wire::{DecodeError, Writer};
+use rand::Rng;
+
+use crate::authenticate::Reserve;
+use crate::block::{Awaiting, FinishedBlock, Reconciled};
+use crate::filling::Filling;
+use crate::ledger::{BlockLedger, Outcome};
+use crate::rules::Rules;
+
+const COUNTERS: Table = Table::plain("blocks");
+
+/// What the shell has to carry out or to show.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Both ends proved themselves; light may come.
+    Opened,
+    /// The other end cannot be worked with; the connection is to be closed.
+    Refused(Refusal),
+    /// The block goes to this site's key buffer.
+    Finished(FinishedBlock),
+    /// The ledger of a block that ended.
+    Ended(BlockLedger),
+    /// The error rate of the sampled bits of the block that is being filled.
+    Sampled {
+        /// Differing over sampled.
+        qber: Fraction,
+        /// Bits sampled so far.
+        sampled: u64,
+        /// Sifted bits so far.
+        sifted: u64,
+    },
+}
+
+/// Why the other end cannot be worked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It speaks another version: install the same release at both ends.
+    #[error("the other end speaks version {0} of the classical channel, this one {VERSION}")]
+    Version(u16),
+    /// It plays the same part: one configuration must say Alice, the other Bob.
+    #[error("both ends are configured as the same party")]
+    SameParty,
+    /// Its link parameters differ: give both ends the same preset and loss.
+    #[error("the two ends were given different link presets")]
+    Preset,
+    /// It does not hold this link's initial secret: use the two bundles of one `claviger init`.
+    #[error("the other end does not know this link's initial secret")]
+    Proof,
+    /// It spoke out of turn.
+    #[error("the other end broke the protocol")]
+    Protocol,
+    /// The reserve of authentication pads is empty: `claviger link reseed` is the remedy.
+    #[error("the authentication reserve is empty: reseed the link")]
+    ReserveEmpty,
+}
+
+/// Why a call ended without doing its work; the connection is to be closed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DistillError {
+    /// The frame is not a message: the other end speaks another version, or lies.
+    #[error("a message of the classical channel cannot be read")]
+    Decode(#[from] DecodeError),
+    /// The store failed: stop the role.
+    #[error(transparent)]
+    Store(#[from] EngineError),
+}
+
+/// Where the greeting stands.
+#[derive(Debug)]
+pub(crate) enum Session {
+    Apart,
+    Greeted { mine: Greet },
+    Proving { mine: Greet, theirs: Greet },
+    Open,
+}
+
+/// Everything that Alice and Bob have alike.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) site: Site,
+    pub(crate) rules: Rules,
+    pub(crate) reserve: Reserve,
+    pub(crate) session: Session,
+    pub(crate) filling: Filling,
+    pub(crate) awaiting: BTreeMap<u64, Awaiting>,
+    pub(crate) transmits: VecDeque<Vec<u8>>,
+    pub(crate) events: VecDeque<Event>,
+    /// Blocks closed in this session: the first ones are short.
+    pub(crate) closed: u32,
+    pub(crate) resume: Option<Timestamp>,
+    failures: u32,
+}
+
+impl Common {
+    pub(crate) fn open(tx: &mut dyn Tx, site: Site, rules: Rules) -> Result<Self, EngineError> {
+        Ok(Self {
+            site,
+            rules,
+            reserve: Reserve::open(tx, site)?,
+            session: Session::Apart,
+            filling: Filling::new(0),
+            awaiting: BTreeMap::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            closed: 0,
+            resume: None,
+            failures: 0,
+        })
+    }
+
+    pub(crate) fn greet(&mut self, rng: &mut impl Rng) {
+        let mut nonce = [0; 32];
+        rng.fill_bytes(&mut nonce);
+        let mine = Greet { version: VERSION, site: self.site, nonce, preset: self.rules.digest };
+        self.transmits.clear();
+        self.transmits.push_back(Message::Greet(mine).encode());
+        self.session = Session::Greeted { mine };
+        self.closed = 0;
+    }
+
+    pub(crate) fn handle_greet(
+        &mut self,
+        tx: &mut dyn Tx,
+        theirs: Greet,
+    ) -> Result<(), EngineError> {
+        let Session::Greeted { mine } = self.session else {
+            self.refuse(Refusal::Protocol);
+            return Ok(());
+        };
+        let refusal = if theirs.version != VERSION {
+            Refusal::Version(theirs.version)
+        } else if theirs.site == self.site {
+            Refusal::SameParty
+        } else if theirs.preset != self.rules.digest {
+            Refusal::Preset
+        } else {
+            return self.prove(tx, mine, theirs);
+        };
+        self.refuse(refusal);
+        Ok(())
+    }
+
+    fn prove(&mut self, tx: &mut dyn Tx, mine: Greet, theirs: Greet) -> Result<(), EngineError> {
+        let mut proof = self.reserve.holdings(tx)?;
+        if self.site == Site::A {
+            proof.first_block = self.next_number(tx)?;
+        }
+        let greetings = in_order(self.site, &mine, &theirs);
+        let greetings = [&greetings[0][..], &greetings[1][..]];
+        proof.mac = self.reserve.prove(tx, greetings, self.site, &proof.body())?;
+        self.filling = Filling::new(proof.first_block);
+        self.transmits.push_back(Message::Prove(proof).encode());
+        self.session = Session::Proving { mine, theirs };
+        Ok(())
+    }
+
+    /// Opens the session if the proof holds.
+    pub(crate) fn handle_proof(
+        &mut self,
+        tx: &mut dyn Tx,
+        proof: &Prove,
+    ) -> Result<(), EngineError> {
+        let Session::Proving { mine, theirs } = self.session else {
+            self.refuse(Refusal::Protocol);
+            return Ok(());
+        };
+        let greetings = in_order(self.site, &mine, &theirs);
+        let greetings = [&greetings[0][..], &greetings[1][..]];
+        let expected = self.reserve.prove(tx, greetings, self.site.other(), &proof.body())?;
+        // Both are public once sent; the comparison is in constant time all the same.
+        let same = SecretBytes::new(expected.to_vec()).ct_eq(&SecretBytes::new(proof.mac.to_vec()));
+        if !same {
+            self.refuse(Refusal::Proof);
+            return Ok(());
+        }
+        self.reserve.begin(tx, proof)?;
+        if self.site == Site::B {
+            self.filling = Filling::new(proof.first_block);
+        }
+        self.session = Session::Open;
+        self.events.push_back(Event::Opened);
+        Ok(())
+    }
+
+    /// Reports how the filling block stands.
+    pub(crate) fn report_sample(&mut self) {
+        self.events.push_back(Event::Sampled {
+            qber: self.filling.sampled_qber(),
+            sampled: self.filling.sampled,
+            sifted: self.filling.key.len() as u64,
+        });
+    }
+
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
+        self.session = Session::Apart;
+        self.transmits.clear();
+        self.events.push_back(Event::Refused(refusal));
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.session, Session::Open)
+    }
+
+    /// Queues a message about the block that is being filled, and notes it in its transcript.
+    pub(crate) fn send_filling(&mut self, message: &Message) {
+        let frame = message.encode();
+        self.filling.transcript.append(self.site, &frame);
+        self.transmits.push_back(frame);
+    }
+
+    /// Queues a message about a closed block, and notes it in its transcript.
+    pub(crate) fn send(&mut self, block: &mut Reconciled, message: &Message) {
+        let frame = message.encode();
+        block.transcript.append(self.site, &frame);
+        self.transmits.push_back(frame);
+    }
+
+    /// Ends the filling block as closed and starts the next one.
+    pub(crate) fn close_filling(&mut self) -> Reconciled {
+        let next = Filling::new(self.filling.next.block + 1);
+        let filling = core::mem::replace(&mut self.filling, next);
+        self.closed += 1;
+        let ledger = self.ledger_of(&filling);
+        Reconciled {
+            key: filling.key,
+            transcript: filling.transcript,
+            tally: filling.tally,
+            ledger,
+        }
+    }
+
+    /// Drops the filling block and starts the next one; both ends do so at the same batch.
+    pub(crate) fn drop_filling(&mut self, reason: DropReason) {
+        let next = Filling::new(self.filling.next.block + 1);
+        let filling = core::mem::replace(&mut self.filling, next);
+        let ledger = self.ledger_of(&filling);
+        self.end(ledger, Outcome::Dropped(reason));
+    }
+
+    /// Drops a closed block and tells the other end.
+    pub(crate) fn drop_block(&mut self, ledger: BlockLedger, reason: DropReason) {
+        let drop = Message::Drop { block: ledger.block, reason };
+        self.transmits.push_back(drop.encode());
+        self.end(ledger, Outcome::Dropped(reason));
+    }
+
+    pub(crate) fn end(&mut self, mut ledger: BlockLedger, outcome: Outcome) {
+        ledger.outcome = outcome;
+        self.events.push_back(Event::Ended(ledger));
+    }
+
+    /// Pauses after a block that spent pads in vain: min(2ⁿ s, 1 h) after n in a row (P4).
+    pub(crate) fn pause(&mut self, now: Timestamp) {
+        self.failures += 1;
+        let secs = 1_u64.checked_shl(self.failures).unwrap_or(u64::MAX).min(3600);
+        self.resume = Some(now + Span::from_secs(secs));
+    }
+
+    /// Takes the key buffers' verdict on a proposed block.
+    pub(crate) fn handle_outcome(
+        &mut self,
+        tx: &mut dyn Tx,
+        block: u64,
+        committed: Committed,
+    ) -> Result<(), EngineError> {
+        let Some(awaiting) = self.awaiting.remove(&block) else { return Ok(()) };
+        match committed {
+            Committed::Yes => {
+                if self.site == Site::A {
+                    self.reserve.accept(tx, awaiting.peer_pad)?;
+                }
+                self.reserve.replenish(tx, block, &awaiting.pads, &awaiting.hash_keys)?;
+                self.reserve.confirm();
+                self.failures = 0;
+                self.end(awaiting.ledger, Outcome::Kept);
+            }
+            Committed::No => self.end(awaiting.ledger, Outcome::Dropped(DropReason::NotCommitted)),
+        }
+        Ok(())
+    }
+
+    fn ledger_of(&self, filling: &Filling) -> BlockLedger {
+        BlockLedger {
+            block: filling.next.block,
+            begin: self.rules.time_of(filling.tally.begin),
+            end: self.rules.time_of(filling.tally.end),
+            clicks: filling.tally.clicks,
+            sifted: u32::try_from(filling.key.len()).unwrap_or(u32::MAX),
+            sampled: filling.sampled,
+            sample_errors: filling.sample_errors,
+            errors: 0,
+            leaked: 0,
+            verification: 0,
+            secret: 0,
+            reserve: 0,
+            remainder: 0,
+            keys: 0,
+            epsilon: 0.0,
+            outcome: Outcome::Open,
+        }
+    }
+
+    /// Remembers durably that `block` is proposed, so that no number ever names two proposals.
+    pub(crate) fn note_proposal(tx: &mut dyn Tx, block: u64) -> Result<(), EngineError> {
+        tx.write(COUNTERS, b"next", &Writer::new().u64(block + 1).finish())
+    }
+
+    /// Returns a number above that of every proposed block and of every block of this process.
+    fn next_number(&self, tx: &dyn Tx) -> Result<u64, EngineError> {
+        let stored = tx.read(COUNTERS, b"next")?;
+        let stored = stored.and_then(|row| row.expose().try_into().ok().map(u64::from_be_bytes));
+        Ok(stored.unwrap_or(1).max(self.filling.next.block + 1))
+    }
+}
+
+/// The key buffers' verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Both sites hold the block.
+    Yes,
+    /// Neither does.
+    No,
+}
+
+fn in_order(site: Site, mine: &Greet, theirs: &Greet) -> [Vec<u8>; 2] {
+    match site {
+        Site::A => [mine.encode(), theirs.encode()],
+        Site::B => [theirs.encode(), mine.encode()],
+    }
+}

@@ -1,0 +1,283 @@
+//! Alice and Bob over a channel that somebody tampers with: they hold the same block or none.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use claviger_distill::{
+    Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, Outcome, Refusal,
+    Reserve, Rules, Window,
+};
+use claviger_durable::{Engine, EngineError, MemoryEngine};
+use claviger_photonics::{Eve, Fibre, LinkPreset};
+use claviger_units::Timestamp;
+use claviger_wire::classical::DropReason;
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+/// Short blocks, so that a test closes one within a second of link time.
+fn preset() -> LinkPreset {
+    let text = include_str!("../../../../presets/lab.toml");
+    let line = |key: &str| text.lines().find(|l| l.starts_with(key)).unwrap().to_owned();
+    let old = line("block_sifted_bits");
+    let short = text.replace(&old, "block_sifted_bits = 6000");
+    let old = line("first_blocks");
+    LinkPreset::from_toml(&short.replace(&old, "first_blocks = { count = 1, sifted_bits = 4000 }"))
+        .unwrap()
+}
+
+struct Pair {
+    rules: Rules,
+    fibre: Fibre,
+    alice: (Alice, MemoryEngine, StdRng),
+    bob: (Bob, MemoryEngine, StdRng),
+    end: u64,
+    now: Timestamp,
+    frames: u64,
+    /// Which frame of the whole conversation is changed, and how.
+    tamper: Option<(u64, fn(&mut Vec<u8>))>,
+    finished_a: Vec<FinishedBlock>,
+    finished_b: Vec<FinishedBlock>,
+    dropped: Vec<DropReason>,
+    refusals: Vec<Refusal>,
+    broken: bool,
+}
+
+fn store(secret: u64) -> MemoryEngine {
+    let mut engine = MemoryEngine::new();
+    let secret = InitialSecret::random(&mut StdRng::seed_from_u64(secret));
+    engine.transact::<_, EngineError>(|tx| Reserve::fill(tx, &secret)).unwrap();
+    engine
+}
+
+impl Pair {
+    fn new(presets: [&LinkPreset; 2], secrets: [u64; 2]) -> Self {
+        let [rules_a, rules_b] = presets.map(Rules::of);
+        let (mut store_a, mut store_b) = (store(secrets[0]), store(secrets[1]));
+        let mut alice =
+            store_a.transact::<_, EngineError>(|tx| Alice::open(tx, rules_a.clone())).unwrap();
+        let mut bob = store_b.transact::<_, EngineError>(|tx| Bob::open(tx, rules_b)).unwrap();
+        alice.handle_light(1, &[1; 32]);
+        bob.handle_light(&[2; 32]);
+        let light = Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut pair = Self {
+            fibre: Fibre::new(presets[0], &[1; 32], &[2; 32], Eve::ABSENT, light),
+            rules: rules_a,
+            alice: (alice, store_a, StdRng::seed_from_u64(3)),
+            bob: (bob, store_b, StdRng::seed_from_u64(4)),
+            end: 0,
+            now: Timestamp::START,
+            frames: 0,
+            tamper: None,
+            finished_a: Vec::new(),
+            finished_b: Vec::new(),
+            dropped: Vec::new(),
+            refusals: Vec::new(),
+            broken: false,
+        };
+        pair.connect();
+        pair
+    }
+
+    fn connect(&mut self) {
+        self.alice.0.handle_connected(&mut self.alice.2);
+        self.bob.0.handle_connected(&mut self.bob.2);
+        self.broken = false;
+        self.settle();
+    }
+
+    fn run_window(&mut self) {
+        self.end += self.rules.window;
+        self.now = Timestamp::START + self.rules.time_of(self.end);
+        let mut clicks = Vec::new();
+        while self.fibre.next_pulse() < self.end {
+            let click = self.fibre.next_click();
+            clicks.push((click.pulse, click.detector));
+        }
+        self.bob.0.handle_window(self.now, Window { light: 1, end: self.end, clicks });
+        self.settle();
+    }
+
+    fn altered(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
+        if let Some((at, how)) = self.tamper.filter(|(at, _)| *at == self.frames) {
+            debug_assert_eq!(at, self.frames);
+            how(&mut frame);
+        }
+        self.frames += 1;
+        frame
+    }
+
+    /// Carries everything until nothing moves; a refusal or an unreadable frame hangs up.
+    fn settle(&mut self) {
+        while !self.broken {
+            let mut moved = false;
+            if let Some(frame) = self.alice.0.poll_transmit() {
+                moved = true;
+                let frame = self.altered(frame);
+                let (bob, store, rng) = (&mut self.bob.0, &mut self.bob.1, &mut self.bob.2);
+                let now = self.now;
+                let handled: Result<(), DistillError> =
+                    store.transact(|tx| bob.handle_message(tx, now, &frame, rng));
+                self.broken |= handled.is_err();
+            }
+            if let Some(frame) = self.bob.0.poll_transmit() {
+                moved = true;
+                let frame = self.altered(frame);
+                let (alice, store, rng) = (&mut self.alice.0, &mut self.alice.1, &mut self.alice.2);
+                let now = self.now;
+                let handled: Result<(), DistillError> =
+                    store.transact(|tx| alice.handle_message(tx, now, &frame, rng));
+                self.broken |= handled.is_err();
+            }
+            moved |= self.take_events();
+            if !moved {
+                break;
+            }
+        }
+        if self.broken {
+            self.alice.0.handle_disconnected();
+            self.bob.0.handle_disconnected();
+            self.take_events();
+        }
+    }
+
+    fn take_events(&mut self) -> bool {
+        let mut any = false;
+        while let Some(event) = self.alice.0.poll_event() {
+            any = true;
+            match event {
+                Event::Finished(block) => {
+                    self.alice.0.handle_held(block.number);
+                    self.finished_a.push(block);
+                }
+                Event::Ended(ledger) => self.note(&ledger),
+                Event::Refused(refusal) => self.refuse(refusal),
+                _ => {}
+            }
+        }
+        while let Some(event) = self.bob.0.poll_event() {
+            any = true;
+            match event {
+                Event::Finished(block) => self.finished_b.push(block),
+                Event::Refused(refusal) => self.refuse(refusal),
+                _ => {}
+            }
+        }
+        any
+    }
+
+    fn note(&mut self, ledger: &claviger_distill::BlockLedger) {
+        if let Outcome::Dropped(reason) = ledger.outcome {
+            self.dropped.push(reason);
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.refusals.push(refusal);
+        self.broken = true;
+    }
+
+    /// Plays both key buffers: takes blocks of which both ends have foretold the same acceptance.
+    fn commit(&mut self) -> usize {
+        let mut kept = 0;
+        for accepted in std::mem::take(&mut self.finished_b) {
+            let at = self.finished_a.iter().position(|block| block.number == accepted.number);
+            let proposed = self.finished_a.swap_remove(at.expect("Bob accepts what was proposed"));
+            assert_eq!(proposed.acceptance, accepted.acceptance);
+            assert!(
+                proposed
+                    .keys
+                    .iter()
+                    .zip(&accepted.keys)
+                    .all(|(a, b)| { a.0 == b.0 && a.1 == b.1 && a.2.ct_eq(&b.2) })
+            );
+            assert_eq!(proposed.keys.len(), accepted.keys.len());
+            let number = accepted.number;
+            let (alice, store) = (&mut self.alice.0, &mut self.alice.1);
+            let done = store
+                .transact::<_, EngineError>(|tx| alice.handle_outcome(tx, number, Committed::Yes));
+            done.unwrap();
+            let (bob, store) = (&mut self.bob.0, &mut self.bob.1);
+            let done = store
+                .transact::<_, EngineError>(|tx| bob.handle_outcome(tx, number, Committed::Yes));
+            done.unwrap();
+            kept += 1;
+        }
+        kept
+    }
+}
+
+#[test]
+fn blocks_come_and_the_reserve_is_put_back() {
+    let preset = preset();
+    let mut pair = Pair::new([&preset; 2], [1, 1]);
+    let mut kept = 0;
+    for _ in 0..40 {
+        pair.run_window();
+        kept += pair.commit();
+    }
+    assert!(kept >= 6 && pair.refusals.is_empty(), "{kept} kept, {:?}", pair.refusals);
+    let (alice, engine) = (&pair.alice.0, &mut pair.alice.1);
+    let level = engine.transact::<_, EngineError>(|tx| alice.reserve_level(tx)).unwrap();
+    assert!(level >= 10_000 - 64, "{level} pads are left");
+}
+
+#[test]
+fn ends_that_do_not_belong_together_say_why() {
+    let other = preset().with_loss(claviger_units::Decibels::from_db(5.0).unwrap());
+    for (presets, secrets, refusal) in [
+        ([&preset(), &other], [1, 1], Refusal::Preset),
+        ([&preset(), &preset()], [1, 2], Refusal::Proof),
+    ] {
+        let pair = Pair::new(presets, secrets);
+        assert!(pair.refusals.contains(&refusal), "{:?}", pair.refusals);
+    }
+}
+
+/// An end that comes back after a lost connection goes on with fresh pads and fresh blocks.
+#[test]
+fn a_lost_connection_costs_its_open_blocks_only() {
+    let preset = preset();
+    let mut pair = Pair::new([&preset; 2], [1, 1]);
+    for _ in 0..8 {
+        pair.run_window();
+    }
+    let before = pair.commit();
+    pair.connect();
+    for _ in 0..12 {
+        pair.run_window();
+    }
+    assert!(before >= 1 && pair.commit() >= 1);
+    assert!(pair.dropped.iter().all(|reason| *reason == DropReason::SessionLost));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever single frame is changed, both ends hold the same block or none, and the link goes
+    /// on after a fresh greeting at the latest.
+    #[test]
+    fn a_changed_frame_never_gives_two_keys(at in 2_u64..140, how in 0_usize..4) {
+        let ways: [fn(&mut Vec<u8>); 4] = [
+            |frame| if let Some(last) = frame.last_mut() { *last ^= 1 },
+            |frame| { let middle = frame.len() / 2; if let Some(byte) = frame.get_mut(middle) { *byte ^= 0x10 } },
+            |frame| frame.truncate(frame.len().saturating_sub(1)),
+            |frame| frame.clear(),
+        ];
+        let preset = preset();
+        let mut pair = Pair::new([&preset; 2], [1, 1]);
+        pair.tamper = Some((at, ways[how]));
+        for _ in 0..10 {
+            pair.run_window();
+            pair.commit();
+        }
+        // After the tampering, a minute of pause at most.
+        pair.tamper = None;
+        pair.connect();
+        let mut kept = 0;
+        for _ in 0..40 {
+            pair.run_window();
+            kept += pair.commit();
+        }
+        prop_assert!(kept > 0, "{:?} {:?}", pair.dropped, pair.refusals);
+    }
+}

@@ -1,0 +1,163 @@
+//! Who may come in: requests for keys and log-ins at the broker (`PROTOCOL.md` P3, P3c).
+
+use claviger_durable::peer::Session;
+use claviger_durable::{EngineError, Tx};
+use claviger_frames::{Epoch, GatewaySecret, parse_authorization};
+use claviger_units::{Eui64, Span, Timestamp};
+
+use super::rows::{DeviceRow, Next, Stage};
+use super::{Gateway, GatewayEvent};
+use crate::Alarm;
+
+/// The answer to a device that asks for its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyAnswer {
+    /// The stored frame (200).
+    Frame(Vec<u8>),
+    /// The device has the newest key (204).
+    NothingDue,
+    /// The next key is not ready (503).
+    Later {
+        /// When to ask again, whole seconds.
+        retry_after: Span,
+    },
+    /// Wrong, unknown or stale, one answer for all (401).
+    Denied,
+}
+
+/// Under which of its secrets a device has proven itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    Current,
+    Next,
+    /// Under epoch 0, which the device has left.
+    Retired,
+}
+
+impl Gateway {
+    /// Answers `GET /v1/devices/{eui}/key?have=e`. It never spends a key, and refusing takes as
+    /// much work as granting.
+    pub fn handle_key_request(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        eui: &str,
+        have: Option<&str>,
+        path_and_query: &str,
+        authorization: Option<&str>,
+    ) -> Result<KeyAnswer, EngineError> {
+        let eui: Option<Eui64> = eui.parse().ok();
+        let row = eui.map(|eui| DeviceRow::load(tx, eui)).transpose()?.flatten();
+        let claim = authorization.and_then(parse_authorization);
+        // A device that names two epochs has named none.
+        let claim = claim.filter(|(epoch, _)| have == Some(epoch.to_string().as_str()));
+        let proof = self.prove_request(row.as_ref(), path_and_query, claim);
+        let (Some(eui), Some(row), Some(proof)) = (eui, row, proof) else {
+            return Ok(KeyAnswer::Denied);
+        };
+        if proof == Proof::Retired {
+            self.events.push_back(GatewayEvent::Alarm(Alarm::LabelUsed { eui }));
+            return Ok(KeyAnswer::Denied);
+        }
+        self.seen.insert(eui, now);
+        if self.is_barred() {
+            return Ok(KeyAnswer::Later { retry_after: WITHOUT_PLATFORM });
+        }
+        if proof == Proof::Next {
+            self.promote(tx, now, eui, row)?;
+            return Ok(KeyAnswer::NothingDue);
+        }
+        Ok(self.answer(now, eui, row))
+    }
+
+    /// Checks the log-in of a device at the broker: returns the device, or nothing for a wrong,
+    /// unknown or stale one.
+    pub fn handle_login(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        user: &str,
+        password: &[u8],
+    ) -> Result<Option<Eui64>, EngineError> {
+        let eui: Option<Eui64> = user.parse().ok();
+        let row = eui.map(|eui| DeviceRow::load(tx, eui)).transpose()?.flatten();
+        let named = eui.unwrap_or(Eui64::from_bytes([0; 8]));
+        let proof = self.prove(row.as_ref(), |secret| secret.verify_mqtt_password(named, password));
+        let (Some(eui), Some(row), Some(proof)) = (eui, row, proof) else { return Ok(None) };
+        if proof == Proof::Next && !self.is_barred() {
+            self.promote(tx, now, eui, row)?;
+        }
+        self.seen.insert(eui, now);
+        Ok(Some(eui))
+    }
+
+    fn answer(&self, now: Timestamp, eui: Eui64, row: DeviceRow) -> KeyAnswer {
+        match row.next {
+            Some(Next::Finished { frame, stage: Stage::Ready, .. }) => KeyAnswer::Frame(frame),
+            None if !self.agenda.is_due(now, eui) => KeyAnswer::NothingDue,
+            _ => KeyAnswer::Later { retry_after: self.retry_after(now) },
+        }
+    }
+
+    /// Tells whether this store may be an old copy, so that nothing of it is to be given out.
+    fn is_barred(&self) -> bool {
+        matches!(self.peer.session(), Session::RolledBack { mine: true } | Session::Superseded)
+    }
+
+    fn retry_after(&self, now: Timestamp) -> Span {
+        if self.may_extract() {
+            let pause = self.extracts.delay(now).as_micros().div_ceil(1_000_000);
+            Span::from_secs(pause.max(1))
+        } else {
+            WITHOUT_PLATFORM
+        }
+    }
+
+    fn prove_request(
+        &self,
+        row: Option<&DeviceRow>,
+        path_and_query: &str,
+        claim: Option<(Epoch, [u8; 32])>,
+    ) -> Option<Proof> {
+        let request = format!("GET {path_and_query}");
+        let (claimed, mac) = claim.unwrap_or((Epoch::BOOTSTRAP, [0; 32]));
+        let retired = row.and_then(|row| row.retired.as_ref());
+        let decoy = self.decoy.request_key();
+        let under_retired = retired.unwrap_or(&decoy).verify(&request, &mac);
+        let proof = self.prove(row, |secret| secret.verify_request(&request, &mac));
+        let claim_holds = match proof {
+            Some(Proof::Current) => row.is_some_and(|row| row.cur.epoch == claimed),
+            Some(Proof::Next) => {
+                row.and_then(|row| row.next.as_ref()).is_some_and(|next| next.epoch() == claimed)
+            }
+            Some(Proof::Retired) | None => false,
+        };
+        if under_retired && retired.is_some() {
+            return Some(Proof::Retired);
+        }
+        proof.filter(|_| claim_holds && claim.is_some())
+    }
+
+    /// Tries `cur` and `next`, or decoys in their place: always two checks.
+    fn prove(
+        &self,
+        row: Option<&DeviceRow>,
+        holds: impl Fn(&GatewaySecret) -> bool,
+    ) -> Option<Proof> {
+        let next = match row.and_then(|row| row.next.as_ref()) {
+            Some(Next::Finished { held, .. }) => Some(&held.secret),
+            Some(Next::Asking { .. }) | None => None,
+        };
+        let cur = row.map(|row| &row.cur.secret);
+        let under_cur = holds(cur.unwrap_or(&self.decoy)) & cur.is_some();
+        let under_next = holds(next.unwrap_or(&self.decoy)) & next.is_some();
+        match (under_cur, under_next) {
+            (true, _) => Some(Proof::Current),
+            (false, true) => Some(Proof::Next),
+            (false, false) => None,
+        }
+    }
+}
+
+/// When to ask again while nothing can be prepared.
+const WITHOUT_PLATFORM: Span = Span::from_secs(10);

@@ -1,0 +1,330 @@
+//! The gateway: keys prepared ahead, frames handed out, telemetry queued (`PROTOCOL.md` P3b, P3c).
+
+mod agenda;
+mod doors;
+mod prepare;
+mod rows;
+mod uplinks;
+
+pub use doors::KeyAnswer;
+pub use uplinks::{QueueRefusal, QueuedUplink};
+
+use std::collections::{BTreeMap, VecDeque};
+
+use claviger_durable::peer::{Delivery, Session};
+use claviger_durable::{EngineError, Peer, Tx};
+use claviger_frames::{Epoch, GatewaySecret};
+use claviger_units::{Eui64, Key256, KeyId, Span, Timestamp};
+use claviger_wire::fleet::FleetRecord;
+use rand_core::Rng;
+
+use crate::gateway::agenda::Agenda;
+use crate::gateway::rows::{ADOPTIONS, DEVICES, DeviceRow, Next, PEER, Stage, eui_of};
+use crate::lane::Lane;
+use crate::orders::{KeyOrder, Origin, RequestToken, damaged};
+use crate::rows::walk;
+use crate::{Alarm, FleetError};
+
+/// What an operator decides for a gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayConfig {
+    /// How long after a device took its epoch the next one is prepared: its renew period less a
+    /// margin for shortages.
+    pub prepare_after: Span,
+}
+
+/// The gateway's half of the fleet.
+///
+/// What must last stands in tables; this holds the session, the queues and the times that
+/// [`open`](Self::open) makes anew.
+///
+/// ```
+/// use claviger_durable::{Engine, EngineError, MemoryEngine};
+/// use claviger_fleet::{Gateway, GatewayConfig, KeyAnswer};
+/// use claviger_units::{Span, Timestamp};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let (now, mut rng) = (Timestamp::START, StdRng::seed_from_u64(1));
+/// let config = GatewayConfig { prepare_after: Span::from_secs(1500) };
+/// let mut store = MemoryEngine::new();
+/// let gateway: Result<_, EngineError> =
+///     store.transact(|tx| Gateway::open(tx, now, config, &mut rng));
+/// let mut gateway = gateway?;
+///
+/// let (eui, path) = ("02005efffe100001", "/v1/devices/02005efffe100001/key?have=0");
+/// let answer: Result<_, EngineError> = store
+///     .transact(|tx| gateway.handle_key_request(tx, now, eui, Some("0"), path, Some("Basic x")));
+/// assert_eq!(answer?, KeyAnswer::Denied);
+/// # Ok::<(), EngineError>(())
+/// ```
+#[derive(Debug)]
+pub struct Gateway {
+    config: GatewayConfig,
+    peer: Peer,
+    // When a device without a next epoch gets one.
+    agenda: Agenda,
+    extracts: Lane<(Eui64, Epoch), RequestToken>,
+    fetches: Lane<KeyId, ()>,
+    orders: VecDeque<KeyOrder>,
+    events: VecDeque<GatewayEvent>,
+    // How often in a row the platform has refused a device's next epoch.
+    setbacks: BTreeMap<Eui64, u32>,
+    seen: BTreeMap<Eui64, Timestamp>,
+    n_devices: u64,
+    n_uplinks: u64,
+    next_uplink: u64,
+    // Stands in for the secrets of strangers, so that refusing them takes as long.
+    decoy: GatewaySecret,
+}
+
+/// What has become durable at the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GatewayEvent {
+    /// A device is served from now on.
+    Adopted {
+        /// The device.
+        eui: Eui64,
+    },
+    /// The frame of an epoch may leave.
+    Ready {
+        /// The device.
+        eui: Eui64,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// The platform could not hold an epoch, which is dropped; another one follows.
+    Refused {
+        /// The device.
+        eui: Eui64,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// The device holds the epoch.
+    Promoted {
+        /// The device.
+        eui: Eui64,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Somebody must look.
+    Alarm(Alarm),
+}
+
+/// A device as the gateway knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayDevice {
+    /// The device.
+    pub eui: Eui64,
+    /// The epoch that it was last known to hold.
+    pub current: Epoch,
+    /// Where the key of that epoch comes from; `None` for epoch 0.
+    pub origin: Option<Origin>,
+    /// The epoch in preparation.
+    pub next: Option<NextEpoch>,
+    /// When it was last heard since this gateway started.
+    pub last_seen: Option<Timestamp>,
+}
+
+/// How far the preparation of an epoch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextEpoch {
+    /// Its key is being asked for.
+    Asking(Epoch),
+    /// It waits for the platform.
+    Announced(Epoch),
+    /// The device can have it.
+    Ready(Epoch),
+}
+
+/// The gateway in one look.
+#[derive(Clone, Debug)]
+pub struct GatewayStatus {
+    /// The session with the platform. After a roll-back nothing new is prepared: the side that
+    /// lost its state must be named to the operator.
+    pub session: Session,
+    /// Devices adopted.
+    pub n_devices: u64,
+    /// Keys being asked for.
+    pub n_asking: usize,
+    /// Adoptions whose key is being fetched.
+    pub n_adopting: usize,
+    /// How long no key is asked for, because the last tries failed.
+    pub key_pause: Span,
+    /// Telemetry frames not yet forwarded.
+    pub n_queued_uplinks: u64,
+}
+
+impl Gateway {
+    /// Opens the gateway on its tables; orders that were under way are given again.
+    pub fn open(
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        config: GatewayConfig,
+        rng: &mut impl Rng,
+    ) -> Result<Self, EngineError> {
+        let peer = Peer::open(tx, PEER, rng)?;
+        let mut gateway = Self {
+            config,
+            peer,
+            agenda: Agenda::default(),
+            extracts: Lane::new(),
+            fetches: Lane::new(),
+            orders: VecDeque::new(),
+            events: VecDeque::new(),
+            setbacks: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            n_devices: 0,
+            n_uplinks: 0,
+            next_uplink: 1,
+            decoy: GatewaySecret::from_key(Key256::random(rng)),
+        };
+        gateway.recall_devices(tx, now)?;
+        gateway.recall_uplinks(tx)?;
+        gateway.recall_adoptions(tx)?;
+        gateway.pump(now);
+        Ok(gateway)
+    }
+
+    /// Begins a session: the transport to the platform stands.
+    pub fn handle_connected(&mut self, rng: &mut impl Rng) {
+        self.peer.handle_connected(rng);
+    }
+
+    /// Ends the session: the transport is gone.
+    pub fn handle_disconnected(&mut self) {
+        self.peer.handle_disconnected();
+    }
+
+    /// Takes a message of the platform; after an error the connection is dropped.
+    pub fn handle_message(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        bytes: &[u8],
+    ) -> Result<(), FleetError> {
+        if let Some(Delivery::Record(body)) = self.peer.handle_message(tx, bytes)? {
+            let applied = FleetRecord::decode(&body).map_err(FleetError::from);
+            let applied = applied.and_then(|record| self.apply(tx, now, record));
+            // What was not applied must not be acknowledged.
+            applied.inspect_err(|_cause| self.peer.handle_disconnected())?;
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Begins what is due: prepares epochs and repeats orders.
+    pub fn handle_timeout(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        self.begin_due(tx, now, rng)?;
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let extracts = self.extracts.wake_at().filter(|_| self.may_extract());
+        [self.agenda.first(), extracts, self.fetches.wake_at()].into_iter().flatten().min()
+    }
+
+    /// Returns the next message for the platform.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.peer.poll_transmit()
+    }
+
+    /// Returns the next order for the KME.
+    pub fn poll_order(&mut self) -> Option<KeyOrder> {
+        self.orders.pop_front()
+    }
+
+    /// Returns what has happened.
+    pub fn poll_event(&mut self) -> Option<GatewayEvent> {
+        self.events.pop_front()
+    }
+
+    /// Lists up to `limit` devices above `after`, in rising order.
+    pub fn devices(
+        &self,
+        tx: &dyn Tx,
+        after: Option<Eui64>,
+        limit: usize,
+    ) -> Result<Vec<GatewayDevice>, EngineError> {
+        let after = after.as_ref().map_or(&[][..], |eui| eui.as_bytes());
+        let rows = tx.scan(DEVICES, b"", after, limit)?;
+        rows.iter()
+            .map(|(key, row)| Ok(self.describe(eui_of(key)?, &DeviceRow::decode(row)?)))
+            .collect()
+    }
+
+    /// Returns the gateway in one look.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> GatewayStatus {
+        GatewayStatus {
+            session: self.peer.session(),
+            n_devices: self.n_devices,
+            n_asking: self.extracts.len(),
+            n_adopting: self.fetches.len(),
+            key_pause: self.extracts.delay(now),
+            n_queued_uplinks: self.n_uplinks,
+        }
+    }
+
+    fn describe(&self, eui: Eui64, row: &DeviceRow) -> GatewayDevice {
+        let next = row.next.as_ref().map(|next| match next {
+            Next::Asking { epoch, .. } => NextEpoch::Asking(*epoch),
+            Next::Finished { held, stage: Stage::Announced, .. } => {
+                NextEpoch::Announced(held.epoch)
+            }
+            Next::Finished { held, stage: Stage::Ready, .. } => NextEpoch::Ready(held.epoch),
+        });
+        let last_seen = self.seen.get(&eui).copied();
+        GatewayDevice { eui, current: row.cur.epoch, origin: row.cur.origin, next, last_seen }
+    }
+
+    fn recall_adoptions(&mut self, tx: &dyn Tx) -> Result<(), EngineError> {
+        walk(tx, ADOPTIONS, |key, _record| {
+            let key_id = key.try_into().map(KeyId::from_bytes).or(Err(damaged(ADOPTIONS)))?;
+            self.fetches.push(key_id, ());
+            Ok(())
+        })
+    }
+
+    fn recall_devices(&mut self, tx: &dyn Tx, now: Timestamp) -> Result<(), EngineError> {
+        walk(tx, DEVICES, |key, row| {
+            self.recall_device(now, eui_of(key)?, &DeviceRow::decode(row)?);
+            Ok(())
+        })
+    }
+
+    fn recall_device(&mut self, now: Timestamp, eui: Eui64, row: &DeviceRow) {
+        self.n_devices += 1;
+        match &row.next {
+            Some(Next::Asking { epoch, token }) => self.extracts.push((eui, *epoch), *token),
+            Some(Next::Finished { .. }) => {}
+            None => self.plan(now, eui, row),
+        }
+    }
+
+    /// Moves orders out, as far as their lanes are open.
+    fn pump(&mut self, now: Timestamp) {
+        while let Some((key_id, ())) = self.fetches.start(now) {
+            self.orders.push_back(KeyOrder::Fetch { key_id });
+        }
+        while self.may_extract()
+            && let Some(((eui, epoch), token)) = self.extracts.start(now)
+        {
+            self.orders.push_back(KeyOrder::Extract { eui, epoch, token });
+        }
+    }
+
+    /// Tells whether a key is asked for now: its ANNOUNCE would only wait otherwise, while the key
+    /// grows old at the other KME.
+    fn may_extract(&self) -> bool {
+        matches!(self.peer.session(), Session::Open)
+    }
+}

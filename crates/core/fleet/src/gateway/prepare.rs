@@ -1,0 +1,312 @@
+//! Adoption and preparation: announce before release (`PROTOCOL.md` P3a, P3b).
+
+use claviger_durable::{EngineError, Tx};
+use claviger_frames::{Epoch, GatewaySecret, key_frame};
+use claviger_units::{Eui64, Key256, KeyId, Span, Timestamp};
+use claviger_wire::fleet::{Adopt, AdoptedDevice, Announce, EpochName, FleetRecord};
+use rand_core::Rng;
+
+use super::rows::{ADOPTIONS, DeviceRow, Held, Next, Stage};
+use super::{Gateway, GatewayEvent};
+use crate::lane::pause_after;
+use crate::orders::{Extraction, Fetching, Origin, RequestToken, damaged};
+use crate::{Alarm, FleetError, adoption};
+
+impl Gateway {
+    /// Takes the answer to [`KeyOrder::Extract`](crate::KeyOrder::Extract).
+    pub fn handle_extracted(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        eui: Eui64,
+        epoch: Epoch,
+        outcome: Extraction,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        match outcome {
+            Extraction::Key(key_id, key, origin) => {
+                self.extracts.succeed((eui, epoch));
+                self.announce(tx, eui, epoch, (key_id, key, origin), rng)?;
+            }
+            Extraction::TokenAnswered => self.ask_anew(tx, eui, epoch, rng)?,
+            Extraction::Shortage | Extraction::Unreachable => {
+                self.extracts.fail(now, (eui, epoch));
+            }
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Takes the answer to [`KeyOrder::Fetch`](crate::KeyOrder::Fetch).
+    pub fn handle_fetched(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        key_id: KeyId,
+        outcome: Fetching,
+    ) -> Result<(), EngineError> {
+        match outcome {
+            Fetching::Key(wrapping, _) => {
+                self.fetches.succeed(key_id);
+                self.open_adoption(tx, now, key_id, &wrapping)?;
+            }
+            Fetching::Refused => {
+                self.fetches.succeed(key_id);
+                self.refuse_adoption(tx, key_id)?;
+            }
+            Fetching::Unreachable => self.fetches.fail(now, key_id),
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Applies a record of the platform.
+    pub(super) fn apply(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        record: FleetRecord,
+    ) -> Result<(), FleetError> {
+        match record {
+            FleetRecord::Adopt(adopt) => self.keep_adoption(tx, adopt)?,
+            FleetRecord::Prepared(name) => self.release(tx, name)?,
+            FleetRecord::Nack(name) => self.drop_refused(tx, now, name)?,
+            FleetRecord::Confirmed(name) => self.confirm(tx, now, name)?,
+            FleetRecord::NackAdopt { .. } | FleetRecord::Announce(_) | FleetRecord::Drop(_) => {
+                return Err(FleetError::Misdirected);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the preparation of devices that are due (P3b.1), a bounded number at a time.
+    pub(super) fn begin_due(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        for _ in 0..BEGINNINGS {
+            let Some(eui) = self.agenda.take_due(now) else { break };
+            let Some(mut row) = DeviceRow::load(tx, eui)?.filter(|row| row.next.is_none()) else {
+                continue;
+            };
+            let epoch = Epoch::new(row.highest.number() + 1);
+            let token = RequestToken::random(rng);
+            row.highest = epoch;
+            row.next = Some(Next::Asking { epoch, token });
+            row.store(tx, eui)?;
+            self.extracts.push((eui, epoch), token);
+        }
+        Ok(())
+    }
+
+    /// Plans the next preparation of a device without one.
+    pub(super) fn plan(&mut self, now: Timestamp, eui: Eui64, row: &DeviceRow) {
+        let rest =
+            if row.cur.epoch == Epoch::BOOTSTRAP { Span::ZERO } else { self.config.prepare_after };
+        // A clock that was set back must not hold a device up for longer than its period.
+        self.plan_at(eui, row, row.since.min(now) + rest);
+    }
+
+    /// Makes `next` the current epoch: the device has shown that it holds it (P3b.7).
+    pub(super) fn promote(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        eui: Eui64,
+        mut row: DeviceRow,
+    ) -> Result<(), EngineError> {
+        let Some(Next::Finished { held, .. }) = row.next.take() else { return Ok(()) };
+        if row.cur.epoch == Epoch::BOOTSTRAP {
+            row.retired = Some(row.cur.secret.request_key());
+        }
+        row.cur = held;
+        row.since = now;
+        row.store(tx, eui)?;
+        self.setbacks.remove(&eui);
+        self.plan(now, eui, &row);
+        self.events.push_back(GatewayEvent::Promoted { eui, epoch: row.cur.epoch });
+        Ok(())
+    }
+
+    fn plan_at(&mut self, eui: Eui64, row: &DeviceRow, at: Timestamp) {
+        if row.highest.number() - row.cur.epoch.number() < key_frame::MAX_STEP {
+            self.agenda.enter(eui, at);
+        } else {
+            self.events.push_back(GatewayEvent::Alarm(Alarm::OutOfReach { eui }));
+        }
+    }
+
+    fn ask_anew(
+        &mut self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        epoch: Epoch,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        let Some(mut row) = DeviceRow::load(tx, eui)? else { return Ok(()) };
+        if !is_asking(&row, epoch) {
+            self.extracts.succeed((eui, epoch));
+            return Ok(());
+        }
+        let token = RequestToken::random(rng);
+        row.next = Some(Next::Asking { epoch, token });
+        row.store(tx, eui)?;
+        self.extracts.repeat((eui, epoch), token);
+        Ok(())
+    }
+
+    /// Finishes an epoch and announces it, in one transaction (P3b.3). A key that nobody waits
+    /// for any more is dropped here: burnt.
+    fn announce(
+        &mut self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        epoch: Epoch,
+        (key_id, key, origin): (KeyId, Key256, Origin),
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        let row = DeviceRow::load(tx, eui)?.filter(|row| is_asking(row, epoch));
+        let Some(mut row) = row else { return Ok(()) };
+        let mut iv = [0; 12];
+        rng.fill_bytes(&mut iv);
+        let frame = key_frame::seal(&row.cur.secret, epoch, &key, iv);
+        let secret = row.cur.secret.next(&key, eui, row.cur.epoch, epoch);
+        let record = FleetRecord::Announce(Announce {
+            name: EpochName { eui, life: row.life, epoch: epoch.number() },
+            prev: row.cur.epoch.number(),
+            key_id,
+            frame: frame.clone(),
+        });
+        let held = Held { epoch, secret, origin: Some(origin) };
+        row.next = Some(Next::Finished { held, key_id, frame, stage: Stage::Announced });
+        row.store(tx, eui)?;
+        self.peer.append(tx, &record.encode())?;
+        Ok(())
+    }
+
+    fn release(&mut self, tx: &mut dyn Tx, name: EpochName) -> Result<(), EngineError> {
+        let Some(mut row) = announced(tx, name)? else { return Ok(()) };
+        if let Some(Next::Finished { stage, .. }) = &mut row.next {
+            *stage = Stage::Ready;
+        }
+        row.store(tx, name.eui)?;
+        let epoch = Epoch::new(name.epoch);
+        self.events.push_back(GatewayEvent::Ready { eui: name.eui, epoch });
+        Ok(())
+    }
+
+    /// Drops an epoch that the platform cannot hold (P3b.5). What is ready was released, perhaps,
+    /// and stays.
+    fn drop_refused(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        name: EpochName,
+    ) -> Result<(), EngineError> {
+        let EpochName { eui, .. } = name;
+        let Some(mut row) = announced(tx, name)? else { return Ok(()) };
+        if matches!(row.next, Some(Next::Finished { stage: Stage::Ready, .. })) {
+            return Ok(());
+        }
+        row.next = None;
+        row.store(tx, eui)?;
+        self.peer.append(tx, &FleetRecord::Drop(name).encode())?;
+        let setbacks = self.setbacks.entry(eui).or_default();
+        *setbacks += 1;
+        let pause = pause_after(*setbacks, LONGEST_SETBACK);
+        self.plan_at(eui, &row, now + pause);
+        self.events.push_back(GatewayEvent::Refused { eui, epoch: Epoch::new(name.epoch) });
+        Ok(())
+    }
+
+    fn confirm(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        name: EpochName,
+    ) -> Result<(), EngineError> {
+        match announced(tx, name)? {
+            Some(row) => self.promote(tx, now, name.eui, row),
+            None => Ok(()),
+        }
+    }
+
+    fn keep_adoption(&mut self, tx: &mut dyn Tx, adopt: Adopt) -> Result<(), EngineError> {
+        let key_id = adopt.key_id;
+        tx.write(ADOPTIONS, key_id.as_bytes(), &FleetRecord::Adopt(adopt).encode())?;
+        self.fetches.push(key_id, ());
+        Ok(())
+    }
+
+    /// Takes the devices of an adoption over, if W is the key that it was sealed under.
+    fn open_adoption(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        key_id: KeyId,
+        wrapping: &Key256,
+    ) -> Result<(), EngineError> {
+        let Some(record) = tx.read(ADOPTIONS, key_id.as_bytes())? else { return Ok(()) };
+        let Ok(FleetRecord::Adopt(adopt)) = FleetRecord::decode(record.expose()) else {
+            return Err(damaged(ADOPTIONS));
+        };
+        let Some(devices) = adoption::open(wrapping, &adopt) else {
+            return self.refuse_adoption(tx, key_id);
+        };
+        for (device, secret) in devices {
+            self.adopt(tx, now, device, secret)?;
+        }
+        tx.erase(ADOPTIONS, key_id.as_bytes())
+    }
+
+    fn adopt(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        AdoptedDevice { eui, life }: AdoptedDevice,
+        secret: GatewaySecret,
+    ) -> Result<(), EngineError> {
+        let earlier = DeviceRow::load(tx, eui)?;
+        if earlier.as_ref().is_some_and(|row| row.life >= life) {
+            return Ok(());
+        }
+        let cur = Held { epoch: Epoch::BOOTSTRAP, secret, origin: None };
+        let highest = Epoch::BOOTSTRAP;
+        let row = DeviceRow { life, cur, highest, since: now, next: None, retired: None };
+        row.store(tx, eui)?;
+        if earlier.is_some() {
+            self.extracts.forget(|(of, _), _| *of == eui);
+        } else {
+            self.n_devices += 1;
+        }
+        self.setbacks.remove(&eui);
+        self.plan(now, eui, &row);
+        self.events.push_back(GatewayEvent::Adopted { eui });
+        Ok(())
+    }
+
+    fn refuse_adoption(&mut self, tx: &mut dyn Tx, key_id: KeyId) -> Result<(), EngineError> {
+        if tx.read(ADOPTIONS, key_id.as_bytes())?.is_some() {
+            tx.erase(ADOPTIONS, key_id.as_bytes())?;
+            self.peer.append(tx, &FleetRecord::NackAdopt { key_id }.encode())?;
+        }
+        Ok(())
+    }
+}
+
+/// Loads the device of `name` if that is the epoch it has been announced with.
+fn announced(tx: &dyn Tx, name: EpochName) -> Result<Option<DeviceRow>, EngineError> {
+    Ok(DeviceRow::load(tx, name.eui)?.filter(|row| row.is_announced_as(name.eui, name)))
+}
+
+fn is_asking(row: &DeviceRow, wanted: Epoch) -> bool {
+    matches!(row.next, Some(Next::Asking { epoch, .. }) if epoch == wanted)
+}
+
+/// How many preparations begin in one transaction.
+const BEGINNINGS: usize = 64;
+
+/// The longest pause between two epochs of a device that the platform refuses: each costs a key.
+const LONGEST_SETBACK: Span = Span::from_secs(600);

@@ -1,0 +1,227 @@
+//! What the gateway keeps on disk.
+
+use claviger_durable::peer::PeerTables;
+use claviger_durable::{EngineError, Table, Tx};
+use claviger_frames::{Epoch, GatewaySecret, RequestKey};
+use claviger_units::{Eui64, KeyId, SecretBytes, Timestamp};
+use claviger_wire::fleet::EpochName;
+use claviger_wire::{DecodeError, Reader, Writer};
+
+use crate::orders::{Origin, RequestToken, damaged};
+use crate::rows::join;
+
+/// The stream to and from the platform.
+pub(super) const PEER: PeerTables =
+    PeerTables { meta: Table::plain("gateway_peer"), outbox: Table::secret("gateway_outbox") };
+
+/// Devices: EUI-64 → [`DeviceRow`].
+pub(super) const DEVICES: Table = Table::secret("gateway_device");
+
+/// Adoptions whose W is being fetched: key id of W → the record.
+pub(super) const ADOPTIONS: Table = Table::secret("gateway_adoption");
+
+/// Telemetry waiting for the forwarder: be64(seq) → EUI-64 ‖ frame.
+pub(super) const UPLINKS: Table = Table::plain("gateway_uplink");
+
+/// A device and its one or two epochs.
+#[derive(Debug)]
+pub(super) struct DeviceRow {
+    /// How many bootstraps it has had.
+    pub(super) life: u32,
+    /// The epoch that the device was last known to hold.
+    pub(super) cur: Held,
+    /// The highest epoch number ever used in this life.
+    pub(super) highest: Epoch,
+    /// When `cur` became current.
+    pub(super) since: Timestamp,
+    /// The epoch in preparation, at most one.
+    pub(super) next: Option<Next>,
+    /// The request label of epoch 0, once it is past.
+    pub(super) retired: Option<RequestKey>,
+}
+
+/// A secret and the epoch it belongs to.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) epoch: Epoch,
+    pub(super) secret: GatewaySecret,
+    /// Where its QKD key comes from; `None` for epoch 0.
+    pub(super) origin: Option<Origin>,
+}
+
+/// An epoch in preparation.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Its key is being asked for.
+    Asking { epoch: Epoch, token: RequestToken },
+    /// Its frame is finished.
+    Finished { held: Held, key_id: KeyId, frame: Vec<u8>, stage: Stage },
+}
+
+/// How far a finished frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The platform may not hold it yet: it stays here.
+    Announced,
+    /// The platform holds it: it may leave, and is never withdrawn.
+    Ready,
+}
+
+impl DeviceRow {
+    pub(super) fn load(tx: &dyn Tx, eui: Eui64) -> Result<Option<Self>, EngineError> {
+        let row = tx.read(DEVICES, eui.as_bytes())?;
+        row.map(|row| Self::decode(&row)).transpose()
+    }
+
+    pub(super) fn store(&self, tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
+        tx.write(DEVICES, eui.as_bytes(), self.encode().expose())
+    }
+
+    pub(super) fn decode(row: &SecretBytes) -> Result<Self, EngineError> {
+        Self::read(row.expose()).map_err(|_row| damaged(DEVICES))
+    }
+
+    /// Names the epoch in preparation as records do.
+    pub(super) fn is_announced_as(&self, eui: Eui64, name: EpochName) -> bool {
+        let next = self.next.as_ref().map(|next| next.epoch().number());
+        name == EpochName { eui, life: self.life, epoch: next.unwrap_or(0) }
+            && matches!(self.next, Some(Next::Finished { .. }))
+    }
+
+    fn encode(&self) -> SecretBytes {
+        let plain = Writer::new()
+            .u32(self.life)
+            .u32(self.cur.epoch.number())
+            .u8(self.cur.origin.map_or(0, Origin::to_byte))
+            .u32(self.highest.number())
+            .u64(self.since.as_micros())
+            .u8(u8::from(self.retired.is_some()));
+        let plain = match &self.next {
+            None => plain.u8(NO_NEXT),
+            Some(Next::Asking { epoch, token }) => {
+                plain.u8(ASKING).u32(epoch.number()).raw(token.as_bytes())
+            }
+            Some(Next::Finished { held, key_id, frame, stage }) => plain
+                .u8(if *stage == Stage::Ready { READY } else { ANNOUNCED })
+                .u32(held.epoch.number())
+                .u8(held.origin.map_or(0, Origin::to_byte))
+                .raw(key_id.as_bytes())
+                .bytes(frame),
+        };
+        let next = match &self.next {
+            Some(Next::Finished { held, .. }) => &held.secret.as_key().expose()[..],
+            Some(Next::Asking { .. }) | None => &[],
+        };
+        let retired = self.retired.as_ref().map_or(&[][..], |key| &key.as_key().expose()[..]);
+        join(&plain.finish(), &[self.cur.secret.as_key().expose(), next, retired])
+    }
+
+    fn read(row: &[u8]) -> Result<Self, DecodeError> {
+        let mut secrets = Reader::new(row);
+        let mut plain = Reader::new(secrets.bytes()?);
+        let life = plain.u32()?;
+        let cur = Held::read(&mut plain, &mut secrets)?;
+        let highest = Epoch::new(plain.u32()?);
+        let since = plain.timestamp()?;
+        let is_retired = plain.u8()? != 0;
+        let next = Next::read(&mut plain, &mut secrets)?;
+        plain.finish()?;
+        let retired = if is_retired { Some(RequestKey::from_key(secrets.key256()?)) } else { None };
+        secrets.finish()?;
+        Ok(Self { life, cur, highest, since, next, retired })
+    }
+}
+
+impl Held {
+    fn read(plain: &mut Reader<'_>, secrets: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let epoch = Epoch::new(plain.u32()?);
+        let origin = Origin::from_byte(plain.u8()?);
+        Ok(Self { epoch, secret: GatewaySecret::from_key(secrets.key256()?), origin })
+    }
+}
+
+impl Next {
+    pub(super) const fn epoch(&self) -> Epoch {
+        match self {
+            Self::Asking { epoch, .. } => *epoch,
+            Self::Finished { held, .. } => held.epoch,
+        }
+    }
+
+    fn read(plain: &mut Reader<'_>, secrets: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
+        let stage = match plain.u8()? {
+            NO_NEXT => return Ok(None),
+            ASKING => {
+                let epoch = Epoch::new(plain.u32()?);
+                let token = RequestToken::from_bytes(plain.array()?);
+                return Ok(Some(Self::Asking { epoch, token }));
+            }
+            ANNOUNCED => Stage::Announced,
+            READY => Stage::Ready,
+            kind => return Err(DecodeError::Kind(kind)),
+        };
+        let held = Held::read(plain, secrets)?;
+        let key_id = plain.key_id()?;
+        let frame = plain.bytes()?.to_vec();
+        Ok(Some(Self::Finished { held, key_id, frame, stage }))
+    }
+}
+
+/// Reads the EUI-64 that is the key of a device's row.
+pub(super) fn eui_of(key: &[u8]) -> Result<Eui64, EngineError> {
+    key.try_into().map(Eui64::from_bytes).or(Err(damaged(DEVICES)))
+}
+
+const NO_NEXT: u8 = 0;
+const ASKING: u8 = 1;
+const ANNOUNCED: u8 = 2;
+const READY: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use claviger_units::Key256;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn held(n: u8) -> Held {
+        let secret = GatewaySecret::from_key(Key256::from_bytes([n; 32]));
+        let origin = [None, Some(Origin::Simulated), Some(Origin::Link)][usize::from(n % 3)];
+        Held { epoch: Epoch::new(u32::from(n)), secret, origin }
+    }
+
+    #[test]
+    fn a_device_survives_its_row() {
+        let key_id = KeyId::from_bytes([6; 16]);
+        let finished = |stage| Next::Finished { held: held(5), key_id, frame: vec![1, 2], stage };
+        for (next, retired) in [
+            (None, 0),
+            (
+                Some(Next::Asking {
+                    epoch: Epoch::new(7),
+                    token: RequestToken::from_bytes([8; 16]),
+                }),
+                1,
+            ),
+            (Some(finished(Stage::Announced)), 0),
+            (Some(finished(Stage::Ready)), 1),
+        ] {
+            let retired = (retired == 1).then(|| RequestKey::from_key(Key256::from_bytes([9; 32])));
+            let since = Timestamp::from_micros(11);
+            let highest = Epoch::new(9);
+            let row = DeviceRow { life: 2, cur: held(4), highest, since, next, retired };
+            let bytes = row.encode();
+            let read = DeviceRow::decode(&bytes).unwrap();
+            assert_eq!(read.encode().expose(), bytes.expose());
+            assert_eq!(format!("{read:?}"), format!("{row:?}"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_row_is_named_and_nothing_worse(row: Vec<u8>) {
+            let damage = DeviceRow::decode(&SecretBytes::new(row)).map(drop);
+            prop_assert_eq!(damage, Err(EngineError::Damaged("gateway_device")));
+        }
+    }
+}

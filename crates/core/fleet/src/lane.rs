@@ -1,0 +1,171 @@
+//! Orders of one kind to a KME: how many at a time, who is next, when to try again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use claviger_units::{Span, Timestamp};
+
+/// A queue of orders that gives every device its turn (`PROTOCOL.md` P3b.2).
+///
+/// An order that fails goes to the back of the queue and makes the whole lane pause, 1 s at first,
+/// 10 s in the end; after a pause a single order probes, and its success opens the lane again.
+#[derive(Debug)]
+pub(crate) struct Lane<K, V> {
+    orders: BTreeMap<K, V>,
+    // Invariant: every key of `orders` is in exactly one of these two, and no other is.
+    waiting: VecDeque<K>,
+    in_flight: BTreeSet<K>,
+    failures: u32,
+    resume: Timestamp,
+}
+
+impl<K: Ord + Copy, V: Copy> Lane<K, V> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            orders: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            in_flight: BTreeSet::new(),
+            failures: 0,
+            resume: Timestamp::START,
+        }
+    }
+
+    /// Puts an order at the back of the queue, unless there is one of this key.
+    pub(crate) fn push(&mut self, key: K, order: V) {
+        if self.orders.insert(key, order).is_none() {
+            self.waiting.push_back(key);
+        }
+    }
+
+    /// Starts the next order, if the lane is open.
+    pub(crate) fn start(&mut self, now: Timestamp) -> Option<(K, V)> {
+        if now < self.resume || !self.has_room() {
+            return None;
+        }
+        let key = self.waiting.pop_front()?;
+        self.in_flight.insert(key);
+        self.orders.get(&key).map(|order| (key, *order))
+    }
+
+    /// Ends an order for good and opens the lane; `None` if it is not in flight.
+    pub(crate) fn succeed(&mut self, key: K) -> Option<V> {
+        self.failures = 0;
+        self.in_flight.remove(&key).then(|| self.orders.remove(&key)).flatten()
+    }
+
+    /// Puts an order that failed behind the others, and pauses.
+    pub(crate) fn fail(&mut self, now: Timestamp, key: K) {
+        if !self.in_flight.remove(&key) {
+            return;
+        }
+        self.waiting.push_back(key);
+        if now >= self.resume {
+            self.failures = self.failures.saturating_add(1);
+            self.resume = now + pause_after(self.failures, LONGEST_PAUSE);
+        }
+    }
+
+    /// Puts an order before the others, in another wording.
+    pub(crate) fn repeat(&mut self, key: K, order: V) {
+        if self.in_flight.remove(&key) {
+            self.orders.insert(key, order);
+            self.waiting.push_front(key);
+        }
+    }
+
+    /// Keeps the lane closed for at least `span`.
+    pub(crate) fn pause(&mut self, now: Timestamp, span: Span) {
+        self.resume = self.resume.max(now + span);
+    }
+
+    /// Forgets orders; what is in flight is answered in vain.
+    pub(crate) fn forget(&mut self, unwanted: impl Fn(&K, &V) -> bool) {
+        self.orders.retain(|key, order| !unwanted(key, order));
+        self.waiting.retain(|key| self.orders.contains_key(key));
+        self.in_flight.retain(|key| self.orders.contains_key(key));
+    }
+
+    /// Returns when the next order can start, if only time is missing.
+    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
+        (!self.waiting.is_empty() && self.has_room()).then_some(self.resume)
+    }
+
+    /// Returns how long a new order has to wait at least.
+    pub(crate) const fn delay(&self, now: Timestamp) -> Span {
+        self.resume.since(now)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.orders.len()
+    }
+
+    pub(crate) fn contains(&self, key: K) -> bool {
+        self.orders.contains_key(&key)
+    }
+
+    fn has_room(&self) -> bool {
+        let limit = if self.failures > 0 { 1 } else { IN_FLIGHT };
+        self.in_flight.len() < limit
+    }
+}
+
+/// Returns the pause after the `n`-th failure in a row: 1 s, doubling up to `longest`.
+pub(crate) fn pause_after(n_failures: u32, longest: Span) -> Span {
+    Span::from_secs(1 << n_failures.saturating_sub(1).min(30)).min(longest)
+}
+
+const IN_FLIGHT: usize = 32;
+const LONGEST_PAUSE: Span = Span::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::START + Span::from_secs(secs)
+    }
+
+    #[test]
+    fn everyone_has_a_turn_during_a_shortage() {
+        let mut lane = Lane::new();
+        for key in 0..3 {
+            lane.push(key, ());
+        }
+        let mut now = at(0);
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            while let Some((key, ())) = lane.start(now) {
+                tried.push(key);
+            }
+            for key in 0..3 {
+                lane.fail(now, key);
+            }
+            now = lane.wake_at().unwrap();
+        }
+        assert_eq!(tried, [0, 1, 2, 0, 1]);
+        assert_eq!(now, at(1 + 2 + 4));
+    }
+
+    #[test]
+    fn pauses_grow_to_ten_seconds_and_end_with_a_success() {
+        let mut lane = Lane::new();
+        lane.push('a', ());
+        let mut now = at(0);
+        for pause in [1, 2, 4, 8, 10, 10] {
+            lane.start(now).unwrap();
+            lane.fail(now, 'a');
+            assert_eq!(lane.delay(now), Span::from_secs(pause));
+            now = lane.wake_at().unwrap();
+        }
+        lane.start(now).unwrap();
+        assert_eq!(lane.succeed('a'), Some(()));
+        assert_eq!((lane.len(), lane.wake_at()), (0, None));
+    }
+
+    #[test]
+    fn a_failure_of_a_stranger_changes_nothing() {
+        let mut lane: Lane<char, ()> = Lane::new();
+        lane.fail(at(0), 'x');
+        assert_eq!(lane.delay(at(0)), Span::ZERO);
+        assert_eq!(lane.len(), 0);
+    }
+}

@@ -1,0 +1,198 @@
+//! Provisioning, and the adoption of devices by the gateway (`PROTOCOL.md` P3a).
+
+use claviger_durable::{EngineError, Table, Tx};
+use claviger_frames::{DeviceRoot, Epoch, GatewaySecret, split_bootstrap};
+use claviger_units::{Eui64, Key256, KeyId, Span, Timestamp};
+use claviger_wire::fleet::{AdoptedDevice, FleetRecord, MAX_ADOPTED};
+use rand_core::Rng;
+
+use super::rows::{ANNOUNCEMENTS, DeviceRow, EPOCHS, EpochRow, HEARD, OFFERS, Offer, WINDOWS};
+use super::{Platform, PlatformEvent};
+use crate::adoption;
+use crate::lane::pause_after;
+use crate::orders::{Extraction, damaged};
+use crate::rows::PAGE;
+
+/// Why a device is not provisioned; nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProvisionError {
+    /// The store failed: stop the role, mend the disk, start again.
+    #[error(transparent)]
+    Store(#[from] EngineError),
+    /// The device is provisioned already: give it a new key and provision it again by name.
+    #[error("device {0} is provisioned already; provision it again with a new bootstrap key")]
+    Known(Eui64),
+    /// The device was bootstrapped with this key before: a bootstrap key serves once.
+    #[error("device {0} has had this bootstrap key before; draw a new one")]
+    UsedKey(Eui64),
+}
+
+impl Platform {
+    /// Takes a new device in with its bootstrap key, which serves this once and is not kept.
+    pub fn provision(
+        &mut self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        bootstrap: &Key256,
+    ) -> Result<(), ProvisionError> {
+        if DeviceRow::load(tx, eui)?.is_some() {
+            return Err(ProvisionError::Known(eui));
+        }
+        let (root, secret) = split_bootstrap(bootstrap);
+        self.begin_life(tx, eui, 1, (root, secret))?;
+        self.n_devices += 1;
+        Ok(())
+    }
+
+    /// Takes a device in again with a new bootstrap key: its earlier keys are wiped, an alarm on
+    /// it is over, its readings stay.
+    pub fn provision_again(
+        &mut self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        bootstrap: &Key256,
+    ) -> Result<(), ProvisionError> {
+        let Some(earlier) = DeviceRow::load(tx, eui)? else {
+            return self.provision(tx, eui, bootstrap);
+        };
+        let (root, secret) = split_bootstrap(bootstrap);
+        if earlier.root.as_key().ct_eq(root.as_key()) {
+            return Err(ProvisionError::UsedKey(eui));
+        }
+        for table in [EPOCHS, WINDOWS, HEARD, ANNOUNCEMENTS] {
+            erase_all(tx, table, eui.as_bytes())?;
+        }
+        if let Offer::Offered(key_id) = earlier.adoption {
+            tx.erase(OFFERS, &offer_key(key_id, eui))?;
+        }
+        self.begin_life(tx, eui, earlier.life + 1, (root, secret))?;
+        self.fetches.forget(|_, (of, _)| *of == eui);
+        Ok(())
+    }
+
+    /// Takes the answer to [`PlatformOrder::Master`](crate::PlatformOrder::Master): a key W, under
+    /// which the waiting devices go to the gateway.
+    pub fn handle_mastered(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        outcome: Extraction,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        match outcome {
+            Extraction::Key(key_id, wrapping, _) => {
+                self.masters.succeed(());
+                self.offer(tx, key_id, &wrapping, rng)?;
+            }
+            // The key of that token is burnt; the next time-out draws another token.
+            Extraction::TokenAnswered => {
+                self.masters.succeed(());
+            }
+            Extraction::Shortage | Extraction::Unreachable => self.masters.fail(now, ()),
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Notes that the gateway has answered for a device.
+    pub(super) fn note_adopted(
+        &mut self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        device: &mut DeviceRow,
+    ) -> Result<(), EngineError> {
+        let Offer::Offered(key_id) = device.adoption else { return Ok(()) };
+        device.adoption = Offer::Adopted;
+        tx.erase(OFFERS, &offer_key(key_id, eui))?;
+        self.failed_adoptions = 0;
+        self.events.push_back(PlatformEvent::Adopted { eui });
+        Ok(())
+    }
+
+    /// Lets the devices of an adoption that the gateway could not open wait for another W.
+    pub(super) fn withdraw_adoption(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        key_id: KeyId,
+    ) -> Result<(), EngineError> {
+        for (key, _) in tx.scan(OFFERS, key_id.as_bytes(), b"", MAX_ADOPTED)? {
+            let eui = key.split_last_chunk().ok_or(damaged(OFFERS))?.1;
+            let eui = Eui64::from_bytes(*eui);
+            tx.erase(OFFERS, &key)?;
+            let Some(mut device) = DeviceRow::load(tx, eui)? else { continue };
+            device.adoption = Offer::Waiting;
+            device.store(tx, eui)?;
+            self.waiting.insert(eui);
+        }
+        self.failed_adoptions += 1;
+        self.masters.pause(now, pause_after(self.failed_adoptions, LONGEST_SETBACK));
+        self.events.push_back(PlatformEvent::AdoptionRefused { key_id });
+        Ok(())
+    }
+
+    fn begin_life(
+        &mut self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        life: u32,
+        (root, secret): (DeviceRoot, GatewaySecret),
+    ) -> Result<(), EngineError> {
+        let zero = Epoch::BOOTSTRAP;
+        let adoption = Offer::Waiting;
+        DeviceRow { life, root, adoption, active: zero, highest: zero, cloned: None }
+            .store(tx, eui)?;
+        EpochRow::Whole { secret, source: None }.store(tx, eui, zero)?;
+        self.waiting.insert(eui);
+        Ok(())
+    }
+
+    fn offer(
+        &mut self,
+        tx: &mut dyn Tx,
+        key_id: KeyId,
+        wrapping: &Key256,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        let batch: Vec<Eui64> = self.waiting.iter().copied().take(MAX_ADOPTED).collect();
+        let (mut devices, mut secrets) = (Vec::new(), Vec::new());
+        for &eui in &batch {
+            let Some(mut device) = DeviceRow::load(tx, eui)? else { continue };
+            let zero = EpochRow::load(tx, eui, Epoch::BOOTSTRAP)?;
+            let Some(EpochRow::Whole { secret, .. }) = zero else { continue };
+            device.adoption = Offer::Offered(key_id);
+            device.store(tx, eui)?;
+            tx.write(OFFERS, &offer_key(key_id, eui), b"")?;
+            devices.push(AdoptedDevice { eui, life: device.life });
+            secrets.push(secret);
+        }
+        if !devices.is_empty() {
+            let adopt = adoption::seal(key_id, wrapping, devices, &secrets, rng);
+            self.peer.append(tx, &FleetRecord::Adopt(adopt).encode())?;
+        }
+        for eui in batch {
+            self.waiting.remove(&eui);
+        }
+        Ok(())
+    }
+}
+
+fn offer_key(key_id: KeyId, eui: Eui64) -> Vec<u8> {
+    [&key_id.as_bytes()[..], eui.as_bytes()].concat()
+}
+
+fn erase_all(tx: &mut dyn Tx, table: Table, prefix: &[u8]) -> Result<(), EngineError> {
+    loop {
+        let rows = tx.scan(table, prefix, b"", PAGE)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for (key, _) in rows {
+            tx.erase(table, &key)?;
+        }
+    }
+}
+
+/// The longest pause between two adoptions that the gateway cannot open: each costs a key.
+const LONGEST_SETBACK: Span = Span::from_secs(600);

@@ -1,0 +1,8 @@
+//! `PROTOCOL.md` P3 against the real cores: rule by rule, and in histories full of faults.
+
+#[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod rules;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,231 @@
+//! The one shape of `COSE_Encrypt0` that is spoken here (RFC 9052 §5.2).
+//!
+//! Tagged, AES-256-GCM, everything in the protected header, the unprotected one empty, and every
+//! length in its shortest form, so that a message has exactly one encoding: whoever changes a byte
+//! on the way breaks the tag, and can never make a second message that verifies as well.
+//! The decoder is written out by hand because a general one would follow nested headers, which
+//! an attacker may nest as deep as he likes.
+
+use alloc::vec::Vec;
+
+use aes_gcm::aead::{Aead, KeyInit, Payload};
+use aes_gcm::{Aes256Gcm, Nonce};
+use claviger_units::Key256;
+use coset::{CoseEncrypt0Builder, HeaderBuilder, TaggedCborSerializable, iana};
+
+use crate::Epoch;
+
+/// The initialization vector as the header carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Iv {
+    /// The whole nonce.
+    Full([u8; 12]),
+    /// A counter, from which both sides build the nonce.
+    Partial(u32),
+}
+
+/// The protected header beside the algorithm, which is always A256GCM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protected {
+    /// The `kid`.
+    pub(crate) epoch: Epoch,
+    /// The IV or Partial IV.
+    pub(crate) iv: Iv,
+}
+
+/// Encrypts into the tagged message.
+pub(crate) fn seal(
+    key: &Key256,
+    nonce: &[u8; 12],
+    header: Protected,
+    external_aad: &[u8],
+    plaintext: &[u8],
+) -> Vec<u8> {
+    let builder = HeaderBuilder::new()
+        .algorithm(iana::Algorithm::A256GCM)
+        .key_id(header.epoch.to_bytes().to_vec());
+    let protected = match header.iv {
+        Iv::Full(iv) => builder.iv(iv.to_vec()),
+        Iv::Partial(counter) => builder.partial_iv(shortest(&counter.to_be_bytes()).to_vec()),
+    };
+    CoseEncrypt0Builder::new()
+        .protected(protected.build())
+        .create_ciphertext(plaintext, external_aad, |msg, aad| {
+            cipher(key)
+                .encrypt(&Nonce::from(*nonce), Payload { msg, aad })
+                .expect("a message in memory is far below the 64 GiB of GCM")
+        })
+        .build()
+        .to_tagged_vec()
+        .expect("a header of fixed members always encodes")
+}
+
+/// A message taken apart, not yet decrypted.
+#[derive(Debug)]
+pub(crate) struct Sealed<'a> {
+    pub(crate) header: Protected,
+    protected: &'a [u8],
+    ciphertext: &'a [u8],
+}
+
+impl<'a> Sealed<'a> {
+    /// Takes a message apart; `None` for any other shape.
+    pub(crate) fn parse(frame: &'a [u8]) -> Option<Self> {
+        let rest = frame.strip_prefix(&[TAG, ARRAY_OF_3])?;
+        let (protected, rest) = byte_string(rest)?;
+        let (ciphertext, rest) = byte_string(rest.strip_prefix(&[EMPTY_MAP])?)?;
+        let header = parse_protected(protected)?;
+        rest.is_empty().then_some(Self { header, protected, ciphertext })
+    }
+
+    /// Decrypts; `None` if anything is not as it was sealed.
+    pub(crate) fn open(
+        &self,
+        key: &Key256,
+        nonce: &[u8; 12],
+        external_aad: &[u8],
+    ) -> Option<Vec<u8>> {
+        let aad = coset::enc_structure_data(
+            coset::EncryptionContext::CoseEncrypt0,
+            coset::ProtectedHeader {
+                original_data: Some(self.protected.to_vec()),
+                header: coset::Header::default(),
+            },
+            external_aad,
+        );
+        cipher(key).decrypt(&Nonce::from(*nonce), Payload { msg: self.ciphertext, aad: &aad }).ok()
+    }
+}
+
+fn cipher(key: &Key256) -> Aes256Gcm {
+    Aes256Gcm::new(key.expose().into())
+}
+
+/// Reads `{1: 3, 4: kid, 5: IV}` or `{1: 3, 4: kid, 6: Partial IV}`.
+fn parse_protected(bytes: &[u8]) -> Option<Protected> {
+    let &[MAP_OF_3, 1, A256GCM, 4, 0x44, a, b, c, d, label, ref iv @ ..] = bytes else {
+        return None;
+    };
+    let (iv, end) = byte_string(iv)?;
+    let iv = match label {
+        5 => Iv::Full(iv.try_into().ok()?),
+        6 => Iv::Partial(counter(iv)?),
+        _ => return None,
+    };
+    end.is_empty().then_some(Protected { epoch: Epoch::from_bytes([a, b, c, d]), iv })
+}
+
+/// Reads a counter of 1 to 4 bytes, refusing leading zeros.
+fn counter(bytes: &[u8]) -> Option<u32> {
+    let (&[.., _], false) = (bytes, bytes.len() > 4) else { return None };
+    let value = bytes.iter().fold(0, |value, &byte| value << 8 | u32::from(byte));
+    (shortest(&value.to_be_bytes()) == bytes).then_some(value)
+}
+
+/// Cuts leading zeros, but never the last byte.
+fn shortest(bytes: &[u8; 4]) -> &[u8] {
+    let zeros = bytes.iter().take(3).take_while(|&&byte| byte == 0).count();
+    bytes.split_at(zeros).1
+}
+
+/// Splits a CBOR byte string with the shortest possible head from the front (RFC 8949 §4.2.1).
+fn byte_string(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, shorter_holds, rest) = match input {
+        [head @ 0x40..=0x57, rest @ ..] => (usize::from(head - 0x40), 0, rest),
+        [0x58, a, rest @ ..] => (usize::from(*a), 24, rest),
+        [0x59, a, b, rest @ ..] => (usize::from(u16::from_be_bytes([*a, *b])), 1 << 8, rest),
+        [0x5A, a, b, c, d, rest @ ..] => {
+            (usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).ok()?, 1 << 16, rest)
+        }
+        _ => return None,
+    };
+    if length < shorter_holds { None } else { rest.split_at_checked(length) }
+}
+
+/// CBOR tag 16, `COSE_Encrypt0`.
+const TAG: u8 = 0xD0;
+const ARRAY_OF_3: u8 = 0x83;
+const MAP_OF_3: u8 = 0xA3;
+const EMPTY_MAP: u8 = 0xA0;
+/// RFC 9053 §4.1.
+const A256GCM: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coset::CoseEncrypt0;
+    use proptest::prelude::*;
+
+    fn key() -> Key256 {
+        Key256::from_bytes([5; 32])
+    }
+
+    fn sealed(iv: Iv, plaintext: &[u8]) -> Vec<u8> {
+        seal(&key(), &[1; 12], Protected { epoch: Epoch::new(7), iv }, b"aad", plaintext)
+    }
+
+    /// The header of a key frame and of a telemetry frame, byte for byte.
+    #[test]
+    fn the_shape_is_fixed() {
+        let full = sealed(Iv::Full([9; 12]), b"");
+        let mut expected = alloc::vec![0xD0, 0x83, 0x57, 0xA3, 1, 3, 4, 0x44, 0, 0, 0, 7, 5, 0x4C];
+        expected.extend([9; 12]);
+        // 3 of map and algorithm, 6 of kid, 14 of IV: one byte below where the head grows.
+        assert_eq!(expected.len(), 3 + 23);
+        expected.extend([0xA0, 0x50]);
+        assert_eq!(full[..28], expected);
+        let partial = sealed(Iv::Partial(256), b"");
+        assert_eq!(
+            partial[..17],
+            [0xD0, 0x83, 0x4D, 0xA3, 1, 3, 4, 0x44, 0, 0, 0, 7, 6, 0x42, 1, 0, 0xA0]
+        );
+    }
+
+    #[test]
+    fn lengths_must_be_shortest() {
+        for bad in [&[0x58, 1, 0][..], &[0x59, 0, 24], &[0x5A, 0, 0, 1, 0], &[0x5F], &[0x60], &[]] {
+            assert_eq!(byte_string(bad), None, "{bad:02x?}");
+        }
+        for bad in [&[][..], &[0, 1], &[0, 0], &[1, 2, 3, 4, 5]] {
+            assert_eq!(counter(bad), None, "{bad:02x?}");
+        }
+        for (good, value) in [(&[0][..], 0), (&[255], 255), (&[1, 0], 256), (&[255; 4], u32::MAX)] {
+            assert_eq!(counter(good), Some(value), "{good:02x?}");
+        }
+    }
+
+    proptest! {
+        /// Somebody else's decoder reads what is sealed here, and ours reads it alike.
+        #[test]
+        fn a_general_decoder_agrees(
+            counter: u32, plaintext in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let frame = sealed(Iv::Partial(counter), &plaintext);
+            let ours = Sealed::parse(&frame).unwrap();
+            let theirs = CoseEncrypt0::from_tagged_slice(&frame).unwrap();
+            prop_assert_eq!(ours.header, Protected { epoch: Epoch::new(7), iv: Iv::Partial(counter) });
+            prop_assert_eq!(theirs.ciphertext.as_deref(), Some(ours.ciphertext));
+            prop_assert_eq!(&theirs.protected.header.key_id, &[0, 0, 0, 7]);
+            prop_assert!(theirs.unprotected.is_empty());
+            let opened = ours.open(&key(), &[1; 12], b"aad");
+            prop_assert_eq!(opened.as_deref(), Some(&plaintext[..]));
+            prop_assert_eq!(ours.open(&key(), &[1; 12], b"other"), None);
+        }
+
+        /// A frame has one encoding: a changed byte is refused or no longer verifies.
+        #[test]
+        fn no_second_encoding(at: prop::sample::Index, flip in 1..=255_u8, long: bool) {
+            let mut frame = sealed(Iv::Partial(300), &alloc::vec![1; if long { 300 } else { 9 }]);
+            let at = at.index(frame.len());
+            frame[at] ^= flip;
+            let opened = Sealed::parse(&frame).and_then(|s| s.open(&key(), &[1; 12], b"aad"));
+            prop_assert_eq!(opened, None);
+        }
+
+        #[test]
+        fn parsing_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..80), good: bool) {
+            let frame = if good { [&[0xD0, 0x83, 0x4C, 0xA3, 1, 3, 4, 0x44], &bytes[..]].concat() } else { bytes };
+            drop(Sealed::parse(&frame).map(|s| s.open(&key(), &[0; 12], b"")));
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The parameters of a link, read from a file and checked.
+
+mod raw;
+
+use claviger_units::{BitRate, Bits, Decibels, Fraction, Span};
+
+pub use self::raw::{Fault, PresetError, RawFirstBlocks, RawMean, RawPreset};
+use crate::theory::{self, BlockCosts, Efficiency, Protocol};
+
+/// The link gives no key, and these are the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "no key comes of a link with {loss}: of its {sifted} of sifted bits {qber} are wrong, and \
+     correcting them discloses {corrected} of a block of which {secret} are secret; {}",
+    advice(*.most)
+)]
+pub struct NoKey {
+    /// The loss asked for.
+    pub loss: Decibels,
+    /// The rate of sifted bits.
+    pub sifted: BitRate,
+    /// The error rate of the sifted bits.
+    pub qber: Fraction,
+    /// The share of a block that is secret before error correction.
+    pub secret: Fraction,
+    /// The share of a block that error correction discloses.
+    pub corrected: Fraction,
+    /// The largest loss in tenths of a decibel with which this link gives a key, if there is any.
+    pub most: Option<Decibels>,
+}
+
+fn advice(most: Option<Decibels>) -> String {
+    match most {
+        Some(loss) => format!("lower the loss to {loss} or less"),
+        None => "no loss is small enough: mend the optics".to_owned(),
+    }
+}
+
+/// The error correction a link runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cascade {
+    /// The schedule of Brassard and Salvail: four passes, first blocks of 0.73 / QBER bits.
+    Original,
+}
+
+/// A checked description of a link: light, detectors, blocks.
+///
+/// ```
+/// use claviger_photonics::{LinkPreset, theory};
+/// use claviger_units::Decibels;
+///
+/// let lab = LinkPreset::named("lab")?;
+/// assert_eq!(theory::expected(&lab).secret_rate.to_string(), "1925 bit/s");
+/// let longer = lab.clone().with_loss(Decibels::from_db(7.0)?);
+/// assert!(theory::expected(&longer).secret_rate < theory::expected(&lab).secret_rate);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkPreset {
+    name: String,
+    pub(crate) optics: Optics,
+    cascade: Cascade,
+    efficiency: Efficiency,
+    blocks: Blocks,
+    sample_fraction: Fraction,
+    abort_qber: Fraction,
+}
+
+/// What decides about clicks. Invariant: every number is in the range that a [`RawPreset`] is
+/// checked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Optics {
+    pub(crate) pulse_rate_hz: f64,
+    pub(crate) loss: Decibels,
+    pub(crate) fibre_km: f64,
+    pub(crate) delay_line_km: f64,
+    pub(crate) mean: MeanPhotons,
+    pub(crate) bob_efficiency: f64,
+    pub(crate) dark_count_probability: f64,
+    pub(crate) dead_gates: u64,
+    pub(crate) visibility: f64,
+}
+
+/// The brightness of a pulse that leaves Alice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum MeanPhotons {
+    /// The best of the era, which depends on the loss and the protocol.
+    FollowsLoss,
+    Fixed(f64),
+}
+
+impl Optics {
+    /// Share of photons that arrive at Bob.
+    pub(crate) fn transmittance(&self) -> f64 {
+        10_f64.powf(-self.loss.as_db() / 10.0)
+    }
+
+    pub(crate) fn mean_photon_number(&self, protocol: Protocol) -> f64 {
+        match (self.mean, protocol) {
+            (MeanPhotons::Fixed(mean), _) => mean,
+            (MeanPhotons::FollowsLoss, Protocol::Bb84) => self.transmittance(),
+            (MeanPhotons::FollowsLoss, Protocol::Sarg04) => 2.0 * self.transmittance().sqrt(),
+        }
+    }
+
+    /// Share of the time in which trains pass: the delay line fills, then both fibres empty.
+    pub(crate) fn duty(&self) -> f64 {
+        self.delay_line_km / (self.delay_line_km + self.fibre_km)
+    }
+
+    /// Pulses per second, the pauses between trains included.
+    pub(crate) fn mean_pulse_rate(&self) -> f64 {
+        self.pulse_rate_hz * self.duty()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Blocks {
+    sifted: Bits,
+    first_count: u64,
+    first_sifted: Bits,
+}
+
+impl LinkPreset {
+    /// The built-in presets: the paper's two set-ups.
+    pub const NAMES: [&str; 2] = ["lab", "city"];
+
+    /// Returns a built-in preset.
+    pub fn named(name: &str) -> Result<Self, PresetError> {
+        match name {
+            "lab" => Self::from_toml(include_str!("../../../../presets/lab.toml")),
+            "city" => Self::from_toml(include_str!("../../../../presets/city.toml")),
+            _ => Err(PresetError::UnknownName { name: name.to_owned() }),
+        }
+    }
+
+    /// Reads and checks a preset.
+    pub fn from_toml(text: &str) -> Result<Self, PresetError> {
+        let raw: RawPreset =
+            toml::from_str(text).map_err(|error| PresetError::Syntax(Box::new(error)))?;
+        raw.try_into()
+    }
+
+    /// Returns the same link with another loss; a mean photon number given as a rule follows it.
+    #[must_use]
+    pub fn with_loss(mut self, loss: Decibels) -> Self {
+        self.optics.loss = loss;
+        self
+    }
+
+    /// Returns what the link is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the loss of the quantum channel.
+    #[must_use]
+    pub const fn loss(&self) -> Decibels {
+        self.optics.loss
+    }
+
+    /// Returns the error correction to run.
+    #[must_use]
+    pub const fn cascade(&self) -> Cascade {
+        self.cascade
+    }
+
+    /// Returns the efficiency that theory expects of the error correction.
+    #[must_use]
+    pub const fn reconciliation_efficiency(&self) -> Efficiency {
+        self.efficiency
+    }
+
+    /// Returns how many sifted bits close the block of that number; the first block is number 0.
+    #[must_use]
+    pub const fn block_bits(&self, number: u64) -> Bits {
+        if number < self.blocks.first_count { self.blocks.first_sifted } else { self.blocks.sifted }
+    }
+
+    /// Returns the share of the sifted bits that is disclosed to estimate the error rate.
+    #[must_use]
+    pub const fn sample_fraction(&self) -> Fraction {
+        self.sample_fraction
+    }
+
+    /// Returns the error rate above which a block is dropped unreconciled.
+    #[must_use]
+    pub const fn abort_qber(&self) -> Fraction {
+        self.abort_qber
+    }
+
+    /// Returns how many pulses after a click both detectors are blind.
+    #[must_use]
+    pub const fn dead_gates(&self) -> u64 {
+        self.optics.dead_gates
+    }
+
+    /// Returns how long after the start of the link the pulse of that index is sent.
+    ///
+    /// Indices count pulses only. The pauses between trains (a train is one filling of the delay
+    /// line, some 100 µs) are spread evenly over the pulses: on every scale above a train rates and
+    /// times are right, and no index is wasted on a gate without light.
+    #[must_use]
+    pub fn time_of(&self, pulse: u64) -> Span {
+        Span::from_secs_f64(pulse as f64 / self.optics.mean_pulse_rate())
+    }
+
+    /// Returns how many pulses are sent within `span`: the inverse of [`Self::time_of`].
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a part of a pulse is no pulse; the cast saturates"
+    )]
+    pub fn pulses_in(&self, span: Span) -> u64 {
+        (span.as_secs_f64() * self.optics.mean_pulse_rate()) as u64
+    }
+
+    /// Returns the click probability of a pulse that meets no dead time, as a run has shown it;
+    /// the pulses that the clicks themselves blocked are left out. `None` before the first click.
+    #[must_use]
+    pub fn observed_click_probability(&self, clicks: u64, pulses: u64) -> Option<Fraction> {
+        let live = pulses.saturating_sub(clicks.saturating_mul(self.optics.dead_gates));
+        (clicks > 0 && live >= clicks).then(|| Fraction::of(clicks, live))
+    }
+
+    /// Returns what a full-sized block costs, given the bits that go to tags and verification.
+    #[must_use]
+    pub const fn block_costs(&self, overhead: Bits) -> BlockCosts {
+        BlockCosts {
+            sifted: self.blocks.sifted,
+            sample: self.sample_fraction,
+            efficiency: self.efficiency,
+            overhead,
+        }
+    }
+
+    /// Tells whether the link gives key at all, with `overhead` bits a block for tags and
+    /// verification; ask this before starting a link.
+    pub fn viability(&self, overhead: Bits) -> Result<(), NoKey> {
+        let costs = self.block_costs(overhead);
+        let gives_key = |link: &Self| theory::expected(link).secret_rate_with(costs).as_bps() > 0.0;
+        if gives_key(self) {
+            return Ok(());
+        }
+        let expected = theory::expected(self);
+        let tenths = (0..=MAX_LOSS_DB * 10).rev().map(|n| Decibels::from_db(f64::from(n) / 10.0));
+        let mut losses = tenths.filter_map(Result::ok);
+        Err(NoKey {
+            loss: self.loss(),
+            sifted: expected.sifted,
+            qber: expected.qber,
+            secret: expected.tags.secret_content(expected.qber),
+            corrected: Fraction::clamped(
+                costs.efficiency.ratio() * theory::binary_entropy(expected.qber.as_f64()),
+            ),
+            most: losses.find(|loss| gives_key(&self.clone().with_loss(*loss))),
+        })
+    }
+}
+
+const MAX_LOSS_DB: u32 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_presets_are_the_papers_set_ups() {
+        let [lab, city] = LinkPreset::NAMES.map(|name| LinkPreset::named(name).unwrap());
+        assert_eq!((lab.name(), lab.loss().as_db()), ("lab", 4.0));
+        assert_eq!((city.name(), city.loss().as_db()), ("city", 7.0));
+        for preset in [&lab, &city] {
+            assert_eq!(preset.dead_gates(), 150);
+            assert_eq!([0, 2, 3].map(|n| preset.block_bits(n).count()), [20_000, 20_000, 100_000]);
+            assert_eq!(preset.viability(Bits::new(320)), Ok(()));
+        }
+        let error = LinkPreset::named("lob").unwrap_err().to_string();
+        assert!(error.contains("lab and city"), "{error}");
+    }
+
+    #[test]
+    fn a_link_without_key_says_why_and_how_far_it_reaches() {
+        let city = LinkPreset::named("city").unwrap();
+        let with = |db| city.clone().with_loss(Decibels::from_db(db).unwrap());
+        let refused = with(25.0).viability(Bits::new(320)).unwrap_err();
+        assert_eq!(refused.most, Some(Decibels::from_db(18.1).unwrap()), "{refused}");
+        assert_eq!(with(18.1).viability(Bits::new(320)), Ok(()));
+        assert!(with(18.2).viability(Bits::new(320)).is_err());
+        let text = include_str!("../../../../presets/lab.toml");
+        let dim = LinkPreset::from_toml(&text.replace("visibility = 0.985", "visibility = 0.5"));
+        let dim = dim.unwrap().viability(Bits::new(320)).unwrap_err();
+        assert_eq!(dim.most, None);
+        assert!(dim.to_string().ends_with("no loss is small enough: mend the optics"), "{dim}");
+    }
+
+    #[test]
+    fn pulses_and_times_are_inverse() {
+        let lab = LinkPreset::named("lab").unwrap();
+        // 5 MHz times 21.5 / 29.9.
+        assert_eq!(lab.pulses_in(Span::from_secs(1)), 3_595_317);
+        assert_eq!(lab.time_of(3_595_318).as_micros(), 1_000_000);
+    }
+}

@@ -1,0 +1,148 @@
+//! Between a QKD node and the key management entity of its own site (ours), over mutual TLS.
+
+use claviger_units::{Key256, KeyId, Site};
+
+use crate::cursor::{DecodeError, Reader, Writer};
+
+/// A message between a QKD node and its key management entity.
+#[derive(Debug)]
+pub enum Message {
+    /// Node: a finished block. At A it is held in memory, at B it is made durable as pending.
+    Block {
+        /// Number of the block.
+        number: u64,
+        /// Whether a fixed seed made the block reproducible.
+        seeded: bool,
+        /// Bob's tag over the transcript.
+        acceptance: [u8; 32],
+        /// The keys in order of position.
+        keys: Vec<(KeyId, Site, Key256)>,
+    },
+    /// Entity: it holds the block.
+    Held {
+        /// Number of the block.
+        number: u64,
+    },
+    /// Entity: it cannot take the block now; the node keeps it and asks again.
+    Later {
+        /// Number of the block.
+        number: u64,
+        /// Why.
+        reason: Delay,
+    },
+    /// Entity: the fate of a block.
+    Outcome {
+        /// Number of the block.
+        number: u64,
+        /// Whether both sites hold it.
+        committed: bool,
+    },
+    /// Entity: the ratio in which the sites shall own the keys of further blocks.
+    Ratio {
+        /// Parts of site A.
+        a: u32,
+        /// Parts of site B.
+        b: u32,
+    },
+}
+
+/// Why a block has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delay {
+    /// The key buffer is full of keys whose end the peer has not acknowledged.
+    Busy,
+    /// The two key management entities cannot talk.
+    Apart,
+}
+
+impl core::fmt::Display for Delay {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "the key buffers are full of unacknowledged keys",
+            Self::Apart => "the key management entities cannot talk to each other",
+        })
+    }
+}
+
+impl Message {
+    /// Encodes the message as one frame.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Block { number, seeded, acceptance, keys } => {
+                let start = Writer::kind(1)
+                    .u64(*number)
+                    .u8(u8::from(*seeded))
+                    .raw(acceptance)
+                    .count(keys.len());
+                let all = keys.iter().fold(start, |w, (id, owner, key)| {
+                    w.raw(id.as_bytes()).site(*owner).raw(key.expose())
+                });
+                all.finish()
+            }
+            Self::Held { number } => Writer::kind(2).u64(*number).finish(),
+            Self::Later { number, reason } => {
+                Writer::kind(3).u64(*number).u8(u8::from(*reason == Delay::Apart)).finish()
+            }
+            Self::Outcome { number, committed } => {
+                Writer::kind(4).u64(*number).u8(u8::from(*committed)).finish()
+            }
+            Self::Ratio { a, b } => Writer::kind(5).u32(*a).u32(*b).finish(),
+        }
+    }
+
+    /// Decodes one frame, all of it.
+    pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(frame);
+        let message = match r.u8()? {
+            1 => {
+                let (number, seeded, acceptance) = (r.u64()?, r.u8()? != 0, r.array()?);
+                let n = r.count(49)?;
+                let key = |r: &mut Reader<'_>| Ok((r.key_id()?, r.site()?, r.key256()?));
+                let keys = (0..n).map(|_| key(&mut r)).collect::<Result<_, DecodeError>>()?;
+                Self::Block { number, seeded, acceptance, keys }
+            }
+            2 => Self::Held { number: r.u64()? },
+            3 => {
+                let number = r.u64()?;
+                let reason = if r.u8()? == 0 { Delay::Busy } else { Delay::Apart };
+                Self::Later { number, reason }
+            }
+            4 => Self::Outcome { number: r.u64()?, committed: r.u8()? != 0 },
+            5 => Self::Ratio { a: r.u32()?, b: r.u32()? },
+            kind => return Err(DecodeError::Kind(kind)),
+        };
+        r.finish()?;
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_message_survives_its_frame() {
+        let keys = vec![(KeyId::from_bytes([1; 16]), Site::B, Key256::from_bytes([2; 32]))];
+        for message in [
+            Message::Block { number: 7, seeded: true, acceptance: [3; 32], keys },
+            Message::Held { number: 7 },
+            Message::Later { number: 7, reason: Delay::Apart },
+            Message::Outcome { number: 7, committed: true },
+            Message::Ratio { a: 7, b: 1 },
+        ] {
+            let frame = message.encode();
+            let again = Message::decode(&frame).map(|message| message.encode());
+            assert_eq!(again.as_deref(), Ok(&frame[..]), "{message:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(bytes: Vec<u8>) {
+            let _: Result<Message, DecodeError> = Message::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Virtual-time runs over the cores alone: no socket, no clock, no thread.
+//!
+//! A run is a function of its configuration and seed.
+
+pub mod chain;
+pub mod link;
+
+pub use chain::VirtualChain;
+pub use link::VirtualLink;

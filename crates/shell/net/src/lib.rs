@@ -1,0 +1,12 @@
+//! Clock, listeners, TLS, PKI, HTTP, framed links, MQTT and shutdown: everything that touches a
+//! socket or a clock and decides nothing about keys.
+
+pub mod accept;
+pub mod clock;
+pub mod http;
+pub mod link;
+pub mod listen;
+pub mod mqtt;
+pub mod pki;
+pub mod shutdown;
+pub mod tls;

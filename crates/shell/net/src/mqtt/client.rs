@@ -1,0 +1,301 @@
+//! The client: one connection, every publication awaited; and a forwarder that reconnects.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet,
+    PubAckReason, PublishNoticeError, PublishOptions, QoS, SubscribeNoticeError, TlsConfiguration,
+    Transport,
+};
+use rustls::ClientConfig;
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::MAX_PACKET;
+
+/// How to reach a broker, and as whom.
+#[derive(Clone)]
+pub struct Access {
+    host: String,
+    port: u16,
+    tls: Option<Arc<ClientConfig>>,
+    client_id: String,
+    user: String,
+    password: String,
+}
+
+impl Access {
+    /// A broker in clear; for loopback.
+    #[must_use]
+    pub fn plain(host: &str, port: u16, client_id: &str, user: &str, password: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            port,
+            tls: None,
+            client_id: client_id.to_owned(),
+            user: user.to_owned(),
+            password: password.to_owned(),
+        }
+    }
+
+    /// The same broker over TLS; `host` must be a name in its certificate.
+    #[must_use]
+    pub fn over_tls(self, tls: Arc<ClientConfig>) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    fn options(&self) -> MqttOptions {
+        let mut options = MqttOptions::new(self.client_id.clone(), (self.host.clone(), self.port));
+        options.set_credentials(self.user.clone(), self.password.clone());
+        options.set_keep_alive(KEEP_ALIVE_S).set_connect_timeout(CONNECT);
+        options.set_max_packet_size(Some(MAX_PACKET));
+        let mut network = options.network_options();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
+        if let Some(tls) = &self.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
+                Arc::clone(tls),
+            )));
+        }
+        options
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Access({} at {}:{})", self.user, self.host, self.port)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The broker refuses this client: check its user and password.
+    #[error("the MQTT broker refuses the log-in ({0:?}): check the user and the password")]
+    Refused(ConnectReturnCode),
+    /// The broker cannot be reached, or does not speak MQTT: try again later.
+    #[error("the MQTT broker cannot be reached")]
+    Unreachable(#[source] Box<ConnectionError>),
+}
+
+/// Why a message is not known to be committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The broker refuses it for good.
+    #[error("the MQTT broker refuses the message ({0:?})")]
+    Refused(PubAckReason),
+    /// The broker does not let this user subscribe.
+    #[error("the MQTT broker refuses the subscription")]
+    NotSubscribed,
+    /// The message is none: it is too long, or its topic is empty or has wildcards.
+    #[error("the MQTT message is too long, or its topic is invalid")]
+    Invalid,
+    /// The connection ended before the acknowledgement: connect and publish again.
+    #[error("the MQTT connection ended before the acknowledgement")]
+    Lost,
+}
+
+/// A message from the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Where it was published.
+    pub topic: String,
+    /// What was published.
+    pub payload: Bytes,
+}
+
+/// One connection to a broker, for as long as it lasts; dropping it closes it.
+#[derive(Debug)]
+pub struct Client {
+    requests: AsyncClient,
+    alive: watch::Receiver<()>,
+}
+
+/// The messages that arrive on a connection.
+#[derive(Debug)]
+pub struct Inbox(mpsc::Receiver<Message>);
+
+impl Inbox {
+    /// Returns the next message, `None` once the connection has ended.
+    pub async fn next(&mut self) -> Option<Message> {
+        self.0.recv().await
+    }
+}
+
+impl Client {
+    /// Connects and logs in, with a new session.
+    pub async fn connect(access: &Access) -> Result<(Self, Inbox), ConnectError> {
+        let (requests, mut events) =
+            AsyncClient::builder(access.options()).capacity(IN_FLIGHT).build();
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => break,
+                Ok(_) => {}
+                Err(ConnectionError::ConnectionRefused(code)) => {
+                    return Err(ConnectError::Refused(code));
+                }
+                Err(error) => return Err(ConnectError::Unreachable(Box::new(error))),
+            }
+        }
+        let (messages, inbox) = mpsc::channel(INBOX);
+        let (life, alive) = watch::channel(());
+        tokio::spawn(async move {
+            pump(&mut events, &messages).await;
+            drop(life);
+        });
+        Ok((Self { requests, alive }, Inbox(inbox)))
+    }
+
+    /// Subscribes with `QoS` 1 and waits for the broker's word.
+    pub async fn subscribe(&self, filter: &str) -> Result<(), PublishError> {
+        let asked = self.requests.subscribe_tracked(filter, QoS::AtLeastOnce).await;
+        match asked.map_err(|error| invalid_or_lost(&error))?.wait_completion_async().await {
+            Ok(_) => Ok(()),
+            Err(SubscribeNoticeError::V5SubAckFailure(_)) => Err(PublishError::NotSubscribed),
+            Err(_) => Err(PublishError::Lost),
+        }
+    }
+
+    /// Publishes with `QoS` 1; `Ok` means that the broker has committed it.
+    ///
+    /// Calls may run side by side; each waits for its own acknowledgement.
+    pub async fn publish(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
+        if payload.len() + topic.len() + OVERHEAD > MAX_PACKET as usize {
+            return Err(PublishError::Invalid);
+        }
+        let options = PublishOptions::at_least_once();
+        let sent = self.requests.publish_tracked(topic, payload, options).await;
+        match sent.map_err(|error| invalid_or_lost(&error))?.wait_completion_async().await {
+            Ok(_) => Ok(()),
+            Err(PublishNoticeError::V5PubAck(reason)) => Err(PublishError::Refused(reason)),
+            Err(_) => Err(PublishError::Lost),
+        }
+    }
+
+    /// Says good-bye and waits until the connection is closed.
+    pub async fn disconnect(mut self) {
+        if self.requests.disconnect_with_timeout(GOOD_BYE).await.is_ok() {
+            drop(tokio::time::timeout(2 * GOOD_BYE, self.alive.changed()).await);
+        }
+    }
+
+    /// Tells whether the connection still stands.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.alive.has_changed().is_ok()
+    }
+}
+
+/// Carries one connection until its end; what is unacknowledged then is lost.
+async fn pump(events: &mut EventLoop, messages: &mpsc::Sender<Message>) {
+    loop {
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::Publish(publish))) => {
+                let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+                let message = Message { topic, payload: publish.payload };
+                // Nobody reads: the messages of this user can wait for the next connection.
+                if let Err(mpsc::error::TrySendError::Full(message)) = messages.try_send(message) {
+                    tracing::warn!(topic = message.topic, "an unread MQTT message is dropped");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "an MQTT connection ended");
+                return;
+            }
+        }
+    }
+}
+
+fn invalid_or_lost(error: &rumqttc::ClientError) -> PublishError {
+    match error {
+        rumqttc::ClientError::InvalidRequest(_) => PublishError::Invalid,
+        _ => PublishError::Lost,
+    }
+}
+
+/// A sender that reconnects until every message is acknowledged.
+///
+/// It holds nothing durable: whoever calls it keeps the message until `Ok`.
+#[derive(Debug)]
+pub struct Forwarder {
+    access: Access,
+    current: Mutex<Option<Arc<Client>>>,
+    connected: watch::Sender<bool>,
+}
+
+impl Forwarder {
+    /// Makes a forwarder; it connects with the first message.
+    #[must_use]
+    pub fn new(access: Access) -> Self {
+        Self { access, current: Mutex::new(None), connected: watch::Sender::new(false) }
+    }
+
+    /// Publishes with `QoS` 1, again after every lost connection, until the broker has committed
+    /// the message or refuses it for good.
+    ///
+    /// Calls may run side by side; dropping one gives its message up.
+    pub async fn deliver(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
+        loop {
+            let client = self.client().await;
+            match client.publish(topic, payload.clone()).await {
+                Err(PublishError::Lost) => {
+                    self.connected.send_replace(false);
+                    // A broker that accepts the log-in and then closes must not be hammered.
+                    tokio::time::sleep(FIRST_PAUSE).await;
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    /// Tells whether the last message found a connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// Returns the standing connection, or makes one, however long that takes.
+    async fn client(&self) -> Arc<Client> {
+        let mut current = self.current.lock().await;
+        if let Some(client) = current.as_ref().filter(|client| client.is_alive()) {
+            return Arc::clone(client);
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match Client::connect(&self.access).await {
+                Ok((client, _inbox)) => {
+                    tracing::info!(access = ?self.access, "the MQTT forwarder is connected");
+                    self.connected.send_replace(true);
+                    return Arc::clone(current.insert(Arc::new(client)));
+                }
+                Err(error) => {
+                    self.connected.send_replace(false);
+                    let cause: &dyn std::error::Error = &error;
+                    tracing::warn!(access = ?self.access, cause, "the MQTT forwarder waits");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(LAST_PAUSE);
+        }
+    }
+}
+
+const KEEP_ALIVE_S: u16 = 30;
+const CONNECT: Duration = Duration::from_secs(5);
+const GOOD_BYE: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Publications on their way on one connection.
+const IN_FLIGHT: usize = 128;
+
+/// Messages that a slow reader may leave lying.
+const INBOX: usize = 64;
+
+/// What a PUBLISH adds to topic and payload: header, lengths, packet id, properties.
+const OVERHEAD: usize = 12;

@@ -1,0 +1,141 @@
+//! Emulated devices: each a task with a flash, a wake and connections of its own.
+//!
+//! They share the process, the store in which their flash lies, and nothing that devices in the
+//! field would not share. The operator who brings their labels to the platform works here too.
+
+mod complaints;
+mod life;
+mod operator;
+mod shelf;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger_device::Profile;
+use claviger_net::{http, tls};
+use claviger_store::StoreError;
+use claviger_units::{Eui64, MacAddr, Span};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use self::complaints::Complaints;
+use self::life::Surroundings;
+use self::operator::Operator;
+use self::shelf::Shelf;
+use crate::config::DevicesConfig;
+use crate::report::Report;
+use crate::role::{Context, Folder, RoleError};
+
+/// Runs emulated devices until the signal to stop; those that are awake then finish their wake.
+pub async fn run(
+    config: DevicesConfig,
+    folder: Folder,
+    context: Context,
+) -> Result<(), RoleError> {
+    let (identity, authority) = folder.identity()?;
+    let shelf = Shelf::open(&folder)?;
+    let n_devices = config.devices;
+    let (anonymous, now) = (tls::client_anonymous(&authority), context.clock.now());
+    let operator = http::Client::new(&tls::client_mutual(&identity, &authority));
+    let surroundings = Arc::new(Surroundings {
+        shelf: shelf.clone(),
+        operator: Operator::new(&config.platform_url, operator, context.clone()),
+        profile: profile(&config),
+        keys: http::Client::new(&anonymous),
+        gateway_url: config.gateway_url,
+        broker: config.gateway_mqtt,
+        broker_tls: anonymous,
+        exchanges: Semaphore::new(EXCHANGES),
+        strangers: Complaints::quiet_until(now + ADOPTION_TIME),
+        refusals: Complaints::quiet_until(now),
+        context,
+    });
+    let ended = live(n_devices, &surroundings).await;
+    shelf.stop().await;
+    ended
+}
+
+async fn live(n_devices: u32, surroundings: &Arc<Surroundings>) -> Result<(), RoleError> {
+    let Context { shutdown, reports, .. } = &surroundings.context;
+    surroundings.shelf.make_missing(n_devices).await?;
+    let mut devices = JoinSet::new();
+    for number in 1..=n_devices {
+        devices.spawn(life::live(Arc::clone(surroundings), eui_of(number)));
+    }
+    reports.tell(Report::Ready("devices"));
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = surroundings.shelf.ended() => return Err(StoreError::Stopped.into()),
+        ended = all_of(&mut devices) => {
+            // No device works any more, each has said why.
+            ended?;
+            shutdown.cancelled().await;
+        }
+    }
+    match tokio::time::timeout(GRACE, all_of(&mut devices)).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            let n_awake = devices.len();
+            tracing::warn!(n_awake, "devices are cut off in the middle of a wake");
+            Ok(())
+        }
+    }
+}
+
+async fn all_of(devices: &mut JoinSet<Result<(), StoreError>>) -> Result<(), RoleError> {
+    while let Some(ended) = devices.join_next().await {
+        match ended.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(ended) => ended?,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => {} // cut off, which only dropping the set does
+        }
+    }
+    Ok(())
+}
+
+/// Returns the name of the device with this number, counted from 1: the locally administered MAC
+/// address `02:00:5e:10:hh:ll` as EUI-64; above 65535 the number goes on in the byte before.
+fn eui_of(number: u32) -> Eui64 {
+    let [_, high, middle, low] = (0x10_0000 + number).to_be_bytes();
+    Eui64::from(MacAddr::from_bytes([0x02, 0x00, 0x5e, high, middle, low]))
+}
+
+/// Keys come within seconds of a network's first start, so that no device should wait for long;
+/// but a large fleet without keys must not drown its gateway in requests.
+fn profile(config: &DevicesConfig) -> Profile {
+    let crowd = Span::from_millis(10 * u64::from(config.devices));
+    Profile {
+        longest_pause: crowd.max(Span::from_secs(5)),
+        ..Profile::waking_every(config.wake)
+    }
+}
+
+/// How long devices may go on with a wake after the signal to stop.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// Requests and publications under way at once; the listeners at the gateway bear 128 half-open
+/// connections each.
+const EXCHANGES: usize = 100;
+
+/// How long a gateway may take to adopt a new device before it is worth a line.
+const ADOPTION_TIME: Span = Span::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_numbered_from_one() {
+        for (number, eui) in [
+            (1, "02005efffe100001"),
+            (256, "02005efffe100100"),
+            (65_535, "02005efffe10ffff"),
+            (65_536, "02005efffe110000"),
+            (100_000, "02005efffe1186a0"),
+        ] {
+            assert_eq!(eui_of(number).to_string(), eui);
+        }
+        // The second half of the MAC address is split by FF FE.
+        assert_eq!(eui_of(1), Eui64::from("02:00:5e:10:00:01".parse::<MacAddr>().unwrap()));
+    }
+}

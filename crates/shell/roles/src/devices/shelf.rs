@@ -1,0 +1,165 @@
+//! Where emulated devices lie: their flash, and their labels until the platform has read them.
+
+use claviger_device::{FlashImage, FlashWrite, Slot};
+use claviger_durable::{EngineError, Table, Tx};
+use claviger_store::{StoreError, Writer};
+use claviger_units::{Eui64, Key256, SecretBytes};
+use rand::Rng;
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
+
+use super::eui_of;
+use crate::role::{Folder, RoleError};
+
+/// EUI-64 ‖ slot → content of the slot.
+const FLASH: Table = Table::secret("flash");
+/// EUI-64 → bootstrap key, as it is printed on a device.
+const LABELS: Table = Table::secret("labels");
+/// How many devices are made in one transaction.
+const BATCH: u32 = 256;
+
+/// The store of all emulated devices.
+#[derive(Clone, Debug)]
+pub(super) struct Shelf(Writer<()>);
+
+impl Shelf {
+    pub(super) fn open(folder: &Folder) -> Result<Self, RoleError> {
+        folder.writer(|_| Ok::<_, EngineError>(()), |()| {}).map(Self)
+    }
+
+    /// Makes those of the first `n_devices` that do not exist yet: flash and label together.
+    pub(super) async fn make_missing(&self, n_devices: u32) -> Result<(), StoreError> {
+        let mut first = 1;
+        while first <= n_devices {
+            let last = n_devices.min(first + BATCH - 1);
+            self.run(move |tx| {
+                let mut system = UnwrapErr(SysRng);
+                (first..=last).try_for_each(|number| make(tx, eui_of(number), &mut system))
+            })
+            .await?;
+            first = last + 1;
+        }
+        Ok(())
+    }
+
+    /// Returns the label of a device, `None` once the platform has it.
+    pub(super) async fn label(&self, eui: Eui64) -> Result<Option<Key256>, StoreError> {
+        self.run(move |tx| label(tx, eui)).await
+    }
+
+    /// Destroys the label of a device.
+    pub(super) async fn destroy_label(&self, eui: Eui64) -> Result<(), StoreError> {
+        self.run(move |tx| tx.erase(LABELS, eui.as_bytes())).await
+    }
+
+    /// Reads the flash of a device.
+    pub(super) async fn flash(&self, eui: Eui64) -> Result<FlashImage, StoreError> {
+        self.run(move |tx| {
+            let slot = |slot| Ok::<_, EngineError>(read_slot(tx, eui, slot)?.expose().to_vec());
+            Ok(FlashImage::from_slots(slot(Slot::A)?, slot(Slot::B)?))
+        })
+        .await
+    }
+
+    /// Writes a slot, waits until it is on the disk, and returns what can be read back from there.
+    pub(super) async fn write_slot(
+        &self,
+        eui: Eui64,
+        FlashWrite { slot, bytes }: FlashWrite,
+    ) -> Result<SecretBytes, StoreError> {
+        self.run(move |tx| tx.write(FLASH, &slot_key(eui, slot), bytes.expose())).await?;
+        self.run(move |tx| read_slot(tx, eui, slot)).await
+    }
+
+    /// Waits until the store has failed or was stopped.
+    pub(super) async fn ended(&self) {
+        self.0.ended().await;
+    }
+
+    pub(super) async fn stop(&self) {
+        self.0.stop().await;
+    }
+
+    async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut dyn Tx) -> Result<R, EngineError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        Ok(self.0.run(|(), tx| job(tx)).await??)
+    }
+}
+
+fn make(tx: &mut dyn Tx, eui: Eui64, rng: &mut impl Rng) -> Result<(), EngineError> {
+    if tx.count(FLASH, eui.as_bytes())? > 0 {
+        return Ok(());
+    }
+    let bootstrap = Key256::random(rng);
+    tx.write(LABELS, eui.as_bytes(), bootstrap.expose())?;
+    let flash = FlashImage::provision(bootstrap, eui);
+    for slot in [Slot::A, Slot::B] {
+        tx.write(FLASH, &slot_key(eui, slot), flash.slot(slot).expose())?;
+    }
+    Ok(())
+}
+
+fn label(tx: &dyn Tx, eui: Eui64) -> Result<Option<Key256>, EngineError> {
+    let Some(label) = tx.read(LABELS, eui.as_bytes())? else { return Ok(None) };
+    Key256::from_slice(label.expose()).map(Some).ok_or(EngineError::Damaged(LABELS.name))
+}
+
+/// Reads a slot; one that is missing is empty.
+fn read_slot(tx: &dyn Tx, eui: Eui64, slot: Slot) -> Result<SecretBytes, EngineError> {
+    let bytes = tx.read(FLASH, &slot_key(eui, slot))?;
+    Ok(bytes.unwrap_or_else(|| SecretBytes::new(Vec::new())))
+}
+
+fn slot_key(eui: Eui64, slot: Slot) -> [u8; 9] {
+    let [a, b, c, d, e, f, g, h] = *eui.as_bytes();
+    let slot = match slot {
+        Slot::A => b'a',
+        Slot::B => b'b',
+    };
+    [a, b, c, d, e, f, g, h, slot]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use claviger_durable::{Engine, MemoryEngine};
+    use rand::rngs::StdRng;
+    use rand::SeedableRng;
+
+    #[test]
+    fn a_device_is_made_once_with_the_key_on_its_label() {
+        let (mut engine, mut rng) = (MemoryEngine::new(), StdRng::seed_from_u64(1));
+        let eui = eui_of(1);
+        let mut make_and_look = |engine: &mut MemoryEngine| {
+            engine.transact::<_, EngineError>(|tx| {
+                make(tx, eui, &mut rng)?;
+                Ok((label(tx, eui)?, read_slot(tx, eui, Slot::A)?, read_slot(tx, eui, Slot::B)?))
+            })
+        };
+        let (printed, a, b) = make_and_look(&mut engine).unwrap();
+        let (again, ..) = make_and_look(&mut engine).unwrap();
+        let printed = printed.unwrap();
+        assert!(again.unwrap().ct_eq(&printed));
+        let flash = FlashImage::provision(printed, eui);
+        assert!(flash.slot(Slot::A).ct_eq(&a) && flash.slot(Slot::B).ct_eq(&b));
+        // A label that is destroyed does not come back.
+        let erased = engine.transact::<_, EngineError>(|tx| tx.erase(LABELS, eui.as_bytes()));
+        assert!(erased.is_ok() && make_and_look(&mut engine).unwrap().0.is_none());
+    }
+
+    #[test]
+    fn a_death_while_making_leaves_no_half_of_a_device() {
+        for operations in 0..6 {
+            let (mut engine, mut rng) = (MemoryEngine::new(), StdRng::seed_from_u64(1));
+            engine.die_after(operations);
+            let _ = engine.transact(|tx| make(tx, eui_of(1), &mut rng)).is_ok();
+            engine.revive();
+            let counts = engine.transact::<_, EngineError>(|tx| {
+                Ok((tx.count(FLASH, b"")?, tx.count(LABELS, b"")?))
+            });
+            assert!(matches!(counts, Ok((0, 0) | (2, 1))), "{counts:?} after {operations}");
+        }
+    }
+}

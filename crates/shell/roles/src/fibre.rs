@@ -1,0 +1,195 @@
+//! The light: it plays the pulses between Alice and Bob, and Eve where she is wanted.
+
+use claviger_distill::{Rules, seed};
+use claviger_net::link::{self, Link, LinkEvent};
+use claviger_net::listen;
+use claviger_photonics::{Eve, Fibre};
+use claviger_units::{SecretBytes, Span, Timestamp};
+use claviger_wire::light::Message;
+use rand::SeedableRng;
+use rand::rngs::SysRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use tokio::sync::watch;
+
+use crate::channel::Channel;
+use crate::config::FibreConfig;
+use crate::report::Report;
+use crate::role::{Context, RoleError};
+
+/// Runs the fibre until the signal to stop; `eve` may change at any time.
+pub async fn run(
+    config: FibreConfig,
+    mut eve: watch::Receiver<Eve>,
+    context: Context,
+) -> Result<(), RoleError> {
+    let alice = link::serve_plain(listen::tcp(config.alice).await?, "alice's light");
+    let bob = link::serve_plain(listen::tcp(config.bob).await?, "bob's light");
+    context.reports.tell(Report::Ready("fibre"));
+    let mut light = Light::new(&config, alice, bob);
+    loop {
+        let due = light.due();
+        tokio::select! {
+            () = context.shutdown.cancelled() => return Ok(()),
+            event = light.alice.channel.next() => light.handle_alice(event, context.clock.now()).await,
+            event = light.bob.channel.next() => light.handle_bob(event, context.clock.now()).await,
+            () = context.clock.sleep_until(due) => {
+                let present = *eve.borrow_and_update();
+                light.emit(present, context.clock.now()).await;
+            }
+        }
+    }
+}
+
+/// One end's connection and the seed that it brought.
+struct End<S> {
+    channel: Channel,
+    seed: Option<S>,
+}
+
+impl<S> End<S> {
+    const fn new(link: Link) -> Self {
+        Self { channel: Channel::new(link), seed: None }
+    }
+
+    async fn send(&self, message: &Message) {
+        self.channel.send(message.encode()).await;
+    }
+}
+
+struct Light {
+    rules: Rules,
+    preset: claviger_photonics::LinkPreset,
+    seed: Option<u64>,
+    /// Wall time between two windows.
+    pace: Span,
+    alice: End<(u64, SecretBytes)>,
+    bob: End<SecretBytes>,
+    room: u32,
+    running: Option<Running>,
+    used: bool,
+}
+
+struct Running {
+    fibre: Fibre,
+    light: u64,
+    end: u64,
+    due: Timestamp,
+}
+
+impl Light {
+    fn new(config: &FibreConfig, alice: Link, bob: Link) -> Self {
+        let rules = Rules::of(&config.link.preset);
+        let window = rules.time_of(rules.window).as_secs_f64();
+        Self {
+            pace: Span::from_secs_f64(window / config.speed),
+            rules,
+            preset: config.link.preset.clone(),
+            seed: config.link.seed,
+            alice: End::new(alice),
+            bob: End::new(bob),
+            room: 0,
+            running: None,
+            used: false,
+        }
+    }
+
+    /// When the next window is complete; never while an end is missing or has no room.
+    fn due(&self) -> Option<Timestamp> {
+        self.running.as_ref().filter(|_| self.room > 0).map(|running| running.due)
+    }
+
+    async fn handle_alice(&mut self, event: LinkEvent, now: Timestamp) {
+        match event {
+            LinkEvent::Connected(_) | LinkEvent::Disconnected => {
+                self.alice.seed = None;
+                self.stop();
+            }
+            LinkEvent::Frame(frame) => match Message::decode(&frame) {
+                Ok(Message::Emit { preset, .. }) if preset != self.rules.digest => {
+                    self.alice.send(&Message::OtherPreset).await;
+                }
+                Ok(Message::Emit { light, seed, .. }) => {
+                    self.alice.seed = Some((light, seed));
+                    self.used = false;
+                }
+                _ => tracing::warn!("Alice's light spoke out of turn"),
+            },
+        }
+        self.start(now);
+    }
+
+    async fn handle_bob(&mut self, event: LinkEvent, now: Timestamp) {
+        match event {
+            LinkEvent::Connected(_) | LinkEvent::Disconnected => {
+                self.bob.seed = None;
+                self.room = 0;
+                self.stop();
+            }
+            LinkEvent::Frame(frame) => match Message::decode(&frame) {
+                Ok(Message::Measure { preset, .. }) if preset != self.rules.digest => {
+                    self.bob.send(&Message::OtherPreset).await;
+                }
+                Ok(Message::Measure { seed, .. }) => {
+                    self.bob.seed = Some(seed);
+                    self.stop();
+                    // Alice's pulses are played once: a second measurement of them would show
+                    // the same bits again.
+                    if self.used {
+                        self.alice.seed = None;
+                        self.alice.send(&Message::Again).await;
+                    }
+                }
+                Ok(Message::Room { windows }) => {
+                    self.room = self.room.saturating_add(windows);
+                    // Waiting light does not come all at once.
+                    if let Some(running) = &mut self.running {
+                        running.due = running.due.max(now);
+                    }
+                }
+                _ => tracing::warn!("Bob's light spoke out of turn"),
+            },
+        }
+        self.start(now);
+    }
+
+    fn stop(&mut self) {
+        self.running = None;
+    }
+
+    fn start(&mut self, now: Timestamp) {
+        let (Some((light, choices)), Some(bases)) = (&self.alice.seed, &self.bob.seed) else {
+            return;
+        };
+        let seeds = (choices.expose().try_into(), bases.expose().try_into());
+        let (Ok(choices), Ok(bases)) = seeds else { return };
+        if self.running.is_some() || self.used {
+            return;
+        }
+        let rng = match self.seed {
+            Some(number) => Xoshiro256PlusPlus::from_seed(seed::derive(number, "light")),
+            None => Xoshiro256PlusPlus::try_from_rng(&mut SysRng)
+                .expect("the system's generator never fails"),
+        };
+        let fibre = Fibre::new(&self.preset, choices, bases, Eve::ABSENT, rng);
+        self.running = Some(Running { fibre, light: *light, end: 0, due: now + self.pace });
+        self.used = true;
+    }
+
+    /// Plays one window and gives Bob its clicks.
+    async fn emit(&mut self, eve: Eve, now: Timestamp) {
+        let Some(running) = &mut self.running else { return };
+        running.fibre.set_eve(eve);
+        running.end += self.rules.window;
+        let mut clicks = Vec::new();
+        while running.fibre.next_pulse() < running.end {
+            let click = running.fibre.next_click();
+            clicks.push((click.pulse, click.detector.value()));
+        }
+        // A late window is made up for, but not more than a second of them.
+        let earliest = now - Span::from_secs(1);
+        running.due = (running.due + self.pace).max(earliest);
+        let window = Message::Window { light: running.light, end: running.end, clicks };
+        self.room -= 1;
+        self.bob.send(&window).await;
+    }
+}

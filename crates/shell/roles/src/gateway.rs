@@ -1,0 +1,443 @@
+//! The gateway: hands key frames to devices by HTTPS, takes their telemetry by MQTT, and forwards
+//! it; keeps the other half of the fleet's records.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use claviger_durable::{EngineError, Tx};
+use claviger_fleet::{
+    FleetError, Gateway, GatewayConfig, GatewayEvent, KeyAnswer, KeyOrder, QueueRefusal,
+    QueuedUplink, topics,
+};
+use claviger_net::accept::Limits as Connections;
+use claviger_net::link::{self, LinkEvent};
+use claviger_net::mqtt::{
+    Access, Broker, BrokerHooks, Forwarder, LogIn, PublishError, Refused, STANDARD_LIMITS,
+};
+use claviger_net::shutdown::TaskGroup;
+use claviger_net::tls::{self, TlsServer};
+use claviger_net::{http, listen};
+use claviger_store::{StoreError, Writer};
+use claviger_units::{Bits, SaeId, SecretBytes, Span, Timestamp};
+use rand::SeedableRng;
+use rand::rngs::{StdRng, SysRng};
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use crate::channel::Channel;
+use crate::config::GatewayRoleConfig;
+use crate::report::Report;
+use crate::role::{Context, Folder, RoleError};
+use crate::orders::{extraction, fetching};
+use crate::sae::KeyClient;
+
+/// The name under which an operator may watch the frames pass (`mosquitto_sub -u viewer`).
+const VIEWER: &str = "viewer";
+
+/// Runs a gateway until the signal to stop.
+pub async fn run(
+    config: GatewayRoleConfig,
+    folder: Folder,
+    context: Context,
+) -> Result<(), RoleError> {
+    let (service, outputs) = Service::open(&config, &folder, context.clone())?;
+    let (identity, authority) = folder.identity()?;
+    let client = tls::client_mutual(&identity, &authority);
+    let keys = KeyClient::new(&config.kme_url, http::Client::new(&client));
+    let platform =
+        link::dial_tls(&config.platform.to_string(), Arc::clone(&client), &config.platform_name)?;
+    let https = listen::tcp(config.keys).await?;
+    let mqtt = listen::tcp(config.mqtt).await?;
+    let mut tasks = TaskGroup::new(context.shutdown.clone());
+    let server = tls::server_auth_only(&identity);
+    let (router, shutdown) = (service.router(), context.shutdown.clone());
+    let guarded = TlsServer::new(Arc::clone(&server), Connections::STANDARD);
+    tasks.spawn("key service", async move {
+        http::serve(https, &guarded, router, &shutdown).await;
+    });
+    let viewer = read_password(&folder, "viewer.password")?;
+    let doors = Arc::new(Doors { service: service.clone(), viewer });
+    let (broker, shutdown) = (Broker::new(doors, STANDARD_LIMITS), context.shutdown.clone());
+    tasks.spawn("device broker", async move {
+        broker.serve_tls(mqtt, server, &shutdown).await;
+    });
+    let password = read_password(&folder, "forwarder.password")?;
+    let forwarder = forwarder(config.platform_mqtt, &password).over_tls(client);
+    tasks.spawn("forwarder", service.clone().forward(Forwarder::new(forwarder)));
+    context.reports.tell(Report::Ready("gateway"));
+    let hub = Hub {
+        orders: Arc::new(Semaphore::new(16)),
+        service,
+        outputs,
+        platform: Channel::new(platform),
+        platform_sae: config.platform_sae,
+        keys,
+        timer: None,
+    };
+    let ended = hub.run().await;
+    context.shutdown.trigger();
+    tasks.finish(Duration::from_secs(2)).await;
+    ended
+}
+
+fn forwarder(address: SocketAddr, password: &SecretBytes) -> Access {
+    let password = String::from_utf8_lossy(password.expose());
+    Access::plain("localhost", address.port(), "gateway", "gateway", &password)
+}
+
+fn read_password(folder: &Folder, name: &str) -> Result<SecretBytes, RoleError> {
+    let path = folder.file(name);
+    let read = std::fs::read(&path).map(SecretBytes::new);
+    read.map_err(|error| RoleError::Password { path, source: error })
+}
+
+struct Core {
+    gateway: Gateway,
+    rng: StdRng,
+    /// Number of the connection to the platform.
+    session: u64,
+}
+
+enum Output {
+    Platform { session: u64, frame: Vec<u8> },
+    Order(KeyOrder),
+    Event(GatewayEvent),
+    Timer(Option<Timestamp>),
+}
+
+#[derive(Clone)]
+struct Service {
+    writer: Writer<Core>,
+    context: Context,
+    queued: Arc<Notify>,
+}
+
+impl Service {
+    fn open(
+        config: &GatewayRoleConfig,
+        folder: &Folder,
+        context: Context,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Output>), RoleError> {
+        // A tenth of the period is left for shortages, so that the key is ready at the wake.
+        let prepare_after = Span::from_micros(config.renew.as_micros() / 10 * 9);
+        let now = context.clock.now();
+        let (sender, outputs) = mpsc::unbounded_channel();
+        let writer = folder.writer(
+            move |tx| {
+                let mut rng = StdRng::try_from_rng(&mut SysRng)
+                    .expect("the system's generator never fails");
+                let gateway = Gateway::open(tx, now, GatewayConfig { prepare_after }, &mut rng)?;
+                Ok::<_, EngineError>(Core { gateway, rng, session: 0 })
+            },
+            move |core| drain(core, &sender),
+        )?;
+        Ok((Self { writer, context, queued: Arc::new(Notify::new()) }, outputs))
+    }
+
+    fn router(&self) -> Router {
+        Router::new().route("/v1/devices/{eui}/key", get(key)).with_state(self.clone())
+    }
+
+    async fn core<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Core, &mut dyn Tx) -> Result<R, EngineError> + Send + 'static,
+    ) -> Result<R, RoleError> {
+        Ok(self.writer.run(job).await??)
+    }
+
+    /// Carries queued telemetry to the platform's broker, oldest first, until the signal to stop.
+    async fn forward(self, forwarder: Forwarder) {
+        let shutdown = self.context.shutdown.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.forward_all(&forwarder) => {}
+        }
+    }
+
+    async fn forward_all(&self, forwarder: &Forwarder) {
+        loop {
+            let queued = self.queued.notified();
+            let batch = self.core(|core, tx| core.gateway.next_uplinks(tx, 0, 64)).await;
+            let Ok(batch) = batch else { return };
+            if batch.is_empty() {
+                queued.await;
+                continue;
+            }
+            for uplink in batch {
+                if self.forward_one(forwarder, uplink).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn forward_one(&self, forwarder: &Forwarder, uplink: QueuedUplink) -> Result<(), RoleError> {
+        let (seq, topic) = (uplink.seq, topics::up(uplink.eui));
+        while let Err(error) = forwarder.deliver(&topic, uplink.frame.clone().into()).await {
+            debug_assert!(error != PublishError::Lost, "a lost connection is tried again inside");
+            self.context.reports.refused("gateway", format_args!("the platform's broker: {error}"));
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        self.core(move |core, tx| core.gateway.handle_forwarded(tx, seq)).await
+    }
+}
+
+/// `GET /v1/devices/{eui}/key?have=e` (`PROTOCOL.md` P3c).
+async fn key(
+    State(service): State<Service>,
+    Path(eui): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let now = service.context.clock.now();
+    let asked = uri.path_and_query().map_or_else(String::new, ToString::to_string);
+    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let authorization = authorization.map(str::to_owned);
+    let answer = service.core(move |core, tx| {
+        let have = asked.split_once("?have=").map(|(_, have)| have.to_owned());
+        let authorization = authorization.as_deref();
+        core.gateway.handle_key_request(tx, now, &eui, have.as_deref(), &asked, authorization)
+    });
+    let fresh = [(CACHE_CONTROL, "no-store")];
+    match answer.await {
+        Ok(KeyAnswer::Frame(frame)) => {
+            (fresh, [(CONTENT_TYPE, "application/cose")], frame).into_response()
+        }
+        Ok(KeyAnswer::NothingDue) => (StatusCode::NO_CONTENT, fresh).into_response(),
+        Ok(KeyAnswer::Later { retry_after }) => {
+            let secs = retry_after.as_micros().div_ceil(1_000_000).to_string();
+            let message = "no key is ready for this device yet; ask again later";
+            let body = http::error_response(StatusCode::SERVICE_UNAVAILABLE, message);
+            (fresh, [(RETRY_AFTER, secs)], body).into_response()
+        }
+        Ok(KeyAnswer::Denied) => {
+            let message = "unknown device, or its proof is wrong or stale";
+            (fresh, http::error_response(StatusCode::UNAUTHORIZED, message)).into_response()
+        }
+        Err(_) => {
+            let message = "the gateway's store has failed; its operator must restart it";
+            http::error_response(StatusCode::SERVICE_UNAVAILABLE, message)
+        }
+    }
+}
+
+/// Who may do what at the gateway's broker.
+struct Doors {
+    service: Service,
+    viewer: SecretBytes,
+}
+
+impl BrokerHooks for Doors {
+    async fn authenticate(&self, log_in: LogIn<'_>) -> bool {
+        if log_in.user == VIEWER {
+            return self.viewer.ct_eq(&SecretBytes::new(log_in.password.to_vec()));
+        }
+        // One session a device, so that none displaces another's.
+        if log_in.client_id != log_in.user {
+            return false;
+        }
+        let (user, password) = (log_in.user.to_owned(), SecretBytes::new(log_in.password.to_vec()));
+        let now = self.service.context.clock.now();
+        let known = self.service.core(move |core, tx| {
+            core.gateway.handle_login(tx, now, &user, password.expose())
+        });
+        let known = matches!(known.await, Ok(Some(_)));
+        if !known {
+            let why = format_args!("log-in of `{}`: unknown, or its password is wrong or stale", log_in.user);
+            self.service.context.reports.refused("gateway", why);
+        }
+        known
+    }
+
+    fn may_publish(&self, user: &str, topic: &str) -> bool {
+        user.parse().is_ok_and(|eui| topics::may_publish(eui, topic))
+    }
+
+    fn may_subscribe(&self, user: &str, filter: &str) -> bool {
+        if user == VIEWER {
+            return filter.starts_with("claviger/v1/");
+        }
+        user.parse().is_ok_and(|eui| topics::may_subscribe(eui, filter))
+    }
+
+    async fn handle_publish(&self, user: &str, topic: &str, payload: Bytes) -> Result<(), Refused> {
+        let Some(eui) = topics::device_of_up(topic) else { return Ok(()) };
+        let now = self.service.context.clock.now();
+        let job = move |core: &mut Core, tx: &mut dyn Tx| {
+            core.gateway.handle_uplink(tx, now, eui, &payload)
+        };
+        match self.service.writer.run(job).await {
+            Ok(Ok(())) => {
+                self.service.queued.notify_one();
+                Ok(())
+            }
+            // It would never fit: acknowledged, so that the device does not repeat it for ever.
+            Ok(Err(error @ QueueRefusal::TooLong { .. })) => {
+                self.service.context.reports.refused("gateway", format_args!("{user}: {error}"));
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                self.service.context.reports.refused("gateway", format_args!("{user}: {error}"));
+                Err(Refused)
+            }
+            Err(_) => Err(Refused),
+        }
+    }
+
+    fn handle_attached(&self, _: &str) {}
+}
+
+/// The gateway's links, and the loop that serves them.
+struct Hub {
+    service: Service,
+    outputs: mpsc::UnboundedReceiver<Output>,
+    platform: Channel,
+    platform_sae: SaeId,
+    keys: KeyClient,
+    orders: Arc<Semaphore>,
+    timer: Option<Timestamp>,
+}
+
+impl Hub {
+    async fn run(mut self) -> Result<(), RoleError> {
+        let (clock, shutdown) = (self.service.context.clock, self.service.context.shutdown.clone());
+        loop {
+            let timer = self.timer;
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.service.writer.ended() => return Err(StoreError::Stopped.into()),
+                Some(output) = self.outputs.recv() => self.carry_out(output).await,
+                event = self.platform.next() => self.handle_platform(event).await?,
+                () = clock.sleep_until(timer) => self.handle_timer().await?,
+            }
+        }
+        self.service.writer.stop().await;
+        Ok(())
+    }
+
+    async fn handle_platform(&mut self, event: LinkEvent) -> Result<(), RoleError> {
+        match event {
+            LinkEvent::Connected(_) => {
+                let session = self.platform.session();
+                let connect = self.service.core(move |core, _| {
+                    core.session = session;
+                    core.gateway.handle_connected(&mut core.rng);
+                    Ok(())
+                });
+                connect.await
+            }
+            LinkEvent::Disconnected => {
+                let disconnect = self.service.core(|core, _| {
+                    core.gateway.handle_disconnected();
+                    Ok(())
+                });
+                disconnect.await
+            }
+            LinkEvent::Frame(frame) => {
+                let now = self.service.context.clock.now();
+                let job = move |core: &mut Core, tx: &mut dyn Tx| {
+                    core.gateway.handle_message(tx, now, &frame)
+                };
+                match self.service.writer.run(job).await? {
+                    Ok(()) => {}
+                    Err(FleetError::Store(error)) => return Err(error.into()),
+                    Err(error) => {
+                        self.service.context.reports.refused("gateway", error);
+                        self.platform.hang_up();
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn handle_timer(&mut self) -> Result<(), RoleError> {
+        let now = self.service.context.clock.now();
+        self.timer = None;
+        let due = self.service.core(move |core, tx| {
+            core.gateway.handle_timeout(tx, now, &mut core.rng)
+        });
+        due.await
+    }
+
+    async fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Platform { session, frame } => self.platform.send_on(session, frame).await,
+            Output::Timer(timer) => self.timer = timer,
+            Output::Event(event) => self.tell(event),
+            Output::Order(order) => {
+                let (service, keys) = (self.service.clone(), self.keys.clone());
+                let (platform, places) = (self.platform_sae.clone(), Arc::clone(&self.orders));
+                tokio::spawn(async move {
+                    // An error would mean that the semaphore was closed, which nobody does.
+                    let place = places.acquire_owned().await;
+                    service.fill(order, &keys, &platform).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+
+    fn tell(&self, event: GatewayEvent) {
+        tracing::info!(?event, "gateway");
+        match event {
+            GatewayEvent::Alarm(alarm) => {
+                self.service.context.reports.refused("gateway", format_args!("alarm: {alarm:?}"));
+            }
+            GatewayEvent::Refused { eui, epoch } => {
+                let why = format_args!("{eui}: the platform could not hold epoch {epoch}");
+                self.service.context.reports.refused("gateway", why);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Service {
+    /// Gets a key that the core ordered, and reports the outcome; an error ends with the writer.
+    async fn fill(&self, order: KeyOrder, keys: &KeyClient, platform: &SaeId) {
+        let filled = match order {
+            KeyOrder::Extract { eui, epoch, .. } => {
+                let outcome = extraction(keys.enc_keys(platform, 1, Bits::KEY).await);
+                let now = self.context.clock.now();
+                let filled = self.core(move |core, tx| {
+                    core.gateway.handle_extracted(tx, now, eui, epoch, outcome, &mut core.rng)
+                });
+                filled.await
+            }
+            KeyOrder::Fetch { key_id } => {
+                let outcome = fetching(keys.dec_keys(platform, &[key_id]).await);
+                let now = self.context.clock.now();
+                let filled = self.core(move |core, tx| {
+                    core.gateway.handle_fetched(tx, now, key_id, outcome)
+                });
+                filled.await
+            }
+        };
+        if let Err(error) = filled {
+            tracing::debug!(%error, "an order ended with the store");
+        }
+    }
+}
+
+fn drain(core: &mut Core, outputs: &mpsc::UnboundedSender<Output>) {
+    // The receiver outlives the writer but for the end of the role, when nothing matters any more.
+    let give = |output| drop(outputs.send(output));
+    while let Some(frame) = core.gateway.poll_transmit() {
+        give(Output::Platform { session: core.session, frame });
+    }
+    while let Some(order) = core.gateway.poll_order() {
+        give(Output::Order(order));
+    }
+    while let Some(event) = core.gateway.poll_event() {
+        give(Output::Event(event));
+    }
+    give(Output::Timer(core.gateway.poll_timeout()));
+}

@@ -1,0 +1,357 @@
+//! `claviger init`: the folders of all roles, each with only what that role may know.
+//!
+//! ```text
+//! STATE/site-a/{qkd,kme,gateway,app}   STATE/site-b/{qkd,kme,platform,app,operator}
+//! STATE/fibre   STATE/devices   STATE/claviger.toml (written last: the folder is complete)
+//! ```
+//! In the field `site-a/` and `site-b/` are carried to their sites; the demo authority's key is
+//! forgotten at once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use claviger_distill::{InitialSecret, seed};
+use claviger_net::pki::{DemoAuthority, PkiError};
+use rand::rngs::{StdRng, SysRng};
+use rand::{Rng, SeedableRng};
+use serde::Serialize;
+
+use crate::config::{
+    Party, RawDevices, RawFibre, RawGateway, RawKme, RawLink, RawPlatform, RawQkd, RawSite,
+};
+
+/// What a demonstration network is asked to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The link.
+    pub link: RawLink,
+    /// How much faster than the wall clock the link's clock runs.
+    pub simulated_speed: f64,
+    /// Share of the pulses that Eve intercepts.
+    pub eve_fraction: f64,
+    /// Emulated devices.
+    pub devices: u32,
+    /// Seconds between two renewals, and between two wakes.
+    pub renew_s: f64,
+    /// The first of [`Ports::COUNT`] ports.
+    pub port_base: u16,
+}
+
+/// Where the roles listen, all on loopback.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ports {
+    /// ETSI GS QKD 014 at site A.
+    pub kme_a: SocketAddr,
+    /// ETSI GS QKD 014 at site B.
+    pub kme_b: SocketAddr,
+    /// IDQ3P at site A, UDP.
+    pub idq3p_a: SocketAddr,
+    /// IDQ3P at site B, UDP.
+    pub idq3p_b: SocketAddr,
+    /// The gateway's key service, HTTPS.
+    pub gateway_keys: SocketAddr,
+    /// The gateway's broker, MQTT over TLS.
+    pub gateway_mqtt: SocketAddr,
+    /// The platform's service, HTTPS.
+    pub platform: SocketAddr,
+    /// The platform's broker, MQTT over TLS.
+    pub platform_mqtt: SocketAddr,
+    /// Records between gateway and platform.
+    pub platform_records: SocketAddr,
+    /// Records between the key management entities.
+    pub kme_records: SocketAddr,
+    /// The classical channel.
+    pub classical: SocketAddr,
+    /// Blocks from the QKD node at A.
+    pub node_a: SocketAddr,
+    /// Blocks from the QKD node at B.
+    pub node_b: SocketAddr,
+    /// The light on Alice's side.
+    pub light_a: SocketAddr,
+    /// The light on Bob's side.
+    pub light_b: SocketAddr,
+}
+
+impl Ports {
+    /// How many ports are used, from the base on.
+    pub const COUNT: u16 = 15;
+
+    /// Numbers the ports from `base` on; `None` where they would pass 65535.
+    #[must_use]
+    pub fn from_base(base: u16) -> Option<Self> {
+        base.checked_add(Self::COUNT - 1)?;
+        let at = |n: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, base + n));
+        Some(Self {
+            kme_a: at(0),
+            kme_b: at(1),
+            idq3p_a: at(2),
+            idq3p_b: at(3),
+            gateway_keys: at(4),
+            gateway_mqtt: at(5),
+            platform: at(6),
+            platform_mqtt: at(7),
+            platform_records: at(8),
+            kme_records: at(9),
+            classical: at(10),
+            node_a: at(11),
+            node_b: at(12),
+            light_a: at(13),
+            light_b: at(14),
+        })
+    }
+}
+
+/// The folder of every role below a state folder.
+#[derive(Clone, Debug)]
+pub struct Layout(PathBuf);
+
+impl Layout {
+    /// The layout below `state`.
+    #[must_use]
+    pub fn below(state: &Path) -> Self {
+        Self(state.to_owned())
+    }
+
+    /// Returns the folder of a role, such as `site-a/kme`.
+    #[must_use]
+    pub fn folder(&self, role: &str) -> PathBuf {
+        self.0.join(role)
+    }
+
+    /// Returns the configuration file of a role, such as `site-a/kme`.
+    #[must_use]
+    pub fn config(&self, role: &str) -> PathBuf {
+        self.folder(role).join("config.toml")
+    }
+
+    /// Tells whether the folder has been completed by [`create`].
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.marker().is_file()
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.0.join("claviger.toml")
+    }
+}
+
+/// Why a state folder cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// A file or folder cannot be written.
+    #[error("{path} cannot be written: {source}; choose another folder with --state")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Something else lies there.
+    #[error("{path} holds files that are not Claviger's, or an unfinished start: choose another folder with --state, or remove it")]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The ports would pass 65535.
+    #[error("--port-base {base} leaves no room for {} ports: choose at most {}", Ports::COUNT, u16::MAX - Ports::COUNT + 1)]
+    PortBase {
+        /// The base.
+        base: u16,
+    },
+    /// A configuration cannot be written as TOML.
+    #[error("a configuration cannot be written as TOML: {0}")]
+    Toml(#[from] toml::ser::Error),
+}
+
+/// Parties with a certificate: folder and name.
+const PARTIES: [(&str, &str); 9] = [
+    ("site-a/qkd", "qkd-a"),
+    ("site-a/kme", "kme-a"),
+    ("site-a/gateway", "gateway"),
+    ("site-a/app", "app-a"),
+    ("site-b/qkd", "qkd-b"),
+    ("site-b/kme", "kme-b"),
+    ("site-b/platform", "platform"),
+    ("site-b/app", "app-b"),
+    ("site-b/operator", "operator"),
+];
+
+/// Makes the folders with certificates, the initial secret of the link, and configurations.
+///
+/// Files that may lie in `state` beforehand are `lock` and `run.json`; anything else is refused.
+pub fn create(state: &Path, plan: &Plan) -> Result<(), InitError> {
+    let layout = Layout::below(state);
+    let ours = ["lock", "run.json"];
+    let entries = fs::read_dir(state).map_err(|source| InitError::Write { path: state.into(), source })?;
+    let foreign = entries.flatten().any(|e| !ours.iter().any(|name| e.file_name() == *name));
+    if foreign {
+        return Err(InitError::Foreign { path: state.into() });
+    }
+    let authority = DemoAuthority::generate("Claviger demo authority")?;
+    for (folder, name) in PARTIES {
+        authority.issue(name, &[])?.write(&layout.folder(folder), "identity")?;
+        authority.write_certificate(&layout.folder(folder).join("ca.pem"))?;
+    }
+    for folder in ["fibre", "devices"] {
+        make_folder(&layout.folder(folder))?;
+    }
+    // The emulated devices provision themselves with the operator's certificate.
+    authority.issue("operator", &[])?.write(&layout.folder("devices"), "identity")?;
+    authority.write_certificate(&layout.folder("devices").join("ca.pem"))?;
+    let mut rng = randomness(plan.link.seed);
+    let secret = InitialSecret::random(&mut rng);
+    for folder in ["site-a/qkd", "site-b/qkd"] {
+        write_secret(&layout.folder(folder).join("link.secret"), secret.expose())?;
+    }
+    let forwarder = password(&mut rng);
+    for folder in ["site-a/gateway", "site-b/platform"] {
+        write_secret(&layout.folder(folder).join("forwarder.password"), forwarder.as_bytes())?;
+    }
+    let viewer = password(&mut rng);
+    write_secret(&layout.folder("site-a/gateway").join("viewer.password"), viewer.as_bytes())?;
+    configure(state, plan)?;
+    write_file(&layout.marker(), "# This folder is complete.\nlayout = 1\n")
+}
+
+/// Writes the configuration of every role anew.
+pub fn configure(state: &Path, plan: &Plan) -> Result<Ports, InitError> {
+    let ports = Ports::from_base(plan.port_base)
+        .ok_or(InitError::PortBase { base: plan.port_base })?;
+    let layout = Layout::below(state);
+    write_config(&layout, "fibre", &fibre(plan, &ports))?;
+    write_config(&layout, "site-a/qkd", &qkd(plan, &ports, Party::Alice))?;
+    write_config(&layout, "site-b/qkd", &qkd(plan, &ports, Party::Bob))?;
+    write_config(&layout, "site-a/kme", &kme(&ports, RawSite::A))?;
+    write_config(&layout, "site-b/kme", &kme(&ports, RawSite::B))?;
+    write_config(&layout, "site-a/gateway", &gateway(plan, &ports))?;
+    write_config(&layout, "site-b/platform", &platform(&ports))?;
+    write_config(&layout, "devices", &devices(plan, &ports))?;
+    Ok(ports)
+}
+
+fn fibre(plan: &Plan, ports: &Ports) -> RawFibre {
+    RawFibre {
+        link: plan.link.clone(),
+        alice_listen: ports.light_a.to_string(),
+        bob_listen: ports.light_b.to_string(),
+        eve_fraction: plan.eve_fraction,
+        simulated_speed: plan.simulated_speed,
+    }
+}
+
+fn qkd(plan: &Plan, ports: &Ports, party: Party) -> RawQkd {
+    let (light, kme, name) = match party {
+        Party::Alice => (ports.light_a, ports.node_a, "kme-a"),
+        Party::Bob => (ports.light_b, ports.node_b, "kme-b"),
+    };
+    RawQkd {
+        party,
+        link: plan.link.clone(),
+        classical: ports.classical.to_string(),
+        light: light.to_string(),
+        kme: kme.to_string(),
+        kme_name: name.into(),
+    }
+}
+
+fn kme(ports: &Ports, site: RawSite) -> RawKme {
+    let (https, idq3p, node, own, other) = match site {
+        RawSite::A => (ports.kme_a, ports.idq3p_a, ports.node_a, "a", "b"),
+        RawSite::B => (ports.kme_b, ports.idq3p_b, ports.node_b, "b", "a"),
+    };
+    let saes = [("gateway", RawSite::A), ("app-a", RawSite::A), ("platform", RawSite::B), ("app-b", RawSite::B)];
+    let pair = (format!("app-{own}"), format!("app-{other}"));
+    RawKme {
+        site,
+        kme_id: format!("kme-{own}"),
+        peer_kme_id: format!("kme-{other}"),
+        https_listen: https.to_string(),
+        danger_idq3p_listen: Some(idq3p.to_string()),
+        node_listen: node.to_string(),
+        node_name: format!("qkd-{own}"),
+        peer: ports.kme_records.to_string(),
+        peer_name: format!("kme-{other}"),
+        capacity_bits: 1_000_000,
+        saes: saes.into_iter().map(|(name, site)| (name.to_owned(), site)).collect(),
+        idq3p: BTreeMap::from([("1".to_owned(), pair)]),
+    }
+}
+
+fn gateway(plan: &Plan, ports: &Ports) -> RawGateway {
+    RawGateway {
+        keys_listen: ports.gateway_keys.to_string(),
+        mqtt_listen: ports.gateway_mqtt.to_string(),
+        kme_url: url(ports.kme_a),
+        platform_sae: "platform".into(),
+        platform: ports.platform_records.to_string(),
+        platform_name: "platform".into(),
+        platform_mqtt: ports.platform_mqtt.to_string(),
+        renew_s: plan.renew_s,
+    }
+}
+
+fn platform(ports: &Ports) -> RawPlatform {
+    RawPlatform {
+        https_listen: ports.platform.to_string(),
+        gateway_listen: ports.platform_records.to_string(),
+        gateway_name: "gateway".into(),
+        mqtt_listen: ports.platform_mqtt.to_string(),
+        kme_url: url(ports.kme_b),
+        operator_name: "operator".into(),
+    }
+}
+
+fn devices(plan: &Plan, ports: &Ports) -> RawDevices {
+    RawDevices {
+        devices: plan.devices,
+        wake_s: plan.renew_s,
+        gateway_url: url(ports.gateway_keys),
+        gateway_mqtt: ports.gateway_mqtt.to_string(),
+        platform_url: url(ports.platform),
+    }
+}
+
+/// Certificates of the demonstration name `localhost`.
+fn url(address: SocketAddr) -> String {
+    format!("https://localhost:{}", address.port())
+}
+
+fn randomness(seed: Option<u64>) -> StdRng {
+    match seed {
+        Some(number) => StdRng::from_seed(seed::derive(number, "secret")),
+        None => StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails"),
+    }
+}
+
+fn password(rng: &mut StdRng) -> String {
+    (0..4).map(|_| format!("{:08x}", rng.next_u32())).collect()
+}
+
+fn write_config(layout: &Layout, role: &str, raw: &impl Serialize) -> Result<(), InitError> {
+    let head = "# Written by `claviger init` and, at every start, by `claviger up`.\n";
+    make_folder(&layout.folder(role))?;
+    write_file(&layout.config(role), &format!("{head}{}", toml::to_string(raw)?))
+}
+
+fn make_folder(path: &Path) -> Result<(), InitError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| InitError::Write { path: path.into(), source })
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), InitError> {
+    fs::write(path, text).map_err(|source| InitError::Write { path: path.into(), source })
+}
+
+fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), InitError> {
+    let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let written = open.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.map_err(|source| InitError::Write { path: path.into(), source })
+}

@@ -1,0 +1,21 @@
+//! One thin module a role: fibre, qkd, kme, gateway, platform, devices.
+//!
+//! A role opens its own folder, carries bytes between sockets and cores, and decides nothing.
+//! Roles never name each other: what they say to each other crosses a socket.
+
+mod channel;
+pub mod config;
+pub mod devices;
+pub mod fibre;
+pub mod gateway;
+pub mod init;
+pub mod kme;
+mod orders;
+pub mod platform;
+pub mod qkd;
+pub mod report;
+pub mod role;
+pub mod sae;
+
+pub use report::{Report, Reporter};
+pub use role::{Context, Folder, RoleError};

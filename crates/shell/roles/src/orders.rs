@@ -1,0 +1,47 @@
+//! Answers of a key management entity in the words of the fleet.
+
+use claviger_fleet::{Extraction, Fetching, Origin};
+use claviger_units::Key256;
+
+use crate::sae::{GrantedKey, KeyError};
+use axum::http::StatusCode;
+
+/// Returns what became of an order for one new key.
+pub(crate) fn extraction(answer: Result<Vec<GrantedKey>, KeyError>) -> Extraction {
+    match answer.map(single) {
+        Ok(Some((granted, key))) => Extraction::Key(granted.id, key, origin(&granted)),
+        Err(KeyError::Unavailable { message }) => {
+            tracing::debug!(message, "no key at present");
+            Extraction::Shortage
+        }
+        Ok(None) => Extraction::Unreachable,
+        Err(error) => {
+            tracing::warn!(%error, "no key");
+            Extraction::Unreachable
+        }
+    }
+}
+
+/// Returns what became of an order for the copy of one key.
+pub(crate) fn fetching(answer: Result<Vec<GrantedKey>, KeyError>) -> Fetching {
+    match answer.map(single) {
+        Ok(Some((granted, key))) => Fetching::Key(key, origin(&granted)),
+        Err(KeyError::Refused { status: StatusCode::BAD_REQUEST, .. }) => Fetching::Refused,
+        Ok(None) => Fetching::Unreachable,
+        Err(error) => {
+            tracing::warn!(%error, "no copy of a key");
+            Fetching::Unreachable
+        }
+    }
+}
+
+fn single(mut keys: Vec<GrantedKey>) -> Option<(GrantedKey, Key256)> {
+    let granted = keys.pop().filter(|_| keys.is_empty())?;
+    let key = Key256::from_slice(granted.key.expose())?;
+    Some((granted, key))
+}
+
+fn origin(granted: &GrantedKey) -> Origin {
+    let simulated = granted.origin.as_deref().is_some_and(|origin| origin.starts_with("simulated"));
+    if simulated { Origin::Simulated } else { Origin::Link }
+}

@@ -1,0 +1,503 @@
+//! A QKD node: Alice or Bob between the light, the classical channel and the site's key buffer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+
+use claviger_distill::{
+    Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, OwnerRatio, Refusal,
+    Reserve, Rules, Window, seed,
+};
+use claviger_durable::{EngineError, Tx};
+use claviger_net::link::{self, LinkEvent};
+use claviger_net::{listen, tls};
+use claviger_photonics::Detector;
+use claviger_store::Writer;
+use claviger_units::{SecretBytes, Site, Span, Timestamp};
+use claviger_wire::light::Message as Light;
+use claviger_wire::node::Message as ToKme;
+use rand::rngs::{StdRng, SysRng};
+use rand::{Rng, SeedableRng};
+use tokio::sync::mpsc;
+
+use crate::channel::Channel;
+use crate::config::{Party, QkdConfig};
+use crate::report::Report;
+use crate::role::{Context, Folder, RoleError};
+
+/// Runs a QKD node until the signal to stop.
+pub async fn run(config: QkdConfig, folder: Folder, context: Context) -> Result<(), RoleError> {
+    Node::open(config, &folder, context).await?.run().await
+}
+
+/// Either machine, with the generator that serves it.
+struct Core {
+    machine: Machine,
+    rng: StdRng,
+    /// Number of the classical connection, so that nothing of an old one is sent on a new one.
+    session: u64,
+}
+
+enum Machine {
+    Alice(Alice),
+    Bob(Bob),
+}
+
+/// What a machine wants carried out, after its transaction is durable.
+enum Output {
+    Transmit { session: u64, frame: Vec<u8> },
+    Event(Event),
+    WantsLight(bool),
+}
+
+struct Node {
+    config: QkdConfig,
+    rules: Rules,
+    context: Context,
+    writer: Writer<Core>,
+    outputs: mpsc::UnboundedReceiver<Output>,
+    classical: Channel,
+    light: Channel,
+    kme: Channel,
+    lights: u64,
+    rng: StdRng,
+    /// Finished blocks that the key buffer has not taken, as frames; asked again every second.
+    waiting: BTreeMap<u64, FinishedBlock>,
+    /// Blocks that the key buffer holds and has not judged.
+    judged: Vec<u64>,
+    retry: Option<Timestamp>,
+    room: VecDeque<()>,
+    state: String,
+}
+
+/// Seconds between two attempts to give a block to the key buffer.
+const RETRY: Span = Span::from_secs(1);
+/// Windows that Bob takes ahead.
+const WINDOWS_AHEAD: u32 = 8;
+
+impl Node {
+    async fn open(config: QkdConfig, folder: &Folder, context: Context) -> Result<Self, RoleError> {
+        let rules = Rules::of(&config.link.preset);
+        let secret = folder.file("link.secret");
+        let initial = take_secret(&secret)?;
+        let (party, seeded) = (config.party, config.link.seed);
+        let core_rules = rules.clone();
+        let (sender, outputs) = mpsc::unbounded_channel();
+        let label = if party == Party::Alice { "alice" } else { "bob" };
+        let rng = generator(seeded, label);
+        let writer = folder.writer(
+            move |tx| open_core(tx, party, core_rules, initial.as_ref(), rng),
+            move |core| drain(core, &sender),
+        )?;
+        // The secret now lies sealed in the store; in clear it is of no more use.
+        if secret.exists() {
+            forget(&secret)?;
+        }
+        let filled = writer.run(|_, tx| Reserve::is_filled(tx)).await??;
+        if !filled {
+            let why = "it is missing and the store holds none".to_owned();
+            return Err(RoleError::Secret { path: secret, why });
+        }
+        let (identity, authority) = folder.identity()?;
+        let tls = tls::client_mutual(&identity, &authority);
+        let kme = link::dial_tls(&config.kme.to_string(), tls, &config.kme_name)?;
+        let classical = match party {
+            Party::Alice => link::serve_plain(listen::tcp(config.classical).await?, "bob"),
+            Party::Bob => link::dial_plain(&config.classical.to_string(), "alice"),
+        };
+        let light = link::dial_plain(&config.light.to_string(), "light");
+        let rng = generator(seeded, &format!("{label} light"));
+        context.reports.tell(Report::Ready(label));
+        Ok(Self {
+            config,
+            rules,
+            context,
+            writer,
+            outputs,
+            classical: Channel::new(classical),
+            light: Channel::new(light),
+            kme: Channel::new(kme),
+            lights: 0,
+            rng,
+            waiting: BTreeMap::new(),
+            judged: Vec::new(),
+            retry: None,
+            room: VecDeque::new(),
+            state: String::new(),
+        })
+    }
+
+    async fn run(mut self) -> Result<(), RoleError> {
+        loop {
+            let (clock, retry) = (self.context.clock, self.retry);
+            tokio::select! {
+                () = self.context.shutdown.cancelled() => break,
+                () = self.writer.ended() => return Err(claviger_store::StoreError::Stopped.into()),
+                Some(output) = self.outputs.recv() => self.carry_out(output).await?,
+                event = self.classical.next() => self.handle_classical(event).await?,
+                event = self.light.next() => self.handle_light(event).await?,
+                event = self.kme.next() => self.handle_kme(event).await?,
+                () = clock.sleep_until(retry) => self.offer_all().await,
+            }
+        }
+        self.writer.stop().await;
+        Ok(())
+    }
+
+    async fn handle_classical(&mut self, event: LinkEvent) -> Result<(), RoleError> {
+        let now = self.context.clock.now();
+        match event {
+            LinkEvent::Connected(_) => {
+                self.tell("greeting the other end");
+                let session = self.classical.session();
+                self.core(move |core, _| {
+                    core.session = session;
+                    match &mut core.machine {
+                        Machine::Alice(alice) => alice.handle_connected(&mut core.rng),
+                        Machine::Bob(bob) => bob.handle_connected(&mut core.rng),
+                    }
+                    Ok(())
+                })
+                .await
+            }
+            LinkEvent::Disconnected => {
+                self.tell("stopped: the classical channel is down");
+                self.core(|core, _| {
+                    match &mut core.machine {
+                        Machine::Alice(alice) => alice.handle_disconnected(),
+                        Machine::Bob(bob) => bob.handle_disconnected(),
+                    }
+                    Ok(())
+                })
+                .await
+            }
+            LinkEvent::Frame(frame) => {
+                let handled = self
+                    .writer
+                    .run(move |Core { machine, rng, .. }, tx| match machine {
+                        Machine::Alice(alice) => alice.handle_message(tx, now, &frame, rng),
+                        Machine::Bob(bob) => bob.handle_message(tx, now, &frame, rng),
+                    })
+                    .await?;
+                match handled {
+                    Err(DistillError::Store(error)) => Err(error.into()),
+                    Err(error) => {
+                        self.context.reports.refused("qkd", error);
+                        self.hang_up();
+                        Ok(())
+                    }
+                    Ok(()) => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn handle_light(&mut self, event: LinkEvent) -> Result<(), RoleError> {
+        let now = self.context.clock.now();
+        match event {
+            LinkEvent::Connected(_) => self.shine().await,
+            LinkEvent::Disconnected => {
+                self.tell("stopped: there is no light");
+                Ok(())
+            }
+            LinkEvent::Frame(frame) => match Light::decode(&frame) {
+                Ok(Light::Again) => self.shine().await,
+                Ok(Light::Window { light, end, clicks }) => {
+                    let clicks =
+                        clicks.into_iter().map(|(p, v)| (p, Detector::for_value(v))).collect();
+                    let window = Window { light, end, clicks };
+                    self.room.push_back(());
+                    self.core(move |core, _| {
+                        if let Machine::Bob(bob) = &mut core.machine {
+                            bob.handle_window(now, window);
+                        }
+                        Ok(())
+                    })
+                    .await
+                }
+                Ok(Light::OtherPreset) => Err(Refusal::Preset.into()),
+                    _ => {
+                    self.context.reports.refused("qkd", "the light spoke out of turn");
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Brings fresh choices or bases to the light; Bob only once the other end has proved itself,
+    /// so that a seeded run begins the same way every time.
+    async fn shine(&mut self) -> Result<(), RoleError> {
+        let preset = self.rules.digest;
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let kept = SecretBytes::new(seed.to_vec());
+        match self.config.party {
+            Party::Alice => {
+                self.lights += 1;
+                let light = match self.config.link.seed {
+                    Some(_) => self.lights,
+                    None => self.rng.next_u64(),
+                };
+                self.core(move |core, _| {
+                    if let Machine::Alice(alice) = &mut core.machine {
+                        alice.handle_light(light, &seed);
+                    }
+                    Ok(())
+                })
+                .await?;
+                self.light.send(Light::Emit { light, seed: kept, preset }.encode()).await;
+            }
+            Party::Bob if self.state == OPEN => {
+                self.core(move |core, _| {
+                    if let Machine::Bob(bob) = &mut core.machine {
+                        bob.handle_light(&seed);
+                    }
+                    Ok(())
+                })
+                .await?;
+                self.room.clear();
+                self.light.send(Light::Measure { seed: kept, preset }.encode()).await;
+                self.light.send(Light::Room { windows: WINDOWS_AHEAD }.encode()).await;
+            }
+            Party::Bob => {}
+        }
+        Ok(())
+    }
+
+    async fn handle_kme(&mut self, event: LinkEvent) -> Result<(), RoleError> {
+        match event {
+            LinkEvent::Connected(_) => {
+                self.offer_all().await;
+                Ok(())
+            }
+            LinkEvent::Disconnected => {
+                self.tell("blocks wait: the key management entity of this site is away");
+                // What it was about to judge is unknown now: give the pads up, and greet again so
+                // that both ends agree on which pads they hold.
+                for number in std::mem::take(&mut self.judged) {
+                    self.judge(number, Committed::No).await?;
+                }
+                self.hang_up();
+                Ok(())
+            }
+            LinkEvent::Frame(frame) => match ToKme::decode(&frame) {
+                Ok(ToKme::Held { number }) => {
+                    self.waiting.remove(&number);
+                    self.judged.push(number);
+                    self.core(move |core, _| {
+                        if let Machine::Alice(alice) = &mut core.machine {
+                            alice.handle_held(number);
+                        }
+                        Ok(())
+                    })
+                    .await
+                }
+                Ok(ToKme::Later { reason, .. }) => {
+                    self.tell(&format!("blocks wait: {reason}"));
+                    self.retry = Some(self.context.clock.now() + RETRY);
+                    Ok(())
+                }
+                Ok(ToKme::Outcome { number, committed }) => {
+                    self.judged.retain(|held| *held != number);
+                    let verdict = if committed { Committed::Yes } else { Committed::No };
+                    self.judge(number, verdict).await
+                }
+                Ok(ToKme::Ratio { a, b }) => {
+                    self.core(move |core, _| {
+                        if let Machine::Alice(alice) = &mut core.machine {
+                            alice.handle_ratio(OwnerRatio { a, b });
+                        }
+                        Ok(())
+                    })
+                    .await
+                }
+                _ => {
+                    let why = "the key management entity spoke out of turn";
+                    self.context.reports.refused("qkd", why);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    async fn judge(&mut self, number: u64, verdict: Committed) -> Result<(), RoleError> {
+        self.core(move |core, tx| match &mut core.machine {
+            Machine::Alice(alice) => alice.handle_outcome(tx, number, verdict),
+            Machine::Bob(bob) => bob.handle_outcome(tx, number, verdict),
+        })
+        .await
+    }
+
+    async fn carry_out(&mut self, output: Output) -> Result<(), RoleError> {
+        match output {
+            Output::Transmit { session, frame } => self.classical.send_on(session, frame).await,
+            Output::WantsLight(true) => {
+                let windows = u32::try_from(self.room.len()).unwrap_or(WINDOWS_AHEAD);
+                if windows > 0 {
+                    self.room.clear();
+                    self.light.send(Light::Room { windows }.encode()).await;
+                }
+            }
+            Output::WantsLight(false) => {}
+            Output::Event(Event::Opened) => {
+                self.tell(OPEN);
+                if self.config.party == Party::Bob {
+                    return self.shine().await;
+                }
+            }
+            Output::Event(Event::Refused(refusal)) => {
+                self.context.reports.refused("qkd", refusal);
+                self.tell(&format!("stopped: {refusal}"));
+                match refusal {
+                    // Nothing but other files can help.
+                    Refusal::Version(_) | Refusal::SameParty | Refusal::Preset => {
+                        return Err(refusal.into());
+                    }
+                    _ => self.hang_up(),
+                }
+            }
+            Output::Event(Event::Finished(block)) => {
+                let number = block.number;
+                self.waiting.insert(number, block);
+                self.offer(number).await;
+            }
+            Output::Event(Event::Sampled { qber, sampled, .. }) => {
+                self.report(Report::Sampled { qber, sampled });
+            }
+            Output::Event(Event::Ended(ledger)) => {
+                tracing::info!(party = ?self.config.party, ledger = %ledger.to_csv(), "block ended");
+                self.note_reserve().await?;
+                self.report(Report::Block(Box::new(ledger)));
+            }
+            Output::Event(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn note_reserve(&mut self) -> Result<(), RoleError> {
+        let level = self.writer.run(|core, tx| match &core.machine {
+            Machine::Alice(alice) => alice.reserve_level(tx),
+            Machine::Bob(bob) => bob.reserve_level(tx),
+        });
+        let pads = level.await??;
+        let site = if self.config.party == Party::Alice { Site::A } else { Site::B };
+        self.context.reports.tell(Report::Reserve { site, pads });
+        Ok(())
+    }
+
+    async fn offer_all(&mut self) {
+        self.retry = None;
+        for number in self.waiting.keys().copied().collect::<Vec<_>>() {
+            self.offer(number).await;
+        }
+    }
+
+    /// Offers a finished block to the key buffer of this site.
+    async fn offer(&self, number: u64) {
+        let Some(block) = self.waiting.get(&number) else { return };
+        let keys = block.keys.iter();
+        let message = ToKme::Block {
+            number,
+            seeded: self.config.link.seed.is_some(),
+            acceptance: block.acceptance,
+            keys: keys.map(|(id, owner, key)| (*id, *owner, key.duplicate())).collect(),
+        };
+        self.kme.send(message.encode()).await;
+    }
+
+    /// Closes the classical connection, which comes back by itself with a fresh greeting.
+    fn hang_up(&self) {
+        self.classical.hang_up();
+    }
+
+    async fn core<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Core, &mut dyn Tx) -> Result<R, EngineError> + Send + 'static,
+    ) -> Result<R, RoleError> {
+        Ok(self.writer.run(job).await??)
+    }
+
+    fn tell(&mut self, state: &str) {
+        if self.state != state {
+            tracing::info!(party = ?self.config.party, state, "link");
+            state.clone_into(&mut self.state);
+            self.report(Report::Link(state.to_owned()));
+        }
+    }
+
+    /// Alice speaks for the link, so that nothing is told twice.
+    fn report(&self, report: Report) {
+        if self.config.party == Party::Alice {
+            self.context.reports.tell(report);
+        }
+    }
+}
+
+const OPEN: &str = "open";
+
+fn open_core(
+    tx: &mut dyn Tx,
+    party: Party,
+    rules: Rules,
+    initial: Option<&InitialSecret>,
+    rng: StdRng,
+) -> Result<Core, EngineError> {
+    if let Some(secret) = initial.filter(|_| !matches!(Reserve::is_filled(tx), Ok(true))) {
+        Reserve::fill(tx, secret)?;
+    }
+    let machine = match party {
+        Party::Alice => Machine::Alice(Alice::open(tx, rules)?),
+        Party::Bob => Machine::Bob(Bob::open(tx, rules)?),
+    };
+    Ok(Core { machine, rng, session: 0 })
+}
+
+fn drain(core: &mut Core, outputs: &mpsc::UnboundedSender<Output>) {
+    // The receiver outlives the writer but for the end of the role, when nothing matters any more.
+    let give = |output| drop(outputs.send(output));
+    match &mut core.machine {
+        Machine::Alice(alice) => {
+            while let Some(frame) = alice.poll_transmit() {
+                give(Output::Transmit { session: core.session, frame });
+            }
+            while let Some(event) = alice.poll_event() {
+                give(Output::Event(event));
+            }
+        }
+        Machine::Bob(bob) => {
+            while let Some(frame) = bob.poll_transmit() {
+                give(Output::Transmit { session: core.session, frame });
+            }
+            while let Some(event) = bob.poll_event() {
+                give(Output::Event(event));
+            }
+            give(Output::WantsLight(bob.wants_light()));
+        }
+    }
+}
+
+fn generator(seeded: Option<u64>, label: &str) -> StdRng {
+    match seeded {
+        Some(number) => StdRng::from_seed(seed::derive(number, label)),
+        None => StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails"),
+    }
+}
+
+/// Reads the initial secret, if it still lies there.
+fn take_secret(path: &Path) -> Result<Option<InitialSecret>, RoleError> {
+    let secret = |why: String| RoleError::Secret { path: path.into(), why };
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let read = InitialSecret::from_bytes(SecretBytes::new(bytes));
+            read.map(Some).map_err(|error| secret(error.to_string()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(secret(error.to_string())),
+    }
+}
+
+/// Overwrites and removes a file that held a secret in clear.
+fn forget(path: &Path) -> Result<(), RoleError> {
+    let zeros = vec![0; InitialSecret::LENGTH];
+    let gone = std::fs::write(path, zeros).and_then(|()| std::fs::remove_file(path));
+    gone.map_err(|error| RoleError::Secret { path: path.into(), why: error.to_string() })
+}

@@ -1,0 +1,123 @@
+//! What roles tell whoever runs them: for the live view, the summary, and the log.
+
+use claviger_distill::BlockLedger;
+use claviger_units::{Eui64, Fraction, Site};
+use tokio::sync::mpsc;
+
+/// Something that an operator wants to see. Never holds a key.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Report {
+    /// A role is ready to work.
+    Ready(&'static str),
+    /// The error rate of the bits sampled so far of the block that is being filled (from Alice).
+    Sampled {
+        /// Differing over sampled.
+        qber: Fraction,
+        /// Bits sampled.
+        sampled: u64,
+    },
+    /// A block ended (from Alice).
+    Block(Box<BlockLedger>),
+    /// The state of the link in one line (from Alice).
+    Link(String),
+    /// How many pads the authentication reserve holds.
+    Reserve {
+        /// Whose.
+        site: Site,
+        /// Pads of 128 bits, both directions.
+        pads: u64,
+    },
+    /// How many keys a site's buffer holds.
+    Buffer {
+        /// Whose.
+        site: Site,
+        /// Keys of both owners that nobody was handed.
+        available: u64,
+        /// Keys that fit.
+        capacity: u64,
+    },
+    /// Keys left a site's key management entity.
+    Delivered {
+        /// Whose.
+        site: Site,
+        /// How many.
+        keys: u64,
+        /// To whom and through what, in words.
+        to: String,
+    },
+    /// A device put a fresh key from the link into its flash.
+    Keyed {
+        /// Which.
+        eui: Eui64,
+        /// Under which number.
+        epoch: u32,
+    },
+    /// A device sent a reading that it had not sent before.
+    Sent {
+        /// Which.
+        eui: Eui64,
+    },
+    /// A reading of a device was acknowledged to it.
+    Acknowledged {
+        /// Which.
+        eui: Eui64,
+    },
+    /// The platform decrypted and stored a reading.
+    Decrypted {
+        /// Whose.
+        eui: Eui64,
+        /// Under which epoch.
+        epoch: u32,
+        /// Its number under that epoch.
+        counter: u32,
+        /// The reading in words.
+        reading: String,
+    },
+    /// Something was refused; nothing was spent.
+    Refused {
+        /// Where.
+        role: &'static str,
+        /// What and why.
+        why: String,
+    },
+    /// An invariant of the design is broken.
+    Violation {
+        /// Where.
+        role: &'static str,
+        /// Which.
+        what: String,
+    },
+}
+
+/// Where reports go.
+#[derive(Clone, Debug)]
+pub struct Reporter(mpsc::UnboundedSender<Report>);
+
+impl Reporter {
+    /// Makes a reporter and the end at which its reports arrive.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Report>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Tells something; nobody may be listening any more.
+    pub fn tell(&self, report: Report) {
+        drop(self.0.send(report));
+    }
+
+    /// Tells and logs a refusal.
+    pub fn refused(&self, role: &'static str, why: impl std::fmt::Display) {
+        let why = why.to_string();
+        tracing::warn!(role, %why, "refused");
+        self.tell(Report::Refused { role, why });
+    }
+
+    /// Tells and logs a broken invariant.
+    pub fn violation(&self, role: &'static str, what: impl std::fmt::Display) {
+        let what = what.to_string();
+        tracing::error!(role, %what, "invariant violated");
+        self.tell(Report::Violation { role, what });
+    }
+}

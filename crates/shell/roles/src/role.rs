@@ -1,0 +1,122 @@
+//! What every role is given, opens, and may fail with.
+
+use std::path::{Path, PathBuf};
+
+use claviger_durable::{EngineError, Tx};
+use claviger_net::clock::Clock;
+use claviger_net::link::PeerNameError;
+use claviger_net::listen::ListenError;
+use claviger_net::pki::{Authority, Identity, PkiError};
+use claviger_net::shutdown::Shutdown;
+use claviger_store::{OpenError, SqliteStore, StoreError, Writer};
+
+use crate::config::ConfigError;
+use crate::report::Reporter;
+
+/// What a role is given by whoever runs it.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The one clock.
+    pub clock: Clock,
+    /// The signal to stop.
+    pub shutdown: Shutdown,
+    /// Where to tell what happens.
+    pub reports: Reporter,
+}
+
+/// Why a role ended; each names its cause and remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoleError {
+    /// The configuration is wrong: mend the keys that it names.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A certificate or key is missing or wrong.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// An address cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The name of a peer cannot be proved by a certificate.
+    #[error(transparent)]
+    PeerName(#[from] PeerNameError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed: mend the disk and start again.
+    #[error("the store failed and the role has stopped")]
+    Store(#[from] StoreError),
+    /// The store failed at the start.
+    #[error("the store failed at the start")]
+    Engine(#[from] EngineError),
+    /// The initial secret is missing or malformed.
+    #[error("the link secret {path} cannot be used: {why}; give both sites the bundles of one `claviger init`")]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The key management entity cannot run with its configuration.
+    #[error("the key management entity cannot run: {0}")]
+    Kme(String),
+    /// A password file is missing.
+    #[error("the password file {path} cannot be read: {source}; run `claviger init` into a fresh folder")]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The other end cannot be worked with.
+    #[error("the link cannot work: {0}")]
+    Link(#[from] claviger_distill::Refusal),
+}
+
+/// The folder of a role: everything that it may open.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder in which the configuration file lies.
+    #[must_use]
+    pub fn of_config(config: &Path) -> Self {
+        Self(config.parent().unwrap_or(Path::new(".")).to_owned())
+    }
+
+    /// Names a folder.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Returns the path of a file in the folder.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Loads the role's own certificate and key, and the authority that it trusts.
+    pub fn identity(&self) -> Result<(Identity, Authority), PkiError> {
+        let identity = Identity::load(&self.file("identity.pem"), &self.file("identity.key"))?;
+        Ok((identity, self.authority()?))
+    }
+
+    /// Loads the authority that the role trusts.
+    pub fn authority(&self) -> Result<Authority, PkiError> {
+        Authority::load(&self.file("ca.pem"))
+    }
+
+    /// Opens the role's store and makes its core.
+    pub fn writer<C: Send + 'static, E: From<EngineError>>(
+        &self,
+        open: impl FnOnce(&mut dyn Tx) -> Result<C, E>,
+        after: impl FnMut(&mut C) + Send + 'static,
+    ) -> Result<Writer<C>, RoleError>
+    where
+        RoleError: From<E>,
+    {
+        let store = SqliteStore::open_or_create(&self.file("store.db"), &self.file("store.key"))?;
+        Ok(Writer::spawn(store, open, after)?)
+    }
+}

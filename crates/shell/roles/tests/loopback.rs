@@ -1,0 +1,161 @@
+//! All roles in one process on loopback: from the photon to the reading.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use claviger_net::clock::Clock;
+use claviger_net::shutdown::Shutdown;
+use claviger_net::tls;
+use claviger_photonics::Eve;
+use claviger_roles::config::{
+    self, RawDevices, RawFibre, RawGateway, RawKme, RawLink, RawPlatform, RawQkd,
+};
+use claviger_roles::init::{self, Layout, Plan, Ports};
+use claviger_roles::{
+    Context, Folder, Report, Reporter, RoleError, devices, fibre, gateway, kme, platform, qkd,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// A network under a folder, with its roles running.
+struct Network {
+    reports: mpsc::UnboundedReceiver<Report>,
+    context: Context,
+    tasks: JoinSet<(&'static str, Result<(), RoleError>)>,
+    _eve: watch::Sender<Eve>,
+}
+
+/// Finds a base from which all ports are free now; the kernel hands out others meanwhile.
+fn free_base() -> u16 {
+    let free = |port: u16| {
+        let address = (Ipv4Addr::LOCALHOST, port);
+        TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+    };
+    let start = 20_000 + u16::try_from(std::process::id() % 600).unwrap() * 16;
+    (0..600_u16)
+        .map(|n| 20_000 + (start - 20_000 + n * 16) % 9600)
+        .find(|&base| (base..base + Ports::COUNT).all(free))
+        .expect("fifteen free ports in a row")
+}
+
+fn plan(devices: u32, seed: Option<u64>) -> Plan {
+    Plan {
+        link: RawLink { preset: "lab".into(), loss_db: None, seed },
+        simulated_speed: 5.0,
+        eve_fraction: 0.0,
+        devices,
+        renew_s: 4.0,
+        port_base: free_base(),
+    }
+}
+
+impl Network {
+    fn start(state: &Path) -> Self {
+        tls::install_provider();
+        let (reporter, reports) = Reporter::channel();
+        let context =
+            Context { clock: Clock::start(), shutdown: Shutdown::new(), reports: reporter };
+        let layout = Layout::below(state);
+        let folder = |role: &str| Folder::new(layout.folder(role));
+        let file = |role: &str| layout.config(role);
+        let (eve, watched) = watch::channel(Eve::ABSENT);
+        let mut tasks = JoinSet::new();
+        let all = context.clone();
+        let light = config::load::<RawFibre>(&file("fibre")).unwrap();
+        let c = all.clone();
+        tasks.spawn(async move { ("fibre", fibre::run(light, watched, c).await) });
+        for (name, role) in [("alice", "site-a/qkd"), ("bob", "site-b/qkd")] {
+            let (config, folder, c) =
+                (config::load::<RawQkd>(&file(role)).unwrap(), folder(role), all.clone());
+            tasks.spawn(async move { (name, qkd::run(config, folder, c).await) });
+        }
+        for (name, role) in [("kme a", "site-a/kme"), ("kme b", "site-b/kme")] {
+            let (config, folder, c) =
+                (config::load::<RawKme>(&file(role)).unwrap(), folder(role), all.clone());
+            tasks.spawn(async move { (name, kme::run(config, folder, c).await) });
+        }
+        let role = "site-a/gateway";
+        let (config, f, c) =
+            (config::load::<RawGateway>(&file(role)).unwrap(), folder(role), all.clone());
+        tasks.spawn(async move { ("gateway", gateway::run(config, f, c).await) });
+        let role = "site-b/platform";
+        let (config, f, c) =
+            (config::load::<RawPlatform>(&file(role)).unwrap(), folder(role), all.clone());
+        tasks.spawn(async move { ("platform", platform::run(config, f, c).await) });
+        let (config, f) =
+            (config::load::<RawDevices>(&file("devices")).unwrap(), folder("devices"));
+        tasks.spawn(async move { ("devices", devices::run(config, f, all).await) });
+        Self { reports, context, tasks, _eve: eve }
+    }
+
+    /// Waits until `done` says so of a report; fails with all that was reported after a minute.
+    async fn wait(&mut self, mut done: impl FnMut(&Report) -> bool) {
+        let mut seen = Vec::new();
+        let waiting = async {
+            loop {
+                tokio::select! {
+                    Some(report) = self.reports.recv() => {
+                        let end = done(&report);
+                        assert!(!matches!(report, Report::Violation { .. }), "{report:?}");
+                        if !matches!(report, Report::Sampled { .. }) {
+                            seen.push(format!("{report:?}"));
+                        }
+                        if end {
+                            return;
+                        }
+                    }
+                    Some(ended) = self.tasks.join_next() => {
+                        let (name, result) = ended.unwrap();
+                        panic!("{name} ended: {result:?}");
+                    }
+                }
+            }
+        };
+        let outcome = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        assert!(outcome.is_ok(), "nothing more came after {seen:#?}");
+    }
+
+    async fn stop(mut self) {
+        self.context.shutdown.trigger();
+        while let Some(ended) = self.tasks.join_next().await {
+            let (name, result) = ended.unwrap();
+            assert!(result.is_ok(), "{name}: {result:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_device_gets_keys_and_every_reading_arrives() {
+    let state = tempfile::tempdir().unwrap();
+    init::create(state.path(), &plan(6, None)).unwrap();
+    let mut network = Network::start(state.path());
+    let mut readings = std::collections::BTreeMap::new();
+    network
+        .wait(|report| {
+            if let Report::Decrypted { eui, epoch, counter, .. } = report {
+                let fresh = readings.entry(*eui).or_insert_with(Vec::new);
+                assert!(!fresh.contains(&(*epoch, *counter)), "a reading was accepted twice");
+                fresh.push((*epoch, *counter));
+            }
+            // Every device has come to its second key from the link.
+            readings.len() == 6 && readings.values().all(|r| r.iter().any(|(epoch, _)| *epoch >= 2))
+        })
+        .await;
+    network.stop().await;
+
+    // The same folder goes on where it stopped.
+    let mut network = Network::start(state.path());
+    let mut again = std::collections::BTreeSet::new();
+    network
+        .wait(|report| {
+            if let Report::Decrypted { eui, epoch, counter, .. } = report {
+                assert!(!readings[eui].contains(&(*epoch, *counter)), "accepted twice over a restart");
+                again.insert(*eui);
+            }
+            again.len() == 6
+        })
+        .await;
+    network.stop().await;
+}

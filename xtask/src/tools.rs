@@ -1,0 +1,212 @@
+//! The programs that tests talk to: found, installed where that is possible, named where not.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command::{answers, cargo, output, passes, program};
+
+/// The environment variable that names, for a run, the programs to do without.
+pub(crate) const WITHOUT: &str = "CLAVIGER_TEST_WITHOUT";
+
+/// The environment variable that tells tests where the Python with the ETSI client lies.
+pub(crate) const PYTHON: &str = "CLAVIGER_TEST_PYTHON";
+
+const ETSI_CLIENT: &str = "etsi-qkd-014-client==0.9.0";
+
+/// A program that some tests need. These tests have `with_` and the program's name in theirs.
+#[derive(Debug)]
+pub(crate) struct Tool {
+    pub(crate) name: &'static str,
+    /// What to install, in Debian's words.
+    pub(crate) install: &'static str,
+    debian: Option<&'static str>,
+    works: fn() -> bool,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        name: "curl",
+        install: "curl",
+        debian: Some("curl"),
+        works: || answers(program("curl").arg("--version")),
+    },
+    Tool {
+        name: "mosquitto",
+        install: "mosquitto-clients",
+        debian: Some("mosquitto-clients"),
+        // Neither client has a call that ends with 0 and does nothing.
+        works: || ["mosquitto_sub", "mosquitto_pub"].map(program_exists) == [true, true],
+    },
+    Tool {
+        name: "openssl",
+        install: "openssl",
+        debian: Some("openssl"),
+        works: || answers(program("openssl").arg("version")),
+    },
+    Tool {
+        name: "python",
+        install: "python3 and python3-venv",
+        debian: Some("python3-venv"),
+        works: || answers(program("python3").args(["-c", "import ensurepip, venv"])),
+    },
+    Tool {
+        name: "tshark",
+        install: "tshark, and capture as root or as a member of the group wireshark",
+        debian: Some("tshark"),
+        works: tshark_sees_loopback,
+    },
+    Tool {
+        name: "etsi_client",
+        install: "the Python package etsi-qkd-014-client (this task does it, given python3-venv \
+                  and a package index)",
+        debian: None,
+        works: || python().is_ok_and(|path| imports_etsi_client(&path)),
+    },
+];
+
+/// Whether missing programs are installed or only noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Install,
+    Note,
+}
+
+/// A program whose tests cannot run, and the reason in words that follow "because".
+#[derive(Debug)]
+pub(crate) struct Lacking {
+    pub(crate) tool: &'static Tool,
+    pub(crate) because: String,
+}
+
+impl Tool {
+    /// The part of a test's name that says it needs this program.
+    pub(crate) fn mark(&self) -> String {
+        format!("with_{}", self.name)
+    }
+}
+
+/// Finds the programs, installs what is missing and may be installed, and returns the rest.
+pub(crate) fn prepare(missing: Missing) -> Result<Vec<Lacking>> {
+    let unwanted = unwanted(&std::env::var(WITHOUT).unwrap_or_default())?;
+    let lacks = |tool: &&'static Tool| {
+        !unwanted.iter().any(|unwanted| unwanted.name == tool.name) && !(tool.works)()
+    };
+    if missing == Missing::Install {
+        install_debian(&TOOLS.iter().filter(lacks).filter_map(|t| t.debian).collect::<Vec<_>>())?;
+        if TOOLS.iter().filter(lacks).any(|tool| tool.name == "etsi_client") {
+            install_etsi_client()?;
+        }
+    }
+    let lacking = TOOLS.iter().filter(lacks).map(|tool| Lacking {
+        tool,
+        because: format!("{} is missing, install {}", tool.name, tool.install),
+    });
+    let left_out = unwanted
+        .iter()
+        .map(|tool| Lacking { tool, because: format!("{WITHOUT} names {}, unset it", tool.name) });
+    Ok(lacking.chain(left_out).collect())
+}
+
+/// Returns the Python of the virtual environment for tests, whether or not it exists yet.
+pub(crate) fn python() -> Result<PathBuf> {
+    let metadata =
+        output(cargo().args(["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?;
+    let target = metadata["target_directory"].as_str().context("cargo names no target folder")?;
+    Ok(PathBuf::from(target).join("venv/bin/python"))
+}
+
+fn unwanted(names: &str) -> Result<Vec<&'static Tool>> {
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|name| match TOOLS.iter().find(|tool| tool.name == name) {
+            Some(tool) => Ok(tool),
+            None => bail!(
+                "{WITHOUT} names `{name}`; it can name {}",
+                TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
+            ),
+        })
+        .collect()
+}
+
+fn install_debian(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() || !is_root() || !program_exists("apt-get") {
+        return Ok(());
+    }
+    println!("installing {}", packages.join(", "));
+    let apt = || -> Command {
+        let mut apt = program("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
+        apt
+    };
+    let installed = passes(apt().arg("update"))?
+        && passes(apt().args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
+    if !installed {
+        println!("apt-get failed: going on with what there is");
+    }
+    Ok(())
+}
+
+fn install_etsi_client() -> Result<()> {
+    let python = python()?;
+    let folder = python.ancestors().nth(2).context("the Python lies in a folder")?;
+    println!("installing {ETSI_CLIENT} into {}", folder.display());
+    // Without `--clear` a broken environment of an earlier run would stay broken.
+    let installed = answers(program("python3").args(["-m", "venv", "--clear"]).arg(folder))
+        && passes(program(&python).args(["-m", "pip", "install", "--quiet", ETSI_CLIENT]))?;
+    if !installed {
+        println!("pip failed: going on with what there is");
+    }
+    Ok(())
+}
+
+fn imports_etsi_client(python: &PathBuf) -> bool {
+    answers(program(python).args(["-c", "import etsi_qkd_014_client"]))
+}
+
+fn tshark_sees_loopback() -> bool {
+    // Without the right to capture, tshark lists no network interface at all.
+    let Ok(listed) = program("tshark").arg("-D").output() else { return false };
+    String::from_utf8_lossy(&listed.stdout).lines().any(|line| {
+        line.split_once(". ").is_some_and(|(_, name)| name == "lo" || name.starts_with("lo "))
+    })
+}
+
+fn program_exists(name: &str) -> bool {
+    let Some(path) = std::env::var_os("PATH") else { return false };
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+fn is_root() -> bool {
+    output(program("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_to_do_without_are_named_exactly() {
+        let names = |list| unwanted(list).map(|tools| tools.iter().map(|t| t.name).collect());
+        let expected: [(&str, &[&str]); 3] =
+            [("", &[]), ("tshark", &["tshark"]), (" curl, etsi_client,", &["curl", "etsi_client"])];
+        for (list, tools) in expected {
+            let found: Vec<&str> = names(list).unwrap();
+            assert_eq!(found, tools, "{list:?}");
+        }
+        let refusal = unwanted("wireshark").unwrap_err().to_string();
+        assert!(refusal.contains("tshark"), "{refusal}");
+    }
+
+    #[test]
+    fn the_mark_of_no_program_is_part_of_another_mark() {
+        for one in TOOLS {
+            for other in TOOLS.iter().filter(|other| other.name != one.name) {
+                assert!(!other.mark().contains(&one.mark()), "{} in {}", one.name, other.name);
+            }
+        }
+    }
+}
