@@ -1,3 +1,64 @@
-//! The command line of Claviger; it follows.
+//! `claviger`: fresh quantum keys for every device of an IoT fleet, on the command line.
 
-fn main() {}
+mod chosen_link;
+mod cli;
+mod console;
+mod demo;
+mod duration;
+mod figures;
+mod init;
+mod key;
+mod kme;
+mod link;
+mod log;
+mod readings;
+mod run;
+mod signals;
+mod state;
+mod up;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+
+use crate::cli::{Cli, Command, KeyCommand, KmeCommand};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    claviger_net::tls::install_provider();
+    start(cli).unwrap_or_else(|error| {
+        console::err(console::explained(&error));
+        ExitCode::FAILURE
+    })
+}
+
+fn start(cli: Cli) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the system gives no threads")?;
+    let ended = runtime.block_on(dispatch(cli));
+    // A task that does not end must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn dispatch(cli: Cli) -> Result<ExitCode> {
+    let verbosity = cli.verbose;
+    match cli.command {
+        Command::Up(args) => return up::run(args, verbosity).await,
+        Command::Init(args) => init::run(&args)?,
+        Command::Run(args) => run::run(&args, verbosity).await?,
+        Command::Key(KeyCommand::Extract(args)) => key::extract(&args).await?,
+        Command::Key(KeyCommand::Get(args)) => key::get(&args).await?,
+        Command::Key(KeyCommand::GetById(args)) => key::get_by_id(&args).await?,
+        Command::Key(KeyCommand::Status(args)) => key::status(&args).await?,
+        Command::Readings(args) => readings::readings(&args).await?,
+        Command::Devices(args) => readings::devices(&args).await?,
+        Command::Link(args) => link::run(&args)?,
+        Command::Kme(KmeCommand::Reset(args)) => kme::reset(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -103,7 +103,13 @@ impl Alice {
     /// Drops every block that the other end cannot finish any more.
     pub fn handle_disconnected(&mut self) {
         self.batch = None;
-        self.held.clear();
+        // What was never sent cannot be accepted; what was sent may be, and waits for its verdict.
+        for number in core::mem::take(&mut self.held).into_keys() {
+            if let Some(awaiting) = self.common.awaiting.remove(&number) {
+                let dropped = crate::Outcome::Dropped(DropReason::SessionLost);
+                self.common.end(awaiting.ledger, dropped);
+            }
+        }
         for block in core::mem::take(&mut self.blocks).into_values() {
             let dropped = crate::Outcome::Dropped(DropReason::SessionLost);
             self.common.end(block.reconciled.ledger, dropped);
@@ -161,7 +167,7 @@ impl Alice {
             Message::Verified { block, pad } => {
                 self.handle_verified(tx, now, frame, block, pad, rng)?;
             }
-            Message::Drop { block, reason } => self.handle_drop(now, block, reason),
+            Message::Drop { block, reason } => self.handle_drop(block, reason),
             _ => self.common.refuse(Refusal::Protocol),
         }
         Ok(())
@@ -351,6 +357,10 @@ impl Alice {
         if ledger.qber() > self.common.rules.abort {
             return self.drop_block(number, DropReason::Qber);
         }
+        if !self.common.rules.gives_keys(reconciled) {
+            return self.drop_block(number, DropReason::NothingLeft);
+        }
+        let ledger = &mut reconciled.ledger;
         ledger.verification = VERIFICATION_BITS;
         block.verifying = true;
         let key: [u8; 16] = rng.random();
@@ -385,15 +395,19 @@ impl Alice {
         peer_pad: PadName,
         rng: &mut impl Rng,
     ) -> Result<(), EngineError> {
-        let disclosed = block.ledger.leaked + VERIFICATION_BITS;
-        let (sifted, qber) = (block.ledger.sifted, block.ledger.qber());
-        let secret = self.common.rules.secret_bits(&block.tally, sifted, qber, disclosed);
+        let secret = self.common.rules.secret_bits(&block);
+        let unusable = self.common.reserve.peer_pad(tx, peer_pad)?.is_none();
+        if unusable || self.common.is_paused(now) {
+            let reason = if unusable { DropReason::Authentication } else { DropReason::Paused };
+            self.common.drop_block(block.ledger, reason);
+            return Ok(());
+        }
+        self.common.count_spent_pad(now);
         let pad = match self.common.reserve.next_pad(tx) {
             Ok(pad) => pad,
             Err(PadError::Store(error)) => return Err(error),
             Err(PadError::Unconfirmed) => {
-                // A new greeting tells both how far the other has come.
-                self.common.refuse(Refusal::Protocol);
+                self.common.refuse(Refusal::Unconfirmed);
                 return Ok(());
             }
             Err(PadError::Empty) => {
@@ -423,16 +437,15 @@ impl Alice {
         propose.seed = random_bits(block.key.len() + secret as usize - 1, rng);
         block.transcript.append(Site::A, &propose.signed_part());
         match self.sign(tx, &mut propose, &pad, peer_pad, &mut block)? {
-            Some((finished, awaiting)) => {
+            Some((finished, mut awaiting)) => {
+                awaiting.since = now;
+                self.common.forget_unjudged(now);
                 Common::note_proposal(tx, propose.block)?;
                 self.common.awaiting.insert(propose.block, awaiting);
                 self.held.insert(propose.block, Message::Propose(propose).encode());
                 self.common.events.push_back(Event::Finished(finished));
             }
-            None => {
-                self.common.pause(now);
-                self.common.drop_block(block.ledger, DropReason::Authentication);
-            }
+            None => self.common.drop_block(block.ledger, DropReason::Authentication),
         }
         Ok(())
     }
@@ -458,18 +471,15 @@ impl Alice {
         let mut ledger = block.ledger.clone();
         note_amplification(&mut ledger, propose, epsilon(&block.key, transcript));
         let (finished, pads, hash_keys) = cut.finish(propose, theirs);
-        Ok(Some((finished, Awaiting { pads, hash_keys, peer_pad, ledger })))
+        let since = Timestamp::START;
+        Ok(Some((finished, Awaiting { pads, hash_keys, peer_pad, ledger, since })))
     }
 
-    fn handle_drop(&mut self, now: Timestamp, number: u64, reason: DropReason) {
-        if reason == DropReason::Authentication {
-            self.common.pause(now);
-        }
+    /// Drops a block that Bob dropped. Of one that was proposed nobody but the key buffers decides:
+    /// this word is not authenticated yet.
+    fn handle_drop(&mut self, number: u64, reason: DropReason) {
         if let Some(block) = self.blocks.remove(&number) {
             self.common.end(block.reconciled.ledger, crate::Outcome::Dropped(reason));
-        } else if let Some(awaiting) = self.common.awaiting.remove(&number) {
-            self.held.remove(&number);
-            self.common.end(awaiting.ledger, crate::Outcome::Dropped(reason));
         }
     }
 

@@ -100,10 +100,15 @@ pub struct Reserve {
     ready: VecDeque<Pad>,
     // Durable: no pad up to here is ever used again by this end.
     reserved: Option<PadName>,
-    // Durable: the highest pad of the peer whose tag was accepted.
+    // The pad handed out last; those in `ready` follow it.
+    last_used: Option<PadName>,
+    // Durable: the highest pad of the peer that was accepted or marked as used.
     accepted: Option<PadName>,
+    // Pads reserved beyond the last one that the peer is known to have marked as used.
     unconfirmed: u64,
     spent: u16,
+    // Whether no peer has been greeted since the start: this store may be an old copy.
+    fresh: bool,
 }
 
 impl Reserve {
@@ -113,6 +118,17 @@ impl Reserve {
         tx.write(SECRETS, b"greeting", &bytes[16..48])?;
         tx.write(HASH_KEYS, &0_u64.to_be_bytes(), &bytes[48..80])?;
         write_segment(tx, 0, &bytes[80..])
+    }
+
+    /// Throws every pad and hash key away and begins anew with a fresh secret; the last resort
+    /// (`claviger link reseed`), which both ends must take.
+    pub fn refill(tx: &mut dyn Tx, secret: &InitialSecret) -> Result<(), EngineError> {
+        for table in [PADS, SEGMENTS, HASH_KEYS, SECRETS, MARKS] {
+            for (key, _) in tx.scan(table, b"", b"", usize::MAX)? {
+                tx.erase(table, &key)?;
+            }
+        }
+        Self::fill(tx, secret)
     }
 
     /// Tells whether an initial secret has been taken in.
@@ -126,9 +142,11 @@ impl Reserve {
             site,
             ready: VecDeque::new(),
             reserved: read_mark(tx, b"reserved")?,
+            last_used: None,
             accepted: read_mark(tx, b"accepted")?,
             unconfirmed: AHEAD,
             spent: 0,
+            fresh: true,
         })
     }
 
@@ -149,7 +167,8 @@ impl Reserve {
         };
         Ok(Prove {
             mac: [0; 32],
-            accepted: self.accepted.unwrap_or_default(),
+            accepted: self.accepted,
+            reserved: if self.ready.is_empty() { self.reserved } else { self.last_used },
             segments: as_ranges(&blocks(SEGMENTS)?),
             hash_keys: blocks(HASH_KEYS)?,
             first_block: 0,
@@ -175,8 +194,9 @@ impl Reserve {
 
     /// Begins a session with what the peer proved that it holds.
     ///
-    /// Pads that only one end holds are erased; the sender goes on 65 pads behind the last one
-    /// that the peer accepted, whatever it remembers itself.
+    /// Pads that only one end holds are erased, and the peer's pads up to the mark that it proved
+    /// count as used. At the first session of a process the sender goes on 65 pads behind the last
+    /// one that the peer marked, whatever it remembers itself: its store may be an old copy.
     pub fn begin(&mut self, tx: &mut dyn Tx, peer: &Prove) -> Result<(), EngineError> {
         let held = |block: u64| peer.segments.iter().any(|&(a, b)| (a..=b).contains(&block));
         for (key, _) in tx.scan(SEGMENTS, b"", b"", usize::MAX)? {
@@ -191,9 +211,14 @@ impl Reserve {
                 tx.erase(HASH_KEYS, &key)?;
             }
         }
-        self.ready.clear();
-        self.skip_to(tx, peer.accepted)?;
-        self.unconfirmed = 0;
+        if let Some(used) = peer.reserved.filter(|used| self.accepted.is_none_or(|a| *used > a)) {
+            self.accept(tx, used)?;
+        }
+        if self.fresh {
+            self.skip_behind(tx, peer.accepted)?;
+        }
+        self.confirm();
+        self.fresh = false;
         Ok(())
     }
 
@@ -204,13 +229,18 @@ impl Reserve {
         }
         let pad = self.ready.pop_front().ok_or(PadError::Empty)?;
         self.spent = self.spent.saturating_add(1);
+        self.last_used = Some(pad.name);
         Ok(pad)
     }
 
     /// Returns the peer's pad of this name without spending it; `None` where the name does not
-    /// rise, lies more than 64 beyond the last accepted one, or is not held.
+    /// rise, is not held, or lies beyond what the peer can have reached: 64 pads skipped at its
+    /// start, and 64 ahead.
     pub fn peer_pad(&self, tx: &dyn Tx, name: PadName) -> Result<Option<Pad>, EngineError> {
-        if self.accepted.is_some_and(|accepted| name <= accepted) {
+        let after = self.accepted.map(|name| pad_key(self.site.other(), name)).unwrap_or_default();
+        let reach = usize::try_from(2 * AHEAD).unwrap_or(0);
+        let next = tx.scan(PADS, &direction(self.site.other()), &after, reach)?;
+        if !next.iter().any(|(key, _)| pad_name(key) == Some(name)) {
             return Ok(None);
         }
         let stored = tx.read(PADS, &pad_key(self.site.other(), name))?;
@@ -225,9 +255,9 @@ impl Reserve {
         Ok(())
     }
 
-    /// Remembers that the peer accepted the last tag of this end.
-    pub const fn confirm(&mut self) {
-        self.unconfirmed = 0;
+    /// Remembers that the peer has marked all pads used so far; those in stock are still ahead.
+    pub fn confirm(&mut self) {
+        self.unconfirmed = self.ready.len() as u64;
     }
 
     /// Returns how many pads for each direction a good block should put back: what was spent, and
@@ -306,23 +336,25 @@ impl Reserve {
         Ok(())
     }
 
-    /// Burns my pads up to the 64th behind the last one that the peer accepted.
-    fn skip_to(&mut self, tx: &mut dyn Tx, accepted: PadName) -> Result<(), EngineError> {
-        let anything_accepted = accepted != PadName::default();
-        if self.reserved.is_none() && !anything_accepted {
-            return Ok(());
-        }
-        let after = if anything_accepted { pad_key(self.site, accepted) } else { Vec::new() };
-        // What this end remembers having reserved behind the accepted one counts towards the 64.
-        let remembered = self.reserved.filter(|mine| mine.segment == accepted.segment);
-        let known = remembered.map_or(0, |mine| mine.slot.saturating_sub(accepted.slot));
-        let limit = usize::try_from(AHEAD.saturating_sub(known.into())).unwrap_or(0);
+    /// Burns my pads up to the 64th behind the last one that the peer marked.
+    fn skip_behind(&mut self, tx: &mut dyn Tx, marked: Option<PadName>) -> Result<(), EngineError> {
+        // What this end remembers having reserved behind the mark counts towards the 64.
+        let known = match (self.reserved, marked) {
+            (Some(mine), Some(marked)) if mine.segment == marked.segment => {
+                u64::from(mine.slot.saturating_sub(marked.slot))
+            }
+            (Some(mine), None) if mine.segment == 0 => u64::from(mine.slot) + 1,
+            _ => 0,
+        };
+        let after = marked.map(|name| pad_key(self.site, name)).unwrap_or_default();
+        let limit = usize::try_from(AHEAD.saturating_sub(known)).unwrap_or(0);
         let behind = tx.scan(PADS, &direction(self.site), &after, limit)?;
         let last = behind.last().and_then(|(key, _)| pad_name(key));
-        let burnt = last.max(self.reserved).unwrap_or(accepted);
-        erase_up_to(tx, self.site, burnt)?;
-        write_mark(tx, b"reserved", burnt)?;
-        self.reserved = Some(burnt);
+        if let Some(burnt) = last.max(self.reserved).max(marked) {
+            erase_up_to(tx, self.site, burnt)?;
+            write_mark(tx, b"reserved", burnt)?;
+            self.reserved = Some(burnt);
+        }
         Ok(())
     }
 }
@@ -466,11 +498,11 @@ mod tests {
         engine
     }
 
-    fn begin(engine: &mut MemoryEngine, site: Site, accepted: PadName) -> Reserve {
+    fn begin(engine: &mut MemoryEngine, site: Site, accepted: Option<PadName>) -> Reserve {
         engine
             .transact::<_, EngineError>(|tx| {
                 let mut reserve = Reserve::open(tx, site)?;
-                let peer = Prove { accepted, ..reserve.holdings(tx)? };
+                let peer = Prove { accepted, reserved: None, ..reserve.holdings(tx)? };
                 reserve.begin(tx, &peer)?;
                 Ok(reserve)
             })
@@ -487,27 +519,54 @@ mod tests {
 
     /// P4: after any start the sender begins at the peer's highest + 65.
     #[test]
-    fn no_pad_is_used_twice_after_a_start_or_a_restored_backup() {
+    fn no_pad_is_used_twice_after_a_start_or_a_restored_copy() {
         let mut engine = store();
-        let backup = engine.snapshot();
-        let mut reserve = begin(&mut engine, Site::A, PadName::default());
-        assert_eq!(pad(&mut engine, &mut reserve), Ok(slot(0)));
-        let used: Vec<_> = (0..63).map(|_| pad(&mut engine, &mut reserve).unwrap()).collect();
-        assert_eq!(used.last(), Some(&slot(63)));
+        let mut copy = engine.snapshot();
+        let mut reserve = begin(&mut engine, Site::A, None);
+        let used: Vec<_> = (0..64).map(|_| pad(&mut engine, &mut reserve).unwrap()).collect();
+        assert_eq!((used.first(), used.last()), (Some(&slot(64)), Some(&slot(127))));
         assert_eq!(pad(&mut engine, &mut reserve), Err(PadError::Unconfirmed));
+        // The peer accepted the first of these; both the store and its oldest copy go on behind all.
+        for engine in [&mut copy, &mut engine] {
+            let mut reserve = begin(engine, Site::A, Some(slot(64)));
+            let next = pad(engine, &mut reserve).unwrap();
+            assert!(next > slot(127), "{next:?}");
+        }
+    }
 
-        let mut restored = backup;
-        let mut reserve = begin(&mut restored, Site::A, slot(10));
-        assert_eq!(pad(&mut restored, &mut reserve), Ok(slot(75)));
-        let mut reserve = begin(&mut engine, Site::A, slot(10));
-        assert_eq!(pad(&mut engine, &mut reserve), Ok(slot(75)));
+    #[test]
+    fn what_is_used_is_never_more_than_64_beyond_the_confirmed() {
+        let mut engine = store();
+        let mut reserve = begin(&mut engine, Site::A, None);
+        for _ in 0..5 {
+            pad(&mut engine, &mut reserve).unwrap();
+        }
+        reserve.confirm();
+        let last = (0..).map_while(|_| pad(&mut engine, &mut reserve).ok()).last();
+        assert_eq!(last, Some(slot(64 + 4 + 64)));
+    }
+
+    #[test]
+    fn greeting_again_costs_no_pads() {
+        let mut engine = store();
+        let mut reserve = begin(&mut engine, Site::A, None);
+        for n in 0..200 {
+            let accepted = pad(&mut engine, &mut reserve).unwrap();
+            assert_eq!(accepted, slot(64 + n));
+            engine
+                .transact::<_, EngineError>(|tx| {
+                    let peer = Prove { accepted: Some(accepted), ..reserve.holdings(tx)? };
+                    reserve.begin(tx, &Prove { reserved: None, ..peer })
+                })
+                .unwrap();
+        }
     }
 
     #[test]
     fn tags_fit_their_transcript_and_names_only_rise() {
         let (mut at_a, mut at_b) = (store(), store());
-        let mut a = begin(&mut at_a, Site::A, PadName::default());
-        let mut b = begin(&mut at_b, Site::B, PadName::default());
+        let mut a = begin(&mut at_a, Site::A, None);
+        let mut b = begin(&mut at_b, Site::B, None);
         let mut transcript = Transcript::default();
         transcript.append(Site::A, b"hello");
         let (name, tag) = at_a
@@ -535,7 +594,7 @@ mod tests {
     #[test]
     fn a_segment_that_one_end_lacks_is_given_up_by_the_other() {
         let mut engine = store();
-        let mut reserve = begin(&mut engine, Site::A, PadName::default());
+        let mut reserve = begin(&mut engine, Site::A, None);
         engine
             .transact::<_, EngineError>(|tx| {
                 let pads = SecretBytes::new(vec![1; 32]);
@@ -553,11 +612,23 @@ mod tests {
             .unwrap();
     }
 
+    #[test]
+    fn a_reseeded_reserve_begins_anew() {
+        let mut engine = store();
+        let mut reserve = begin(&mut engine, Site::A, None);
+        pad(&mut engine, &mut reserve).unwrap();
+        let secret = InitialSecret::random(&mut StdRng::seed_from_u64(2));
+        engine.transact::<_, EngineError>(|tx| Reserve::refill(tx, &secret)).unwrap();
+        let mut reserve = begin(&mut engine, Site::A, None);
+        assert_eq!(engine.transact::<_, EngineError>(|tx| reserve.level(tx)), Ok(TARGET - 64));
+        assert_eq!(pad(&mut engine, &mut reserve), Ok(slot(64)));
+    }
+
     /// P4: 128-bit tags of both directions together, target 10 000 = 1.28 Mbit.
     #[test]
     fn a_fresh_reserve_holds_its_target() {
         let mut engine = store();
-        let reserve = begin(&mut engine, Site::A, PadName::default());
+        let reserve = engine.transact::<_, EngineError>(|tx| Reserve::open(tx, Site::A)).unwrap();
         assert_eq!(engine.transact::<_, EngineError>(|tx| reserve.level(tx)), Ok(TARGET));
     }
 }

@@ -2,7 +2,7 @@
 //! authentication pads and keys.
 
 use claviger_gf2::{BitString, poly_hash, toeplitz};
-use claviger_units::{Key256, KeyId, SecretBytes, Site};
+use claviger_units::{Key256, KeyId, SecretBytes, Site, Timestamp};
 use claviger_wire::classical::Propose;
 
 use crate::authenticate::Transcript;
@@ -36,6 +36,7 @@ pub(crate) struct Awaiting {
     pub(crate) hash_keys: SecretBytes,
     pub(crate) peer_pad: claviger_wire::classical::PadName,
     pub(crate) ledger: BlockLedger,
+    pub(crate) since: Timestamp,
 }
 
 /// The secret bits of a block, cut.

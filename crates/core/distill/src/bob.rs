@@ -89,8 +89,7 @@ impl Bob {
 
     /// Takes in a window of clicks; without an open session it is lost, like light in the dark.
     pub fn handle_window(&mut self, now: Timestamp, window: Window) {
-        let paused = self.common.resume.is_some_and(|resume| now < resume);
-        if self.common.is_open() && !paused {
+        if self.common.is_open() && !self.common.is_paused(now) {
             self.windows.push_back(window);
             self.start_batch();
         }
@@ -163,7 +162,7 @@ impl Bob {
                 corrector.handle_answer(&BitString::from_bytes(&bits, corrector.asked())?)
             }),
             Message::Verify { block, key, hash } => {
-                self.handle_verify(tx, frame, block, key, hash)?;
+                self.handle_verify(tx, now, frame, block, (key, hash))?;
             }
             Message::Propose(propose) => self.handle_propose(tx, now, &propose)?,
             Message::Drop { block, reason } => {
@@ -326,10 +325,10 @@ impl Bob {
     fn handle_verify(
         &mut self,
         tx: &mut dyn Tx,
+        now: Timestamp,
         frame: &[u8],
         number: u64,
-        key: [u8; 16],
-        hash: [u8; 8],
+        (key, hash): ([u8; 16], [u8; 8]),
     ) -> Result<(), EngineError> {
         let Some(block) = self.blocks.get_mut(&number) else { return Ok(()) };
         block.reconciled.transcript.append(Site::A, frame);
@@ -339,8 +338,11 @@ impl Bob {
             DropReason::Verification
         } else if block.reconciled.ledger.qber() > self.common.rules.abort {
             DropReason::Qber
+        } else if !self.common.rules.gives_keys(&block.reconciled) {
+            DropReason::NothingLeft
         } else {
             block.reconciled.ledger.verification = VERIFICATION_BITS;
+            self.common.count_spent_pad(now);
             match self.common.reserve.next_pad(tx) {
                 Ok(pad) => {
                     let verified = Message::Verified { block: number, pad: pad.name };
@@ -350,7 +352,7 @@ impl Bob {
                 }
                 Err(PadError::Store(error)) => return Err(error),
                 Err(PadError::Unconfirmed) => {
-                    self.common.refuse(Refusal::Protocol);
+                    self.common.refuse(Refusal::Unconfirmed);
                     return Ok(());
                 }
                 Err(PadError::Empty) => {
@@ -379,10 +381,7 @@ impl Bob {
         };
         reconciled.transcript.append(Site::A, &propose.signed_part());
         let genuine = self.is_genuine(tx, propose, &reconciled)?;
-        let ledger = &reconciled.ledger;
-        let disclosed = ledger.leaked + VERIFICATION_BITS;
-        let (sifted, qber) = (ledger.sifted, ledger.qber());
-        let secret = self.common.rules.secret_bits(&reconciled.tally, sifted, qber, disclosed);
+        let secret = self.common.rules.secret_bits(&reconciled);
         let reason = if !genuine {
             DropReason::Authentication
         } else if propose.secret != secret {
@@ -390,11 +389,8 @@ impl Bob {
         } else {
             // The tag holds: every word of the transcript is Alice's.
             self.common.reserve.accept(tx, propose.pad)?;
-            return self.accept(tx, propose, &pad, reconciled);
+            return self.accept(tx, now, propose, &pad, reconciled);
         };
-        if !genuine {
-            self.common.pause(now);
-        }
         self.common.drop_block(reconciled.ledger, reason);
         Ok(())
     }
@@ -415,6 +411,7 @@ impl Bob {
     fn accept(
         &mut self,
         tx: &mut dyn Tx,
+        now: Timestamp,
         propose: &Propose,
         pad: &crate::authenticate::Pad,
         mut block: Reconciled,
@@ -427,7 +424,8 @@ impl Bob {
         };
         note_amplification(&mut block.ledger, propose, epsilon(&block.key, &block.transcript));
         let (finished, pads, hash_keys) = cut.finish(propose, tag);
-        let awaiting = Awaiting { pads, hash_keys, peer_pad: propose.pad, ledger: block.ledger };
+        let (peer_pad, ledger) = (propose.pad, block.ledger);
+        let awaiting = Awaiting { pads, hash_keys, peer_pad, ledger, since: now };
         self.common.awaiting.insert(propose.block, awaiting);
         self.common.events.push_back(Event::Finished(finished));
         Ok(())

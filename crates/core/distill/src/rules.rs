@@ -5,7 +5,7 @@ use claviger_photonics::theory::{self, PhotonTags};
 use claviger_units::{Bits, Fraction, Span};
 use sha2::{Digest, Sha256};
 
-use crate::filling::Tally;
+use crate::block::Reconciled;
 
 /// Hash bits that verification discloses, all counted.
 pub const VERIFICATION_BITS: u32 = 64;
@@ -62,24 +62,26 @@ impl Rules {
     /// Returns the secret bits of a reconciled block: what the era's security model leaves of its
     /// sifted bits, less every disclosed bit (`PHYSICS.md` §1). The photons of the pulses are
     /// charged at the click probability that the block itself has shown.
-    #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a part of a bit is dropped and negative lengths saturate to zero"
     )]
-    pub(crate) fn secret_bits(
-        &self,
-        tally: &Tally,
-        sifted: u32,
-        qber: Fraction,
-        disclosed: u32,
-    ) -> u32 {
+    pub(crate) fn secret_bits(&self, block: &Reconciled) -> u32 {
+        let (tally, ledger) = (&block.tally, &block.ledger);
         let pulses = tally.end.saturating_sub(tally.begin);
         let Some(click) = self.preset.observed_click_probability(tally.clicks, pulses) else {
             return 0;
         };
-        let content = PhotonTags::of(&self.preset, click).secret_content(qber);
-        (content.as_f64() * f64::from(sifted) - f64::from(disclosed)).max(0.0) as u32
+        let content = PhotonTags::of(&self.preset, click).secret_content(ledger.qber());
+        let disclosed = ledger.leaked + VERIFICATION_BITS;
+        let left = content.as_f64() * f64::from(ledger.sifted) - f64::from(disclosed);
+        left.max(0.0) as u32
+    }
+
+    /// Tells whether a block leaves a key for each site after its own tags; asked before any pad
+    /// is spent on it.
+    pub(crate) fn gives_keys(&self, block: &Reconciled) -> bool {
+        u64::from(self.secret_bits(block)) >= OVERHEAD.count() + 2 * Bits::KEY.count()
     }
 }

@@ -16,6 +16,9 @@ use crate::rules::Rules;
 
 const COUNTERS: Table = Table::plain("blocks");
 
+/// Blocks that may have spent a pad and wait for their verdict without anything being wrong.
+const UNDER_WAY: u32 = 4;
+
 /// What the shell has to carry out or to show.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -58,8 +61,12 @@ pub enum Refusal {
     /// It spoke out of turn.
     #[error("the other end broke the protocol")]
     Protocol,
-    /// The reserve of authentication pads is empty: `claviger link reseed` is the remedy.
-    #[error("the authentication reserve is empty: reseed the link")]
+    /// Too many tags are out without the other end's confirmation: the ends greet anew, which
+    /// tells each how far the other has come.
+    #[error("too many tags are unconfirmed; the ends greet each other anew")]
+    Unconfirmed,
+    /// The reserve of authentication pads is empty: give both ends a new secret.
+    #[error("the authentication reserve is empty; run `claviger link reseed` at both sites")]
     ReserveEmpty,
 }
 
@@ -259,11 +266,35 @@ impl Common {
         self.events.push_back(Event::Ended(ledger));
     }
 
-    /// Pauses after a block that spent pads in vain: min(2ⁿ s, 1 h) after n in a row (P4).
-    pub(crate) fn pause(&mut self, now: Timestamp) {
+    /// Counts a block that spent a pad and was not kept yet, and pauses after too many: n failed
+    /// blocks in a row pause min(2ⁿ s, 1 h) (P4). A few are always under way.
+    pub(crate) fn count_spent_pad(&mut self, now: Timestamp) {
         self.failures += 1;
-        let secs = 1_u64.checked_shl(self.failures).unwrap_or(u64::MAX).min(3600);
-        self.resume = Some(now + Span::from_secs(secs));
+        if let Some(n) = self.failures.checked_sub(UNDER_WAY).filter(|n| *n > 0) {
+            let secs = 1_u64.checked_shl(n).unwrap_or(u64::MAX).min(3600);
+            self.resume = Some(now + Span::from_secs(secs));
+        }
+    }
+
+    /// Tells whether pads are to be saved for now.
+    pub(crate) fn is_paused(&self, now: Timestamp) -> bool {
+        self.resume.is_some_and(|resume| now < resume)
+    }
+
+    /// Gives up proposed blocks on which the key buffers have said nothing for ten minutes.
+    pub(crate) fn forget_unjudged(&mut self, now: Timestamp) {
+        let patience = Span::from_secs(600);
+        let overdue: Vec<u64> = self
+            .awaiting
+            .iter()
+            .filter(|(_, awaiting)| now.since(awaiting.since) > patience)
+            .map(|(&number, _)| number)
+            .collect();
+        for number in overdue {
+            if let Some(awaiting) = self.awaiting.remove(&number) {
+                self.end(awaiting.ledger, Outcome::Dropped(DropReason::NotCommitted));
+            }
+        }
     }
 
     /// Takes the key buffers' verdict on a proposed block.
@@ -282,6 +313,7 @@ impl Common {
                 self.reserve.replenish(tx, block, &awaiting.pads, &awaiting.hash_keys)?;
                 self.reserve.confirm();
                 self.failures = 0;
+                self.resume = None;
                 self.end(awaiting.ledger, Outcome::Kept);
             }
             Committed::No => self.end(awaiting.ledger, Outcome::Dropped(DropReason::NotCommitted)),

@@ -25,6 +25,8 @@ fn preset() -> LinkPreset {
         .unwrap()
 }
 
+type Change = fn(&mut Vec<u8>);
+
 struct Pair {
     rules: Rules,
     fibre: Fibre,
@@ -34,7 +36,7 @@ struct Pair {
     now: Timestamp,
     frames: u64,
     /// Which frame of the whole conversation is changed, and how.
-    tamper: Option<(u64, fn(&mut Vec<u8>))>,
+    tamper: Option<(u64, Change)>,
     finished_a: Vec<FinishedBlock>,
     finished_b: Vec<FinishedBlock>,
     dropped: Vec<DropReason>,
@@ -218,7 +220,8 @@ fn blocks_come_and_the_reserve_is_put_back() {
     assert!(kept >= 6 && pair.refusals.is_empty(), "{kept} kept, {:?}", pair.refusals);
     let (alice, engine) = (&pair.alice.0, &mut pair.alice.1);
     let level = engine.transact::<_, EngineError>(|tx| alice.reserve_level(tx)).unwrap();
-    assert!(level >= 10_000 - 64, "{level} pads are left");
+    // Each end skips 64 pads at its start; good blocks put back more than they spend.
+    assert!(level > 10_000 - 2 * 64, "{level} pads are left");
 }
 
 #[test]
@@ -257,7 +260,7 @@ proptest! {
     /// on after a fresh greeting at the latest.
     #[test]
     fn a_changed_frame_never_gives_two_keys(at in 2_u64..140, how in 0_usize..4) {
-        let ways: [fn(&mut Vec<u8>); 4] = [
+        let ways: [Change; 4] = [
             |frame| if let Some(last) = frame.last_mut() { *last ^= 1 },
             |frame| { let middle = frame.len() / 2; if let Some(byte) = frame.get_mut(middle) { *byte ^= 0x10 } },
             |frame| frame.truncate(frame.len().saturating_sub(1)),

@@ -136,8 +136,10 @@ pub struct Greet {
 pub struct Prove {
     /// HMAC-SHA256 under the link's greeting key over both greetings and the rest of this message.
     pub mac: [u8; 32],
-    /// The highest pad of the other side that this side accepted.
-    pub accepted: PadName,
+    /// The highest pad of the other side that this side accepted, if any.
+    pub accepted: Option<PadName>,
+    /// The highest pad of this side that it may have used: it uses none up to here again.
+    pub reserved: Option<PadName>,
     /// Blocks whose pads this side holds, as ranges `first..=last`.
     pub segments: Vec<(u64, u64)>,
     /// Blocks whose hash keys this side holds.
@@ -254,10 +256,12 @@ pub enum DropReason {
     ReserveEmpty,
     /// The key management entities did not take the block.
     NotCommitted,
+    /// Too many proposals in a row came to nothing; each costs a pad, so the link pauses.
+    Paused,
 }
 
 impl DropReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::SampledQber,
         Self::Qber,
         Self::Verification,
@@ -268,6 +272,7 @@ impl DropReason {
         Self::SessionLost,
         Self::ReserveEmpty,
         Self::NotCommitted,
+        Self::Paused,
     ];
 
     fn number(self) -> u8 {
@@ -293,6 +298,7 @@ impl core::fmt::Display for DropReason {
             Self::SessionLost => "the classical channel was lost",
             Self::ReserveEmpty => "the authentication reserve is empty",
             Self::NotCommitted => "the key buffers did not take the block",
+            Self::Paused => "pausing after proposals that came to nothing",
         })
     }
 }
@@ -401,11 +407,11 @@ impl Prove {
     /// Returns the bytes that the proof covers beside the greetings.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
-        let start = Writer::new()
-            .u64(self.accepted.segment)
-            .u32(self.accepted.slot)
-            .u64(self.first_block)
-            .count(self.segments.len());
+        let marks = [self.accepted, self.reserved].into_iter().fold(Writer::new(), |w, mark| {
+            let name = mark.unwrap_or_default();
+            w.flag(mark.is_some()).u64(name.segment).u32(name.slot)
+        });
+        let start = marks.u64(self.first_block).count(self.segments.len());
         let segments = self.segments.iter().fold(start, |w, &(a, b)| w.u64(a).u64(b));
         let start = segments.count(self.hash_keys.len());
         self.hash_keys.iter().fold(start, |w, &key| w.u64(key)).finish()
@@ -413,11 +419,13 @@ impl Prove {
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mac = r.array()?;
-        let accepted = PadName::read(r)?;
+        let mut mark = || Ok((r.flag()?, PadName::read(r)?));
+        let marks: [(bool, PadName); 2] = [mark()?, mark()?];
+        let [accepted, reserved] = marks.map(|(any, name)| any.then_some(name));
         let first_block = r.u64()?;
         let segments = read_all(r, 16, |r| Ok((r.u64()?, r.u64()?)))?;
         let hash_keys = read_all(r, 8, Reader::u64)?;
-        Ok(Self { mac, accepted, segments, hash_keys, first_block })
+        Ok(Self { mac, accepted, reserved, segments, hash_keys, first_block })
     }
 }
 
@@ -492,7 +500,7 @@ impl Propose {
             .u64(self.block)
             .u32(self.secret)
             .u16(self.pads)
-            .u8(u8::from(self.renews_hash_keys))
+            .flag(self.renews_hash_keys)
             .bytes(&self.seed)
             .count(self.keys.len());
         let keys = self.keys.iter().fold(start, |w, (id, owner)| w.raw(id.as_bytes()).site(*owner));
@@ -504,11 +512,7 @@ impl Propose {
             block: r.u64()?,
             secret: r.u32()?,
             pads: r.u16()?,
-            renews_hash_keys: match r.u8()? {
-                0 => false,
-                1 => true,
-                _ => return Err(DecodeError::Field("renewal of hash keys")),
-            },
+            renews_hash_keys: r.flag()?,
             seed: r.bytes()?.to_vec(),
             keys: read_all(r, 17, |r| Ok((r.key_id()?, r.site()?)))?,
             hash_key: r.u64()?,
@@ -561,7 +565,8 @@ mod tests {
             Message::Greet(Greet { version: 1, site: Site::A, nonce: [1; 32], preset: [2; 32] }),
             Message::Prove(Prove {
                 mac: [3; 32],
-                accepted: PadName { segment: 0, slot: 9 },
+                accepted: Some(PadName { segment: 0, slot: 9 }),
+                reserved: None,
                 segments: vec![(0, 0), (4, 9)],
                 hash_keys: vec![0, 256],
                 first_block: 10,

@@ -103,6 +103,15 @@ impl<'a> Reader<'a> {
         self.array().map(KeyId::from_bytes)
     }
 
+    /// Reads a yes or no: 1 or 0.
+    pub fn flag(&mut self) -> Result<bool, DecodeError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(DecodeError::Field("flag")),
+        }
+    }
+
     /// Reads a site: 0 is A, 1 is B.
     pub fn site(&mut self) -> Result<Site, DecodeError> {
         match self.u8()? {
@@ -153,6 +162,12 @@ impl Writer {
         Self(vec![kind])
     }
 
+    /// Starts empty with room for `bytes`, so that growing leaves no copies of secrets behind.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     /// Starts empty.
     #[must_use]
     pub const fn new() -> Self {
@@ -194,6 +209,12 @@ impl Writer {
     #[must_use]
     pub fn fraction(self, value: Fraction) -> Self {
         self.u64(value.as_f64().to_bits())
+    }
+
+    /// Appends a yes or no.
+    #[must_use]
+    pub fn flag(self, value: bool) -> Self {
+        self.u8(u8::from(value))
     }
 
     /// Appends a site.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use claviger_units::SecretBytes;
 use http_body_util::BodyExt;
@@ -32,7 +32,8 @@ pub const MAX_HEAD: usize = 16 * 1024;
 ///
 /// Every request carries the extension [`PeerInfo`] and, where the client's certificate has a
 /// name, the extension [`claviger_units::SaeId`]. Every answer of 400 and above has the JSON body
-/// `{"message": ..}` of ETSI GS QKD 014 (`WIRE.md` §2), whoever made it.
+/// `{"message": ..}` of ETSI GS QKD 014 (`WIRE.md` §2), whoever made it. No path has the method
+/// HEAD, which axum would answer by a GET without its body: a GET may spend a key.
 pub async fn serve(listener: TcpListener, tls: &TlsServer, router: Router, shutdown: &Shutdown) {
     let signal = shutdown.clone();
     let handle = move |stream, peer| serve_connection(stream, peer, router.clone(), signal.clone());
@@ -85,6 +86,9 @@ async fn answer(
         head.extensions.insert(name);
     }
     head.extensions.insert(peer);
+    if head.method == Method::HEAD {
+        head.method = Method::OPTIONS; // which no path has either: 404 or 405
+    }
     let Ok(response) = router.oneshot(Request::from_parts(head, Body::from(body))).await;
     Ok(with_message(response).await)
 }
@@ -132,7 +136,18 @@ async fn with_message(response: Response) -> Response {
     let (error, body) = error_response(status, message).into_parts();
     head.headers.remove(CONTENT_LENGTH);
     head.headers.extend(error.headers);
+    disallow_head(&mut head.headers);
     Response::from_parts(head, body)
+}
+
+/// Takes HEAD out of `Allow`, where axum lists it beside every GET.
+fn disallow_head(headers: &mut HeaderMap) {
+    let Some(methods) = headers.get(ALLOW).and_then(|methods| methods.to_str().ok()) else {
+        return;
+    };
+    let others = methods.split(',').map(str::trim).filter(|method| *method != "HEAD");
+    let others = HeaderValue::try_from(others.collect::<Vec<_>>().join(", "));
+    headers.insert(ALLOW, others.expect("parts of a header value make one"));
 }
 
 fn meaning(status: StatusCode) -> &'static str {

@@ -167,13 +167,17 @@ pub fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, peer: SaeId) 
             greet_back(stream).await
         }
     };
-    serve(listener, name, Timing::STANDARD, open)
+    serve(listener, name, Timing::STANDARD, Arrival::Supersedes, open)
 }
 
 /// Waits for a peer without TLS: for a channel that proves itself, or that stays on this machine.
+///
+/// The present connection counts until it ends: anybody can connect, and must not displace a peer
+/// that has proved itself above.
 #[must_use]
 pub fn serve_plain(listener: TcpListener, name: &str) -> Link {
-    serve(listener, name.into(), Timing::STANDARD, |stream, _| greet_back(stream))
+    let open = |stream, _| greet_back(stream);
+    serve(listener, name.into(), Timing::STANDARD, Arrival::Waits, open)
 }
 
 /// Connects to the party `peer` at `address` (`host:port`), again and again.
@@ -296,7 +300,22 @@ fn start<F: Future<Output = ()> + Send + 'static>(
     Link { events: receiver, sender, _tasks: tasks }
 }
 
-fn serve<S, O, OF>(listener: TcpListener, name: String, timing: Timing, open: O) -> Link
+/// What a connection does that arrives while another one stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    /// It takes the other's place: the peer is proved by its certificate and has connected anew.
+    Supersedes,
+    /// It is closed.
+    Waits,
+}
+
+fn serve<S, O, OF>(
+    listener: TcpListener,
+    name: String,
+    timing: Timing,
+    arrival: Arrival,
+    open: O,
+) -> Link
 where
     O: Fn(TcpStream, std::net::SocketAddr) -> OF + Send + Sync + 'static,
     OF: Future<Output = io::Result<S>> + Send + 'static,
@@ -309,20 +328,31 @@ where
             async move { drop(arrivals.send(stream).await) }
         };
         let (guard, never) = (Guard::new(Limits::STANDARD), Shutdown::new());
-        tokio::join!(guard.serve(listener, &never, open, handle), carry_newest(carrier, arrived));
+        let carried = carry(carrier, arrived, arrival);
+        tokio::join!(guard.serve(listener, &never, open, handle), carried);
     })
 }
 
-async fn carry_newest<S: Stream>(mut carrier: Carrier, mut arrived: mpsc::Receiver<S>) {
-    let mut newest = arrived.recv().await;
-    while let Some(stream) = newest {
+async fn carry<S: Stream>(mut carrier: Carrier, mut arrived: mpsc::Receiver<S>, arrival: Arrival) {
+    let mut next = arrived.recv().await;
+    while let Some(stream) = next {
         let queue = carrier.begin().await;
-        let (cause, superseding) = tokio::select! {
-            cause = pump::run(stream, queue, &carrier.events, carrier.timing) => (cause, None),
-            newer = arrived.recv() => (pump::End::Superseded, newer),
+        let (cause, superseding) = {
+            let mut run = std::pin::pin!(pump::run(stream, queue, &carrier.events, carrier.timing));
+            loop {
+                tokio::select! {
+                    cause = &mut run => break (cause, None),
+                    Some(newer) = arrived.recv() => {
+                        if arrival == Arrival::Supersedes {
+                            break (pump::End::Superseded, Some(newer));
+                        }
+                        tracing::warn!(link = carrier.name, "a second connection was closed");
+                    }
+                }
+            }
         };
         carrier.end(&cause.to_string()).await;
-        newest = match superseding {
+        next = match superseding {
             Some(stream) => Some(stream),
             None => arrived.recv().await,
         };

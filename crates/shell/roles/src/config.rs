@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use claviger_photonics::LinkPreset;
 use claviger_units::{Bits, Decibels, Fraction, SaeId, Site, Span};
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,14 +50,30 @@ impl Faults {
     }
 
     /// Parses a text; notes what is wrong.
-    fn parse<T: std::str::FromStr<Err: fmt::Display>>(&mut self, key: &str, text: &str) -> Option<T> {
+    fn parse<T: std::str::FromStr<Err: fmt::Display>>(
+        &mut self,
+        key: &str,
+        text: &str,
+    ) -> Option<T> {
         text.parse().map_err(|error| self.note(key, format_args!("\"{text}\""), error)).ok()
     }
 
     fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
-        let parsed = text.parse();
-        let right = "must be an address and a port, such as 127.0.0.1:8443";
-        parsed.map_err(|_| self.note(key, format_args!("\"{text}\""), right)).ok()
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            let right = "must be an address and a port, such as 127.0.0.1:8443";
+            self.note(key, format_args!("\"{text}\""), right);
+        }
+        parsed
+    }
+
+    /// The light carries the seeds of every key, and exists only in a simulation on one machine.
+    fn loopback(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
+        let address = self.address(key, text)?;
+        if !address.ip().is_loopback() {
+            self.note(key, address, "must be a loopback address: it carries secrets in clear");
+        }
+        Some(address)
     }
 
     fn seconds(&mut self, key: &str, value: f64) -> Option<Span> {
@@ -147,7 +163,9 @@ impl RawLink {
             });
             LinkPreset::from_toml(&text.ok()?)
         };
-        loaded.map_err(|error| faults.note("preset", format_args!("\"{}\"", self.preset), error)).ok()
+        loaded
+            .map_err(|error| faults.note("preset", format_args!("\"{}\"", self.preset), error))
+            .ok()
     }
 }
 
@@ -187,15 +205,21 @@ impl Raw for RawFibre {
 
     fn check(self, faults: &mut Faults, folder: &Path) -> Option<FibreConfig> {
         let link = self.link.check(faults, folder);
-        let alice = faults.address("alice_listen", &self.alice_listen);
-        let bob = faults.address("bob_listen", &self.bob_listen);
+        let alice = faults.loopback("alice_listen", &self.alice_listen);
+        let bob = faults.loopback("bob_listen", &self.bob_listen);
         let eve = Fraction::try_new(self.eve_fraction);
         let eve = eve.map_err(|error| faults.note("eve_fraction", self.eve_fraction, error)).ok();
         let speed = (0.01..=10_000.0).contains(&self.simulated_speed);
         if !speed {
             faults.note("simulated_speed", self.simulated_speed, "must lie between 0.01 and 10000");
         }
-        Some(FibreConfig { link: link?, alice: alice?, bob: bob?, eve: eve?, speed: self.simulated_speed })
+        Some(FibreConfig {
+            link: link?,
+            alice: alice?,
+            bob: bob?,
+            eve: eve?,
+            speed: self.simulated_speed,
+        })
     }
 }
 
@@ -250,7 +274,7 @@ impl Raw for RawQkd {
     fn check(self, faults: &mut Faults, folder: &Path) -> Option<QkdConfig> {
         let link = self.link.check(faults, folder);
         let classical = faults.address("classical", &self.classical);
-        let light = faults.address("light", &self.light);
+        let light = faults.loopback("light", &self.light);
         let kme = faults.address("kme", &self.kme);
         let kme_name = faults.parse("kme_name", &self.kme_name);
         Some(QkdConfig {
@@ -349,11 +373,7 @@ impl Raw for RawKme {
     fn check(self, faults: &mut Faults, _: &Path) -> Option<KmeRoleConfig> {
         let https = faults.address("https_listen", &self.https_listen);
         let idq3p_listen = self.danger_idq3p_listen.as_deref();
-        let idq3p_listen = idq3p_listen.map(|text| faults.address("danger_idq3p_listen", text));
-        if let Some(address) = idq3p_listen.flatten().filter(|address| !address.ip().is_loopback()) {
-            let right = "must be a loopback address: the answers carry keys in clear";
-            faults.note("danger_idq3p_listen", address, right);
-        }
+        let idq3p_listen = idq3p_listen.map(|text| faults.loopback("danger_idq3p_listen", text));
         let node = faults.address("node_listen", &self.node_listen);
         let node_name = faults.parse("node_name", &self.node_name);
         let peer = faults.address("peer", &self.peer);
@@ -483,6 +503,8 @@ pub struct RawPlatform {
     pub kme_url: String,
     /// Certificates of this name may provision devices and read.
     pub operator_name: String,
+    /// Certificates of this name may provision devices, and nothing else.
+    pub installer_name: String,
 }
 
 /// A checked platform.
@@ -500,6 +522,8 @@ pub struct PlatformRoleConfig {
     pub kme_url: String,
     /// Who may provision and read.
     pub operator: SaeId,
+    /// Who may only provision.
+    pub installer: SaeId,
 }
 
 impl Raw for RawPlatform {
@@ -512,6 +536,7 @@ impl Raw for RawPlatform {
         let mqtt = faults.address("mqtt_listen", &self.mqtt_listen);
         check_url(faults, "kme_url", &self.kme_url);
         let operator = faults.parse("operator_name", &self.operator_name);
+        let installer = faults.parse("installer_name", &self.installer_name);
         Some(PlatformRoleConfig {
             https: https?,
             gateway: gateway?,
@@ -519,6 +544,7 @@ impl Raw for RawPlatform {
             mqtt: mqtt?,
             kme_url: self.kme_url,
             operator: operator?,
+            installer: installer?,
         })
     }
 }

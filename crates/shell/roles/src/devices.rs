@@ -27,11 +27,7 @@ use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
 
 /// Runs emulated devices until the signal to stop; those that are awake then finish their wake.
-pub async fn run(
-    config: DevicesConfig,
-    folder: Folder,
-    context: Context,
-) -> Result<(), RoleError> {
+pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Result<(), RoleError> {
     let (identity, authority) = folder.identity()?;
     let shelf = Shelf::open(&folder)?;
     let n_devices = config.devices;
@@ -104,10 +100,7 @@ fn eui_of(number: u32) -> Eui64 {
 /// but a large fleet without keys must not drown its gateway in requests.
 fn profile(config: &DevicesConfig) -> Profile {
     let crowd = Span::from_millis(10 * u64::from(config.devices));
-    Profile {
-        longest_pause: crowd.max(Span::from_secs(5)),
-        ..Profile::waking_every(config.wake)
-    }
+    Profile { longest_pause: crowd.max(Span::from_secs(5)), ..Profile::waking_every(config.wake) }
 }
 
 /// How long devices may go on with a wake after the signal to stop.

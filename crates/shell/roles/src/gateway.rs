@@ -33,9 +33,9 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::channel::Channel;
 use crate::config::GatewayRoleConfig;
+use crate::orders::{extraction, fetching};
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
-use crate::orders::{extraction, fetching};
 use crate::sae::KeyClient;
 
 /// The name under which an operator may watch the frames pass (`mosquitto_sub -u viewer`).
@@ -131,8 +131,8 @@ impl Service {
         let (sender, outputs) = mpsc::unbounded_channel();
         let writer = folder.writer(
             move |tx| {
-                let mut rng = StdRng::try_from_rng(&mut SysRng)
-                    .expect("the system's generator never fails");
+                let mut rng =
+                    StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
                 let gateway = Gateway::open(tx, now, GatewayConfig { prepare_after }, &mut rng)?;
                 Ok::<_, EngineError>(Core { gateway, rng, session: 0 })
             },
@@ -178,7 +178,11 @@ impl Service {
         }
     }
 
-    async fn forward_one(&self, forwarder: &Forwarder, uplink: QueuedUplink) -> Result<(), RoleError> {
+    async fn forward_one(
+        &self,
+        forwarder: &Forwarder,
+        uplink: QueuedUplink,
+    ) -> Result<(), RoleError> {
         let (seq, topic) = (uplink.seq, topics::up(uplink.eui));
         while let Err(error) = forwarder.deliver(&topic, uplink.frame.clone().into()).await {
             debug_assert!(error != PublishError::Lost, "a lost connection is tried again inside");
@@ -245,12 +249,15 @@ impl BrokerHooks for Doors {
         }
         let (user, password) = (log_in.user.to_owned(), SecretBytes::new(log_in.password.to_vec()));
         let now = self.service.context.clock.now();
-        let known = self.service.core(move |core, tx| {
-            core.gateway.handle_login(tx, now, &user, password.expose())
-        });
+        let known = self
+            .service
+            .core(move |core, tx| core.gateway.handle_login(tx, now, &user, password.expose()));
         let known = matches!(known.await, Ok(Some(_)));
         if !known {
-            let why = format_args!("log-in of `{}`: unknown, or its password is wrong or stale", log_in.user);
+            let why = format_args!(
+                "log-in of {:?}: unknown, or its password is wrong or stale",
+                log_in.user
+            );
             self.service.context.reports.refused("gateway", why);
         }
         known
@@ -361,9 +368,8 @@ impl Hub {
     async fn handle_timer(&mut self) -> Result<(), RoleError> {
         let now = self.service.context.clock.now();
         self.timer = None;
-        let due = self.service.core(move |core, tx| {
-            core.gateway.handle_timeout(tx, now, &mut core.rng)
-        });
+        let due =
+            self.service.core(move |core, tx| core.gateway.handle_timeout(tx, now, &mut core.rng));
         due.await
     }
 
@@ -415,9 +421,8 @@ impl Service {
             KeyOrder::Fetch { key_id } => {
                 let outcome = fetching(keys.dec_keys(platform, &[key_id]).await);
                 let now = self.context.clock.now();
-                let filled = self.core(move |core, tx| {
-                    core.gateway.handle_fetched(tx, now, key_id, outcome)
-                });
+                let filled = self
+                    .core(move |core, tx| core.gateway.handle_fetched(tx, now, key_id, outcome));
                 filled.await
             }
         };

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use claviger_distill::{InitialSecret, seed};
 use claviger_net::pki::{DemoAuthority, PkiError};
+use rand::rand_core::UnwrapErr;
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub devices: u32,
     /// Seconds between two renewals, and between two wakes.
     pub renew_s: f64,
+    /// Whether local applications may extract keys by IDQ3P, which is unauthenticated.
+    pub danger_idq3p: bool,
     /// The first of [`Ports::COUNT`] ports.
     pub port_base: u16,
 }
@@ -152,7 +155,9 @@ pub enum InitError {
         source: std::io::Error,
     },
     /// Something else lies there.
-    #[error("{path} holds files that are not Claviger's, or an unfinished start: choose another folder with --state, or remove it")]
+    #[error(
+        "{path} holds files that are not Claviger's, or an unfinished start: choose another folder with --state, or remove it"
+    )]
     Foreign {
         /// Which.
         path: PathBuf,
@@ -190,7 +195,8 @@ const PARTIES: [(&str, &str); 9] = [
 pub fn create(state: &Path, plan: &Plan) -> Result<(), InitError> {
     let layout = Layout::below(state);
     let ours = ["lock", "run.json"];
-    let entries = fs::read_dir(state).map_err(|source| InitError::Write { path: state.into(), source })?;
+    let entries =
+        fs::read_dir(state).map_err(|source| InitError::Write { path: state.into(), source })?;
     let foreign = entries.flatten().any(|e| !ours.iter().any(|name| e.file_name() == *name));
     if foreign {
         return Err(InitError::Foreign { path: state.into() });
@@ -203,11 +209,15 @@ pub fn create(state: &Path, plan: &Plan) -> Result<(), InitError> {
     for folder in ["fibre", "devices"] {
         make_folder(&layout.folder(folder))?;
     }
-    // The emulated devices provision themselves with the operator's certificate.
-    authority.issue("operator", &[])?.write(&layout.folder("devices"), "identity")?;
+    // The emulated devices provision themselves; their certificate can do nothing else.
+    authority.issue("installer", &[])?.write(&layout.folder("devices"), "identity")?;
     authority.write_certificate(&layout.folder("devices").join("ca.pem"))?;
     let mut rng = randomness(plan.link.seed);
-    let secret = InitialSecret::random(&mut rng);
+    let secret = match plan.link.seed {
+        Some(_) => InitialSecret::random(&mut rng),
+        // One-time pads are drawn from the system itself, not stretched from a seed.
+        None => InitialSecret::random(&mut UnwrapErr(SysRng)),
+    };
     for folder in ["site-a/qkd", "site-b/qkd"] {
         write_secret(&layout.folder(folder).join("link.secret"), secret.expose())?;
     }
@@ -223,14 +233,14 @@ pub fn create(state: &Path, plan: &Plan) -> Result<(), InitError> {
 
 /// Writes the configuration of every role anew.
 pub fn configure(state: &Path, plan: &Plan) -> Result<Ports, InitError> {
-    let ports = Ports::from_base(plan.port_base)
-        .ok_or(InitError::PortBase { base: plan.port_base })?;
+    let ports =
+        Ports::from_base(plan.port_base).ok_or(InitError::PortBase { base: plan.port_base })?;
     let layout = Layout::below(state);
     write_config(&layout, "fibre", &fibre(plan, &ports))?;
     write_config(&layout, "site-a/qkd", &qkd(plan, &ports, Party::Alice))?;
     write_config(&layout, "site-b/qkd", &qkd(plan, &ports, Party::Bob))?;
-    write_config(&layout, "site-a/kme", &kme(&ports, RawSite::A))?;
-    write_config(&layout, "site-b/kme", &kme(&ports, RawSite::B))?;
+    write_config(&layout, "site-a/kme", &kme(plan, &ports, RawSite::A))?;
+    write_config(&layout, "site-b/kme", &kme(plan, &ports, RawSite::B))?;
     write_config(&layout, "site-a/gateway", &gateway(plan, &ports))?;
     write_config(&layout, "site-b/platform", &platform(&ports))?;
     write_config(&layout, "devices", &devices(plan, &ports))?;
@@ -262,19 +272,24 @@ fn qkd(plan: &Plan, ports: &Ports, party: Party) -> RawQkd {
     }
 }
 
-fn kme(ports: &Ports, site: RawSite) -> RawKme {
+fn kme(plan: &Plan, ports: &Ports, site: RawSite) -> RawKme {
     let (https, idq3p, node, own, other) = match site {
         RawSite::A => (ports.kme_a, ports.idq3p_a, ports.node_a, "a", "b"),
         RawSite::B => (ports.kme_b, ports.idq3p_b, ports.node_b, "b", "a"),
     };
-    let saes = [("gateway", RawSite::A), ("app-a", RawSite::A), ("platform", RawSite::B), ("app-b", RawSite::B)];
+    let saes = [
+        ("gateway", RawSite::A),
+        ("app-a", RawSite::A),
+        ("platform", RawSite::B),
+        ("app-b", RawSite::B),
+    ];
     let pair = (format!("app-{own}"), format!("app-{other}"));
     RawKme {
         site,
         kme_id: format!("kme-{own}"),
         peer_kme_id: format!("kme-{other}"),
         https_listen: https.to_string(),
-        danger_idq3p_listen: Some(idq3p.to_string()),
+        danger_idq3p_listen: plan.danger_idq3p.then(|| idq3p.to_string()),
         node_listen: node.to_string(),
         node_name: format!("qkd-{own}"),
         peer: ports.kme_records.to_string(),
@@ -306,6 +321,7 @@ fn platform(ports: &Ports) -> RawPlatform {
         mqtt_listen: ports.platform_mqtt.to_string(),
         kme_url: url(ports.kme_b),
         operator_name: "operator".into(),
+        installer_name: "installer".into(),
     }
 }
 

@@ -29,7 +29,7 @@ use claviger_net::{http, listen};
 use claviger_store::{StoreError, Writer};
 use claviger_units::{Bits, SaeId, SecretBytes, Site, Span, Timestamp};
 use claviger_wire::etsi014::{KeyIds, KeyRequest};
-use claviger_wire::idq3p::ByteOrder;
+use claviger_wire::idq3p::{ByteOrder, Status};
 use claviger_wire::node::{Delay, Message as Node};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
@@ -124,13 +124,14 @@ impl Service {
             untaken_expiry: Span::from_secs(3600),
             untaken_per_pair: 20_000,
         };
-        let kme = Kme::new(kme_config(config)).map_err(|error| RoleError::Kme(error.to_string()))?;
+        let kme =
+            Kme::new(kme_config(config)).map_err(|error| RoleError::Kme(error.to_string()))?;
         let now = context.clock.now();
         let (sender, outputs) = mpsc::unbounded_channel();
         let writer = folder.writer(
             move |tx| {
-                let mut rng = StdRng::try_from_rng(&mut SysRng)
-                    .expect("the system's generator never fails");
+                let mut rng =
+                    StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
                 let store = KeyStore::open(tx, now, store_config, &mut rng)?;
                 Ok::<_, EngineError>(Core { store, kme, rng, session: 0 })
             },
@@ -299,7 +300,10 @@ async fn enc_keys(
     service: &Service,
     name: Caller,
     slave: String,
-    request: impl Fn() -> Result<KeyRequest, claviger_wire::etsi014::RequestError> + Clone + Send + 'static,
+    request: impl Fn() -> Result<KeyRequest, claviger_wire::etsi014::RequestError>
+    + Clone
+    + Send
+    + 'static,
 ) -> Result<Response, Failure> {
     let name = caller(name)?;
     let keys = service.ask(move |core, tx, now| {
@@ -353,14 +357,18 @@ fn pairs(query: Option<&str>) -> Vec<(String, String)> {
         .path_and_query(format!("/?{}", query.unwrap_or_default()))
         .build()
         .ok();
-    let pairs = parsed.and_then(|uri| axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri).ok());
+    let pairs = parsed
+        .and_then(|uri| axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri).ok());
     // What cannot be split is kept whole as a name that no request knows.
     pairs.map_or_else(|| vec![(query.unwrap_or_default().to_owned(), String::new())], |q| q.0)
 }
 
 fn not_json(headers: &HeaderMap, body: &Bytes) -> Option<Response> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    let json = kind
+        .split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
     let refused = !body.is_empty() && !json;
     refused.then(|| {
         let message = "send the body with Content-Type: application/json";
@@ -473,6 +481,13 @@ impl Entity {
                     let block = Block { number, origin: self.origin, acceptance, keys };
                     self.take_block(block).await
                 }
+                Ok(Node::Withdraw { number }) => {
+                    self.core(move |core, _| {
+                        core.store.withdraw(number);
+                        Ok(())
+                    })
+                    .await
+                }
                 _ => {
                     self.service.context.reports.refused("kme", "the QKD node spoke out of turn");
                     Ok(())
@@ -517,7 +532,10 @@ impl Entity {
         match output {
             Output::Peer { session, frame } => self.peer.send_on(session, frame).await,
             Output::Timer(timer) => self.timer = timer,
-            Output::Audit(line) => self.tell_audit(line),
+            Output::Audit(line) => {
+                self.tell_audit(line);
+                return self.tell_level().await;
+            }
             Output::Store(event) => return self.handle_event(event).await,
         }
         Ok(())
@@ -538,7 +556,9 @@ impl Entity {
             }
             StoreEvent::SessionChanged(Session::RolledBack { mine }) => {
                 let who = if mine { "this store" } else { "the peer's store" };
-                let why = format!("site {site}: {who} was rolled back; run `claviger kme reset` at both sites");
+                let why = format!(
+                    "site {site}: {who} was rolled back; run `claviger kme reset` at both sites"
+                );
                 self.service.context.reports.refused("kme", why);
             }
             StoreEvent::SessionChanged(Session::Superseded) => {
@@ -546,7 +566,8 @@ impl Entity {
                 self.service.context.reports.refused("kme", why);
             }
             StoreEvent::Unmatched { id } => {
-                let what = format!("site {site}: the peer spoke of key {id}, which does not wait here");
+                let what =
+                    format!("site {site}: the peer spoke of key {id}, which does not wait here");
                 self.service.context.reports.violation("kme", what);
             }
             _ => {}
@@ -568,16 +589,24 @@ impl Entity {
                 let to = format!("{slave} (from {master})");
                 reports.tell(Report::Delivered { site, keys: ids.len() as u64, to });
             }
+            // A shortage passes by itself; whoever asked was told to ask again.
+            Audit::Refused { caller, refusal } if refusal.kind() == RefusalKind::Unavailable => {
+                tracing::info!(%site, %caller, %refusal, "no key now");
+            }
+            Audit::DeviceRefused { device, status: Status::NoMoreKeys } => {
+                tracing::info!(%site, device, "no key now");
+            }
             Audit::Refused { caller, refusal } => {
                 reports.refused("kme", format_args!("site {site}, {caller}: {refusal}"));
             }
             Audit::DeviceRefused { device, status } => {
-                reports.refused("kme", format_args!("site {site}, IDQ3P device {device}: {status:?}"));
+                reports
+                    .refused("kme", format_args!("site {site}, IDQ3P device {device}: {status:?}"));
             }
         }
     }
 
-    async fn tell_ratio(&mut self) -> Result<(), RoleError> {
+    async fn tell_ratio(&self) -> Result<(), RoleError> {
         let now = self.service.context.clock.now();
         let of_b = self.core(move |core, _| Ok(core.store.ratio(now).of_b_in_64())).await?;
         let of_b = u32::from(of_b);
@@ -585,7 +614,7 @@ impl Entity {
         Ok(())
     }
 
-    async fn tell_level(&mut self) -> Result<(), RoleError> {
+    async fn tell_level(&self) -> Result<(), RoleError> {
         let stored = self.core(|core, tx| core.store.stored(tx)).await?;
         let capacity = self.service.capacity / Bits::KEY;
         let (site, available) = (self.service.site, stored.mine + stored.theirs);

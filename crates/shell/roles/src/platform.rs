@@ -1,22 +1,16 @@
 //! The platform: decrypts telemetry with its own site's copy of the keys, stores readings, and
 //! shows them to operators; provisions devices.
 
+mod desk;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes as Body;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::{
-    Duplicate, FleetError, Platform, PlatformConfig, PlatformDevice, PlatformEvent, PlatformOrder,
-    ProvisionError, StoredReading, UplinkRefusal, topics,
+    Duplicate, FleetError, Platform, PlatformConfig, PlatformEvent, PlatformOrder, UplinkRefusal,
+    topics,
 };
 use claviger_frames::Reading;
 use claviger_net::accept::Limits as Connections;
@@ -26,17 +20,16 @@ use claviger_net::shutdown::TaskGroup;
 use claviger_net::tls::{self, TlsServer};
 use claviger_net::{http, listen};
 use claviger_store::{StoreError, Writer};
-use claviger_units::{Bits, Eui64, Key256, SaeId, SecretBytes, Span, Timestamp};
+use claviger_units::{Bits, SaeId, SecretBytes, Span, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::channel::Channel;
 use crate::config::PlatformRoleConfig;
+use crate::orders::{extraction, fetching};
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
-use crate::orders::{extraction, fetching};
 use crate::sae::KeyClient;
 
 /// Runs a platform until the signal to stop.
@@ -55,7 +48,7 @@ pub async fn run(
     let https = listen::tcp(config.https).await?;
     let mqtt = listen::tcp(config.mqtt).await?;
     let mut tasks = TaskGroup::new(context.shutdown.clone());
-    let (router, shutdown) = (service.router(), context.shutdown.clone());
+    let (router, shutdown) = (desk::router(service.clone()), context.shutdown.clone());
     let guarded = TlsServer::new(Arc::clone(&server), Connections::STANDARD);
     tasks.spawn("platform https", async move {
         http::serve(https, &guarded, router, &shutdown).await;
@@ -107,6 +100,7 @@ struct Service {
     writer: Writer<Core>,
     context: Context,
     operator: SaeId,
+    installer: SaeId,
 }
 
 impl Service {
@@ -120,21 +114,15 @@ impl Service {
         let (sender, outputs) = mpsc::unbounded_channel();
         let writer = folder.writer(
             move |tx| {
-                let mut rng = StdRng::try_from_rng(&mut SysRng)
-                    .expect("the system's generator never fails");
+                let mut rng =
+                    StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
                 let platform = Platform::open(tx, now, grace, &mut rng)?;
                 Ok::<_, EngineError>(Core { platform, rng, session: 0 })
             },
             move |core| drain(core, &sender),
         )?;
-        Ok((Self { writer, context, operator: config.operator.clone() }, outputs))
-    }
-
-    fn router(&self) -> Router {
-        Router::new()
-            .route("/v1/readings", get(readings))
-            .route("/v1/devices", get(devices).post(provision))
-            .with_state(self.clone())
+        let (operator, installer) = (config.operator.clone(), config.installer.clone());
+        Ok((Self { writer, context, operator, installer }, outputs))
     }
 
     async fn core<R: Send + 'static>(
@@ -142,164 +130,6 @@ impl Service {
         job: impl FnOnce(&mut Core, &mut dyn Tx) -> Result<R, EngineError> + Send + 'static,
     ) -> Result<R, RoleError> {
         Ok(self.writer.run(job).await??)
-    }
-
-    /// Only the operator's certificate opens this door.
-    fn admit(&self, caller: Option<Extension<SaeId>>) -> Result<(), Response> {
-        let is_operator = caller.is_some_and(|Extension(name)| name == self.operator);
-        let message = "this certificate is not the operator's";
-        if is_operator { Ok(()) } else { Err(http::error_response(StatusCode::UNAUTHORIZED, message)) }
-    }
-}
-
-fn store_failed() -> Response {
-    let message = "the platform's store has failed; its operator must restart it";
-    http::error_response(StatusCode::SERVICE_UNAVAILABLE, message)
-}
-
-fn bad_request(message: &str) -> Response {
-    http::error_response(StatusCode::BAD_REQUEST, message)
-}
-
-/// What may be asked of `GET /v1/readings`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReadingsQuery {
-    #[serde(default)]
-    after: u64,
-    eui: Option<String>,
-    limit: Option<usize>,
-}
-
-/// A reading as operators see it.
-#[derive(Serialize)]
-struct ReadingOut {
-    seq: u64,
-    eui: String,
-    epoch: u32,
-    counter: u32,
-    received_s: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    taken_s: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature_c: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    humidity_pct: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    light_lux: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    battery_mv: Option<u16>,
-}
-
-impl From<StoredReading> for ReadingOut {
-    fn from(stored: StoredReading) -> Self {
-        let reading = Reading::decode(&stored.reading).ok();
-        Self {
-            seq: stored.seq,
-            eui: stored.eui.to_string(),
-            epoch: stored.epoch.number(),
-            counter: stored.counter,
-            received_s: stored.received.as_secs_f64(),
-            taken_s: reading.as_ref().map(|reading| reading.taken.as_secs_f64()),
-            temperature_c: reading.as_ref().map(Reading::temperature_c),
-            humidity_pct: reading.as_ref().map(Reading::humidity_pct),
-            light_lux: reading.as_ref().map(|reading| reading.light_lux),
-            battery_mv: reading.as_ref().map(|reading| reading.battery_mv),
-        }
-    }
-}
-
-async fn readings(
-    State(service): State<Service>,
-    caller: Option<Extension<SaeId>>,
-    query: Result<Query<ReadingsQuery>, axum::extract::rejection::QueryRejection>,
-) -> Result<Response, Response> {
-    service.admit(caller)?;
-    let message = "ask with after=SEQ, limit=1..1000 and eui=16 hex digits";
-    let Query(query) = query.map_err(|_| bad_request(message))?;
-    let limit = query.limit.unwrap_or(100);
-    let eui = query.eui.map(|eui| eui.parse::<Eui64>()).transpose();
-    let eui = eui.map_err(|error| bad_request(&error.to_string()))?;
-    if !(1..=1000).contains(&limit) {
-        return Err(bad_request(message));
-    }
-    let found = service.core(move |core, tx| core.platform.readings(tx, query.after, eui, limit));
-    let found = found.await.map_err(|_| store_failed())?;
-    let found: Vec<ReadingOut> = found.into_iter().map(ReadingOut::from).collect();
-    Ok(Json(serde_json::json!({ "readings": found })).into_response())
-}
-
-/// A device as operators see it.
-#[derive(Serialize)]
-struct DeviceOut {
-    eui: String,
-    adoption: String,
-    epoch: u32,
-    prepared: Option<u32>,
-    key_origin: Option<&'static str>,
-}
-
-impl From<PlatformDevice> for DeviceOut {
-    fn from(device: PlatformDevice) -> Self {
-        Self {
-            eui: device.eui.to_string(),
-            adoption: format!("{:?}", device.adoption).to_lowercase(),
-            epoch: device.active.number(),
-            prepared: device.prepared.map(claviger_frames::Epoch::number),
-            key_origin: device.origin.map(|origin| match origin {
-                claviger_fleet::Origin::Simulated => "simulated",
-                claviger_fleet::Origin::Link => "hardware",
-            }),
-        }
-    }
-}
-
-async fn devices(
-    State(service): State<Service>,
-    caller: Option<Extension<SaeId>>,
-) -> Result<Response, Response> {
-    service.admit(caller)?;
-    let found = service.core(|core, tx| core.platform.devices(tx, None, 100_000));
-    let found = found.await.map_err(|_| store_failed())?;
-    let found: Vec<DeviceOut> = found.into_iter().map(DeviceOut::from).collect();
-    Ok(Json(serde_json::json!({ "devices": found })).into_response())
-}
-
-/// What `POST /v1/devices` takes.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProvisionIn {
-    eui: String,
-    /// 32 bytes in base64; serves this once and is not kept.
-    bootstrap_key: String,
-    /// Whether a device that is known already is to start anew, with a new bootstrap key.
-    #[serde(default)]
-    again: bool,
-}
-
-async fn provision(
-    State(service): State<Service>,
-    caller: Option<Extension<SaeId>>,
-    body: Body,
-) -> Result<Response, Response> {
-    service.admit(caller)?;
-    let message = "send {\"eui\": 16 hex digits, \"bootstrap_key\": 32 bytes in base64}";
-    let asked: ProvisionIn = serde_json::from_slice(&body).map_err(|_| bad_request(message))?;
-    let eui: Eui64 = asked.eui.parse().map_err(|_| bad_request(message))?;
-    let key = STANDARD.decode(&asked.bootstrap_key).map(SecretBytes::new);
-    let key = key.ok().and_then(|key| Key256::from_slice(key.expose()));
-    let key = key.ok_or_else(|| bad_request(message))?;
-    let job = move |core: &mut Core, tx: &mut dyn Tx| {
-        if asked.again {
-            core.platform.provision_again(tx, eui, &key)
-        } else {
-            core.platform.provision(tx, eui, &key)
-        }
-    };
-    match service.writer.run(job).await {
-        Ok(Ok(())) => Ok(StatusCode::CREATED.into_response()),
-        Ok(Err(ProvisionError::Store(_))) | Err(_) => Err(store_failed()),
-        Ok(Err(error)) => Err(http::error_response(StatusCode::CONFLICT, &error.to_string())),
     }
 }
 
@@ -315,7 +145,10 @@ impl BrokerHooks for Doors {
         let offered = SecretBytes::new(log_in.password.to_vec());
         let known = log_in.user == self.gateway.as_str() && self.password.ct_eq(&offered);
         if !known {
-            let why = format_args!("log-in of `{}`: not the gateway, or its password is wrong", log_in.user);
+            let why = format_args!(
+                "log-in of {:?}: not the gateway, or its password is wrong",
+                log_in.user
+            );
             self.service.context.reports.refused("platform", why);
         }
         known
@@ -333,9 +166,8 @@ impl BrokerHooks for Doors {
     async fn handle_publish(&self, _: &str, topic: &str, payload: Bytes) -> Result<(), Refused> {
         let Some(eui) = topics::device_of_up(topic) else { return Ok(()) };
         let (now, reports) = (self.service.context.clock.now(), &self.service.context.reports);
-        let read = self.service.core(move |core, tx| {
-            core.platform.handle_uplink(tx, now, eui, &payload)
-        });
+        let read =
+            self.service.core(move |core, tx| core.platform.handle_uplink(tx, now, eui, &payload));
         match read.await.or(Err(Refused))? {
             Ok(accepted) if accepted.duplicate == Duplicate::SameBytes => Ok(()),
             Ok(accepted) => {
@@ -426,9 +258,8 @@ impl Hub {
     async fn handle_timer(&mut self) -> Result<(), RoleError> {
         let now = self.service.context.clock.now();
         self.timer = None;
-        let due = self.service.core(move |core, tx| {
-            core.platform.handle_timeout(tx, now, &mut core.rng)
-        });
+        let due =
+            self.service.core(move |core, tx| core.platform.handle_timeout(tx, now, &mut core.rng));
         due.await
     }
 
@@ -458,7 +289,10 @@ impl Hub {
                 reports.refused("platform", format_args!("alarm: {alarm:?}"));
             }
             PlatformEvent::Refused { eui, epoch, why } => {
-                reports.refused("platform", format_args!("{eui}: epoch {epoch} cannot be held: {why:?}"));
+                reports.refused(
+                    "platform",
+                    format_args!("{eui}: epoch {epoch} cannot be held: {why:?}"),
+                );
             }
             _ => {}
         }
@@ -480,9 +314,8 @@ impl Service {
             PlatformOrder::Fetch { key_id } => {
                 let outcome = fetching(keys.dec_keys(gateway, &[key_id]).await);
                 let now = self.context.clock.now();
-                let filled = self.core(move |core, tx| {
-                    core.platform.handle_fetched(tx, now, key_id, outcome)
-                });
+                let filled = self
+                    .core(move |core, tx| core.platform.handle_fetched(tx, now, key_id, outcome));
                 filled.await
             }
         };

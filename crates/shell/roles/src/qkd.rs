@@ -1,11 +1,13 @@
 //! A QKD node: Alice or Bob between the light, the classical channel and the site's key buffer.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::Path;
 
 use claviger_distill::{
-    Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, OwnerRatio, Refusal,
-    Reserve, Rules, Window, seed,
+    Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, Outcome, OwnerRatio,
+    Refusal, Reserve, Rules, Window, seed,
 };
 use claviger_durable::{EngineError, Tx};
 use claviger_net::link::{self, LinkEvent};
@@ -65,12 +67,16 @@ struct Node {
     /// Blocks that the key buffer holds and has not judged.
     judged: Vec<u64>,
     retry: Option<Timestamp>,
+    /// By when the other end has to have proved itself.
+    unproved: Option<Timestamp>,
     room: VecDeque<()>,
     state: String,
 }
 
 /// Seconds between two attempts to give a block to the key buffer.
 const RETRY: Span = Span::from_secs(1);
+/// How long the other end may take to prove that it knows the link's secret.
+const PROOF: Span = Span::from_secs(5);
 /// Windows that Bob takes ahead.
 const WINDOWS_AHEAD: u32 = 8;
 
@@ -121,6 +127,7 @@ impl Node {
             waiting: BTreeMap::new(),
             judged: Vec::new(),
             retry: None,
+            unproved: None,
             room: VecDeque::new(),
             state: String::new(),
         })
@@ -128,7 +135,7 @@ impl Node {
 
     async fn run(mut self) -> Result<(), RoleError> {
         loop {
-            let (clock, retry) = (self.context.clock, self.retry);
+            let (clock, retry, unproved) = (self.context.clock, self.retry, self.unproved);
             tokio::select! {
                 () = self.context.shutdown.cancelled() => break,
                 () = self.writer.ended() => return Err(claviger_store::StoreError::Stopped.into()),
@@ -137,6 +144,11 @@ impl Node {
                 event = self.light.next() => self.handle_light(event).await?,
                 event = self.kme.next() => self.handle_kme(event).await?,
                 () = clock.sleep_until(retry) => self.offer_all().await,
+                () = clock.sleep_until(unproved) => {
+                    self.unproved = None;
+                    self.context.reports.refused("qkd", "whoever called did not prove itself in time");
+                    self.classical.hang_up();
+                }
             }
         }
         self.writer.stop().await;
@@ -148,6 +160,7 @@ impl Node {
         match event {
             LinkEvent::Connected(_) => {
                 self.tell("greeting the other end");
+                self.unproved = Some(now + PROOF);
                 let session = self.classical.session();
                 self.core(move |core, _| {
                     core.session = session;
@@ -161,6 +174,7 @@ impl Node {
             }
             LinkEvent::Disconnected => {
                 self.tell("stopped: the classical channel is down");
+                self.unproved = None;
                 self.core(|core, _| {
                     match &mut core.machine {
                         Machine::Alice(alice) => alice.handle_disconnected(),
@@ -215,7 +229,7 @@ impl Node {
                     .await
                 }
                 Ok(Light::OtherPreset) => Err(Refusal::Preset.into()),
-                    _ => {
+                _ => {
                     self.context.reports.refused("qkd", "the light spoke out of turn");
                     Ok(())
                 }
@@ -337,9 +351,9 @@ impl Node {
                     self.light.send(Light::Room { windows }.encode()).await;
                 }
             }
-            Output::WantsLight(false) => {}
             Output::Event(Event::Opened) => {
                 self.tell(OPEN);
+                self.unproved = None;
                 if self.config.party == Party::Bob {
                     return self.shine().await;
                 }
@@ -365,10 +379,13 @@ impl Node {
             }
             Output::Event(Event::Ended(ledger)) => {
                 tracing::info!(party = ?self.config.party, ledger = %ledger.to_csv(), "block ended");
+                if matches!(ledger.outcome, Outcome::Dropped(_)) {
+                    self.withdraw(ledger.block).await;
+                }
                 self.note_reserve().await?;
                 self.report(Report::Block(Box::new(ledger)));
             }
-            Output::Event(_) => {}
+            Output::WantsLight(false) | Output::Event(_) => {}
         }
         Ok(())
     }
@@ -388,6 +405,16 @@ impl Node {
         self.retry = None;
         for number in self.waiting.keys().copied().collect::<Vec<_>>() {
             self.offer(number).await;
+        }
+    }
+
+    /// Takes back a block that the other end declined after it was offered.
+    async fn withdraw(&mut self, number: u64) {
+        let waited = self.waiting.remove(&number).is_some();
+        let offered = self.judged.contains(&number);
+        if (waited || offered) && self.config.party == Party::Alice {
+            self.judged.retain(|held| *held != number);
+            self.kme.send(ToKme::Withdraw { number }.encode()).await;
         }
     }
 
@@ -497,7 +524,11 @@ fn take_secret(path: &Path) -> Result<Option<InitialSecret>, RoleError> {
 
 /// Overwrites and removes a file that held a secret in clear.
 fn forget(path: &Path) -> Result<(), RoleError> {
-    let zeros = vec![0; InitialSecret::LENGTH];
-    let gone = std::fs::write(path, zeros).and_then(|()| std::fs::remove_file(path));
-    gone.map_err(|error| RoleError::Secret { path: path.into(), why: error.to_string() })
+    let overwrite = || {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.write_all(&vec![0; InitialSecret::LENGTH])?;
+        file.sync_all()?;
+        std::fs::remove_file(path)
+    };
+    overwrite().map_err(|error| RoleError::Secret { path: path.into(), why: error.to_string() })
 }

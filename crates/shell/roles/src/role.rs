@@ -50,7 +50,9 @@ pub enum RoleError {
     #[error("the store failed at the start")]
     Engine(#[from] EngineError),
     /// The initial secret is missing or malformed.
-    #[error("the link secret {path} cannot be used: {why}; give both sites the bundles of one `claviger init`")]
+    #[error(
+        "the link secret {path} cannot be used: {why}; give both sites the bundles of one `claviger init`"
+    )]
     Secret {
         /// The file.
         path: PathBuf,
@@ -61,7 +63,9 @@ pub enum RoleError {
     #[error("the key management entity cannot run: {0}")]
     Kme(String),
     /// A password file is missing.
-    #[error("the password file {path} cannot be read: {source}; run `claviger init` into a fresh folder")]
+    #[error(
+        "the password file {path} cannot be read: {source}; run `claviger init` into a fresh folder"
+    )]
     Password {
         /// The file.
         path: PathBuf,

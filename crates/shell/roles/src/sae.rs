@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use axum::http::StatusCode;
 use claviger_net::http::{Answer, Client, ClientError};
 use claviger_units::{Bits, KeyId, SaeId, SecretBytes};
-use claviger_wire::etsi014::{AnswerError, ErrorBody, Key, KeyContainer, KeyIds, KeyRequest, Status};
+use claviger_wire::etsi014::{
+    AnswerError, ErrorBody, Key, KeyContainer, KeyIds, KeyRequest, Status,
+};
 
 /// An application's access to the KME of its site; the certificate of the client says who asks.
 ///
@@ -149,9 +151,7 @@ fn judge(answer: Result<Answer, ClientError>) -> Result<SecretBytes, KeyError> {
     match status {
         StatusCode::OK => Ok(body),
         StatusCode::SERVICE_UNAVAILABLE => Err(KeyError::Unavailable { message: message(&body) }),
-        _ if status.is_client_error() => {
-            Err(KeyError::Refused { status, message: message(&body) })
-        }
+        _ if status.is_client_error() => Err(KeyError::Refused { status, message: message(&body) }),
         _ => Err(KeyError::Lost(LostAnswer::Status(status))),
     }
 }
@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn fetched_keys_come_in_the_order_of_their_ids() {
-        let ids = |bytes: &[u8]| bytes.iter().map(|&b| KeyId::from_bytes([b; 16])).collect::<Vec<_>>();
+        let ids =
+            |bytes: &[u8]| bytes.iter().map(|&b| KeyId::from_bytes([b; 16])).collect::<Vec<_>>();
         let ordered = in_order(vec![key(1), key(2)], &ids(&[2, 1])).unwrap();
         assert_eq!(ordered.iter().map(|k| k.key.expose()[0]).collect::<Vec<_>>(), [2, 1]);
         for (keys, wanted) in [

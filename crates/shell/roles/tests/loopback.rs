@@ -47,6 +47,7 @@ fn plan(devices: u32, seed: Option<u64>) -> Plan {
         eve_fraction: 0.0,
         devices,
         renew_s: 4.0,
+        danger_idq3p: true,
         port_base: free_base(),
     }
 }
@@ -151,7 +152,10 @@ async fn every_device_gets_keys_and_every_reading_arrives() {
     network
         .wait(|report| {
             if let Report::Decrypted { eui, epoch, counter, .. } = report {
-                assert!(!readings[eui].contains(&(*epoch, *counter)), "accepted twice over a restart");
+                assert!(
+                    !readings[eui].contains(&(*epoch, *counter)),
+                    "accepted twice over a restart"
+                );
                 again.insert(*eui);
             }
             again.len() == 6

@@ -60,7 +60,7 @@ pub struct PlatformConfig {
 ///
 /// let answer: Result<_, EngineError> =
 ///     store.transact(|tx| platform.handle_uplink(tx, now, eui, b"not telemetry"));
-/// assert_eq!(answer?, Err(UplinkRefusal::Malformed));
+/// assert_eq!(answer?, Err(UplinkRefusal::Barred));
 /// # Ok::<(), ProvisionError>(())
 /// ```
 #[derive(Debug)]
@@ -80,6 +80,8 @@ pub struct Platform {
     heard: BTreeMap<Eui64, Timestamp>,
     n_devices: u64,
     n_readings: u64,
+    // Whether the gateway was heard since the start.
+    greeted: bool,
 }
 
 /// What has become durable at the platform.
@@ -191,6 +193,7 @@ impl Platform {
             heard: BTreeMap::new(),
             n_devices: 0,
             n_readings: readings::load_count(tx)?,
+            greeted: false,
         };
         platform.recall_devices(tx)?;
         platform.recall_announcements(tx)?;
@@ -215,7 +218,9 @@ impl Platform {
         now: Timestamp,
         bytes: &[u8],
     ) -> Result<(), FleetError> {
-        if let Some(Delivery::Record(body)) = self.peer.handle_message(tx, bytes)? {
+        let delivery = self.peer.handle_message(tx, bytes)?;
+        self.greeted |= matches!(delivery, Some(Delivery::Opened));
+        if let Some(Delivery::Record(body)) = delivery {
             let applied = FleetRecord::decode(&body).map_err(FleetError::from);
             let applied = applied.and_then(|record| self.apply(tx, now, record));
             // What was not applied must not be acknowledged.
@@ -374,9 +379,11 @@ impl Platform {
         self.may_master() && !self.waiting.is_empty() && self.masters.len() == 0
     }
 
-    /// Tells whether this store may be an old copy, so that it cannot judge what it has read.
+    /// Tells whether this store may be an old copy, so that it cannot judge what it has read: only
+    /// the gateway can tell, and it has not been heard since the start, or has said so.
     fn is_barred(&self) -> bool {
-        matches!(self.peer.session(), Session::RolledBack { mine: true } | Session::Superseded)
+        !self.greeted
+            || matches!(self.peer.session(), Session::RolledBack { mine: true } | Session::Superseded)
     }
 }
 

@@ -62,8 +62,9 @@ pub enum UplinkRefusal {
     /// The device is quarantined: bootstrap it with a new key.
     #[error("the device is quarantined, because it was cloned")]
     Quarantined,
-    /// This platform may have been restored from an old copy: not to be acknowledged.
-    #[error("this platform was rolled back; reset both sites")]
+    /// This platform may have been restored from an old copy: not to be acknowledged. It passes once
+    /// the gateway is heard, unless the gateway knows of something that this store lacks.
+    #[error("the gateway has not been heard since the start, or says that this store is an old copy")]
     Barred,
 }
 
@@ -133,6 +134,18 @@ impl Platform {
         }
         self.heard.insert(eui, now);
         Ok(Ok(message))
+    }
+
+    /// Tells whether the keys that this store holds open a frame, without taking it; for audits.
+    pub fn can_open(
+        &self,
+        tx: &dyn Tx,
+        now: Timestamp,
+        eui: Eui64,
+        frame: &[u8],
+    ) -> Result<bool, EngineError> {
+        let Some(device) = DeviceRow::load(tx, eui)? else { return Ok(false) };
+        Ok(open_frame(tx, now, eui, &device, frame)?.is_ok())
     }
 
     /// Returns up to `limit` readings behind `after_seq` (0: from the first), of one device or of

@@ -346,6 +346,9 @@ fn a_clone_is_quarantined_until_a_new_bootstrap() {
     assert!(world.platform_events.contains(&alarm));
     world.kill(Side::Platform);
     let next = world.devices[0].speak();
+    world.revive();
+    assert_eq!(world.uplink(eui, &next), Some(Err(UplinkRefusal::Barred)), "not heard yet");
+    world.settle();
     assert_eq!(world.uplink(eui, &next), Some(Err(UplinkRefusal::Quarantined)));
 
     let used = bootstrap_of(1);

@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{LinkEvent, MAX_FRAME, Stream, Timing};
 
@@ -109,23 +110,25 @@ async fn write(
     let mut bytes = BytesMut::new();
     loop {
         tokio::select! {
-            frame = queue.recv() => put_frame(&mut bytes, &frame.ok_or(End::HungUp)?),
-            _ = ping.tick() => put_frame(&mut bytes, &[]),
+            frame = queue.recv() => put_frame(&mut bytes, Zeroizing::new(frame.ok_or(End::HungUp)?)),
+            _ = ping.tick() => put_frame(&mut bytes, Zeroizing::default()),
         }
         while bytes.len() < READ_SIZE
             && let Ok(frame) = queue.try_recv()
         {
-            put_frame(&mut bytes, &frame);
+            put_frame(&mut bytes, Zeroizing::new(frame));
         }
         stream.write_all(&bytes).await?;
         stream.flush().await?;
+        bytes.as_mut().zeroize();
         bytes.clear();
     }
 }
 
-fn put_frame(bytes: &mut BytesMut, frame: &[u8]) {
+/// Appends a frame and wipes it: some carry keys.
+fn put_frame(bytes: &mut BytesMut, frame: Zeroizing<Vec<u8>>) {
     bytes.put_u32(u32::try_from(frame.len()).expect("a frame has at most 1 MiB"));
-    bytes.put_slice(frame);
+    bytes.put_slice(&frame);
 }
 
 const READ_SIZE: usize = 64 * 1024;
@@ -140,7 +143,7 @@ mod tests {
         fn frames_survive_any_cut(frames: Vec<Vec<u8>>, cut in 1usize..40) {
             let mut sent = BytesMut::new();
             for frame in &frames {
-                put_frame(&mut sent, frame);
+                put_frame(&mut sent, Zeroizing::new(frame.clone()));
             }
             let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
             for piece in sent.chunks(cut) {

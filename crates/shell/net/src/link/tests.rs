@@ -85,7 +85,8 @@ async fn a_name_that_no_certificate_can_prove_is_refused() {
 #[tokio::test]
 async fn a_newer_connection_supersedes_and_silent_or_garbled_ones_do_not() {
     let (listener, address) = listen().await;
-    let mut link = serve_plain(listener, "classical channel");
+    let open = |stream, _| greet_back(stream);
+    let mut link = serve(listener, "peer".into(), QUICK, Arrival::Supersedes, open);
     let mut first = by_hand(&address).await;
     let old = connected(&mut link).await;
 
@@ -104,6 +105,28 @@ async fn a_newer_connection_supersedes_and_silent_or_garbled_ones_do_not() {
     let mut heard = Vec::new();
     timeout(PATIENCE, first.read_to_end(&mut heard)).await.unwrap().ok();
     assert!(heard.ends_with(&[0, 0, 0, 1, 1]), "{heard:?}");
+}
+
+/// Anybody can connect without TLS: who has proved itself above is not displaced by that.
+#[tokio::test]
+async fn without_tls_the_present_connection_stays() {
+    let (listener, address) = listen().await;
+    let mut link = serve_plain(listener, "classical channel");
+    let mut first = by_hand(&address).await;
+    let generation = connected(&mut link).await;
+    let mut second = by_hand(&address).await;
+    assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed");
+    link.sender().send(generation, vec![7]).await.unwrap();
+    let mut heard = [0; 5];
+    // A sign of life may come first.
+    while heard != [0, 0, 0, 1, 7] {
+        heard.rotate_left(1);
+        first.read_exact(&mut heard[4..]).await.unwrap();
+    }
+    drop(first);
+    assert_eq!(next(&mut link).await, LinkEvent::Disconnected);
+    let _third = by_hand(&address).await;
+    connected(&mut link).await;
 }
 
 #[tokio::test]
@@ -177,7 +200,8 @@ async fn a_slow_role_slows_its_peer_and_loses_nothing() {
 #[tokio::test]
 async fn a_deaf_role_loses_its_connection() {
     let (listener, address) = listen().await;
-    let mut link = serve(listener, "peer".into(), QUICK, |stream, _| greet_back(stream));
+    let mut link =
+        serve(listener, "peer".into(), QUICK, Arrival::Supersedes, |stream, _| greet_back(stream));
     let mut peer = by_hand(&address).await;
     for n in 0..=u8::try_from(QUEUE).unwrap() {
         peer.write_all(&[0, 0, 0, 1, n]).await.unwrap();

@@ -370,7 +370,7 @@ async fn messages_are_pipelined() {
 }
 
 /// With the programs of the package `mosquitto-clients`.
-mod mosquitto {
+mod with_mosquitto {
     use std::process::{Output, Stdio};
 
     use tokio::process::Command;

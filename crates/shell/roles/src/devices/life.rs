@@ -85,8 +85,7 @@ struct Life {
 
 impl Life {
     fn begin(device: Device, surroundings: Arc<Surroundings>) -> Self {
-        let rng =
-            StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
+        let rng = StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
         Self { epoch: device.epoch(), device, surroundings, rng, sent: None, broker: None }
     }
 
@@ -260,7 +259,8 @@ fn key_answer<'a>(status: StatusCode, headers: &HeaderMap, body: &'a [u8]) -> Ke
         StatusCode::NO_CONTENT => KeyAnswer::NothingDue,
         StatusCode::UNAUTHORIZED => KeyAnswer::Denied,
         StatusCode::SERVICE_UNAVAILABLE => {
-            let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let seconds =
+                headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             KeyAnswer::Later { retry_after: seconds.map_or(Span::ZERO, Span::from_secs) }
         }
         _ => KeyAnswer::Unreachable,
@@ -291,7 +291,11 @@ mod tests {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
             }
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(key_answer(status, &headers, b"frame"), expected, "{status} {retry_after:?}");
+            assert_eq!(
+                key_answer(status, &headers, b"frame"),
+                expected,
+                "{status} {retry_after:?}"
+            );
         }
     }
 }

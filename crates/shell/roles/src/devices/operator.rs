@@ -74,7 +74,8 @@ impl Operator {
         // An error would mean that the semaphore was closed, which nobody does.
         let _place = self.places.acquire().await;
         let printed = Zeroizing::new(STANDARD.encode(label.expose()));
-        let body = format!(r#"{{"eui":"{eui}","bootstrap_key":"{}"}}"#, *printed);
+        // A label exists only for a device that starts anew, whatever the platform remembers of it.
+        let body = format!(r#"{{"eui":"{eui}","bootstrap_key":"{}","again":true}}"#, *printed);
         verdict(&self.client.post_json(&self.url, &[], body.into_bytes()).await)
     }
 }

@@ -125,8 +125,8 @@ fn slot_key(eui: Eui64, slot: Slot) -> [u8; 9] {
 mod tests {
     use super::*;
     use claviger_durable::{Engine, MemoryEngine};
-    use rand::rngs::StdRng;
     use rand::SeedableRng;
+    use rand::rngs::StdRng;
 
     #[test]
     fn a_device_is_made_once_with_the_key_on_its_label() {

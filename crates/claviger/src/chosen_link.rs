@@ -1,0 +1,83 @@
+//! `--link lab|city|FILE` and `--loss-db`, as a checked preset.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use claviger_photonics::LinkPreset;
+use claviger_roles::config::RawLink;
+use claviger_units::Decibels;
+
+/// The link that somebody asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct ChosenLink {
+    /// What it is made of.
+    pub(crate) preset: LinkPreset,
+    /// A built-in name, or the whole path of the file: what a configuration may say.
+    written: String,
+    loss: Option<Decibels>,
+}
+
+impl ChosenLink {
+    /// Finds the preset by its built-in name, else in the file of that name below `folder`.
+    pub(crate) fn find(name: &str, loss: Option<Decibels>, folder: &Path) -> Result<Self> {
+        let (preset, written) = if LinkPreset::NAMES.contains(&name) {
+            (LinkPreset::named(name), name.to_owned())
+        } else {
+            let path = std::path::absolute(folder.join(name))
+                .with_context(|| format!("--link {name} is no path"))?;
+            let text = std::fs::read_to_string(&path).with_context(|| {
+                let names = LinkPreset::NAMES.join(" and ");
+                format!("--link {name} is neither built in (those are {names}) nor a preset file that can be read")
+            })?;
+            (LinkPreset::from_toml(&text), path.to_string_lossy().into_owned())
+        };
+        let preset = preset.with_context(|| format!("--link {name} is not a usable preset"))?;
+        let preset = match loss {
+            Some(loss) => preset.with_loss(loss),
+            None => preset,
+        };
+        Ok(Self { preset, written, loss })
+    }
+
+    /// Returns what the configurations of the roles say about it.
+    pub(crate) fn raw(&self, seed: Option<u64>) -> RawLink {
+        let loss_db = self.loss.map(Decibels::as_db);
+        RawLink { preset: self.written.clone(), loss_db, seed }
+    }
+
+    /// Names it for people, such as `lab, 4 dB`.
+    pub(crate) fn in_words(&self) -> String {
+        format!("{}, {}", self.preset.name(), self.preset.loss())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_built_in_name_comes_before_a_file_and_loss_replaces_its_own() {
+        let loss = Decibels::from_db(6.5).unwrap();
+        let link = ChosenLink::find("city", Some(loss), Path::new("/nowhere")).unwrap();
+        assert_eq!(link.in_words(), "city, 6.5 dB");
+        let raw = link.raw(Some(7));
+        assert_eq!((raw.preset.as_str(), raw.loss_db, raw.seed), ("city", Some(6.5), Some(7)));
+    }
+
+    #[test]
+    fn an_unknown_link_is_refused_with_what_there_is() {
+        let error = ChosenLink::find("lob", None, Path::new("/nowhere")).unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.contains("--link lob") && text.contains("lab and city"), "{text}");
+    }
+
+    #[test]
+    fn a_file_is_written_with_its_whole_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = include_str!("../../../presets/lab.toml").replace("\"lab\"", "\"mine\"");
+        std::fs::write(folder.path().join("mine.toml"), text).unwrap();
+        let link = ChosenLink::find("mine.toml", None, folder.path()).unwrap();
+        assert_eq!(link.in_words(), "mine, 4 dB");
+        assert!(Path::new(&link.raw(None).preset).is_absolute());
+    }
+}

@@ -1,0 +1,248 @@
+//! The end of a run: what it has shown, and whether that is good.
+
+use claviger_units::{Site, Span};
+use serde::Serialize;
+
+use super::tally::Tally;
+use crate::figures::{clock, grouped};
+
+/// The figures of a run, as `--json` prints them.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summary {
+    devices: u32,
+    /// Devices that have a key from the link.
+    keyed: u64,
+    readings_sent: u64,
+    readings_decrypted: u64,
+    /// Keys that have left the key management entity of site A, where the devices are.
+    keys_delivered: u64,
+    /// The same at site B.
+    keys_delivered_b: u64,
+    violations: u64,
+    refusals: u64,
+    /// Seconds from the start of the process to the first decrypted reading.
+    first_reading_s: Option<f64>,
+    /// Bits of key a second of link time, over all kept blocks.
+    secret_bit_s: f64,
+    /// What theory expects of the same link.
+    theory_bit_s: f64,
+    qber: Option<f64>,
+    blocks_kept: u64,
+    blocks_dropped: u64,
+    link: String,
+    simulated: bool,
+    simulated_speed: f64,
+    /// A seeded run is reproducible: its keys are never to be used.
+    seeded: bool,
+    elapsed_s: f64,
+    ok: bool,
+    reasons: Vec<String>,
+}
+
+impl Summary {
+    /// Sums a run up; `faults` are what went wrong besides what the roles have reported.
+    pub(crate) fn of(tally: &Tally, elapsed: Span, faults: Vec<String>) -> Self {
+        let mut reasons = faults;
+        reasons.extend(reasons_against(tally));
+        Self {
+            devices: tally.facts.devices,
+            keyed: tally.keyed(),
+            readings_sent: tally.sent(),
+            readings_decrypted: tally.decrypted(),
+            keys_delivered: tally.delivered(Site::A),
+            keys_delivered_b: tally.delivered(Site::B),
+            violations: tally.n_violations,
+            refusals: tally.refusals,
+            first_reading_s: tally.first_reading.map(|span| rounded(span.as_secs_f64(), 100.0)),
+            secret_bit_s: rounded(tally.kept.rate().as_bps(), 10.0),
+            theory_bit_s: rounded(tally.facts.theory.as_bps(), 10.0),
+            qber: tally.mean_qber().map(|qber| rounded(qber.as_f64(), 1e6)),
+            blocks_kept: tally.kept.count,
+            blocks_dropped: tally.blocks_dropped,
+            link: tally.facts.link.clone(),
+            simulated: true,
+            simulated_speed: tally.facts.speed,
+            seeded: tally.facts.seeded,
+            elapsed_s: rounded(elapsed.as_secs_f64(), 100.0),
+            ok: reasons.is_empty(),
+            reasons,
+        }
+    }
+
+    /// Tells whether the run was good.
+    pub(crate) const fn is_ok(&self) -> bool {
+        self.ok
+    }
+
+    /// Returns why it was not.
+    pub(crate) fn reasons(&self) -> &[String] {
+        &self.reasons
+    }
+
+    /// Writes the figures for people.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let seeded = if self.seeded { ", seeded: reproducible, never to be used" } else { "" };
+        let qber =
+            self.qber.map(|qber| format!(", QBER {:.2} %", 100.0 * qber)).unwrap_or_default();
+        let first = self.first_reading_s.map(|secs| format!(", the first after {secs:.1} s"));
+        let ran = clock(Span::from_secs_f64(self.elapsed_s));
+        let mut lines = vec![
+            format!("link      {} for {ran} (simulated{seeded})", self.link),
+            format!("blocks    {} kept, {} dropped{qber}", self.blocks_kept, self.blocks_dropped),
+            format!(
+                "secret    {:.0} bit/s of key (simulated), theory {:.0} bit/s",
+                self.secret_bit_s, self.theory_bit_s
+            ),
+            format!(
+                "keys      {} delivered at A, {} at B",
+                grouped(self.keys_delivered),
+                grouped(self.keys_delivered_b)
+            ),
+            format!(
+                "devices   {} of {} have a key from the link",
+                grouped(self.keyed),
+                grouped(self.devices.into())
+            ),
+            format!(
+                "readings  {} sent, {} decrypted{}",
+                grouped(self.readings_sent),
+                grouped(self.readings_decrypted),
+                first.unwrap_or_default()
+            ),
+            format!("refused   {}, invariants violated {}", self.refusals, self.violations),
+        ];
+        if self.ok {
+            lines.push("ok: every device got its key, every reading was decrypted, no invariant was violated".into());
+        }
+        lines
+    }
+}
+
+/// Returns what keeps a run from being good; empty for a good one.
+fn reasons_against(tally: &Tally) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let without = u64::from(tally.facts.devices).saturating_sub(tally.keyed());
+    if without > 0 {
+        let why = match (tally.kept.count, &tally.trouble) {
+            (0, None) => ": the link gave no block in this time; run longer",
+            (0, Some(_)) => ": the link gave no key; see why its blocks were dropped",
+            _ => "; run longer, or see the log",
+        };
+        reasons.push(format!("{} devices got no key from the link{why}", grouped(without)));
+    }
+    match (tally.missing(), tally.sent()) {
+        (0, 0) => reasons.push("no reading was sent".to_owned()),
+        (0, _) => {}
+        (missing, sent) => reasons.push(format!(
+            "{} of {} readings were not decrypted",
+            grouped(missing),
+            grouped(sent)
+        )),
+    }
+    if tally.n_violations > 0 {
+        let told = tally.violations.join("; ");
+        reasons.push(format!("{} invariants violated: {told}", grouped(tally.n_violations)));
+    }
+    reasons
+}
+
+fn rounded(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
+}
+
+#[cfg(test)]
+mod tests {
+    use claviger_roles::Report;
+    use claviger_units::Timestamp;
+
+    use super::super::tally::tests::{eui, tally};
+    use super::*;
+
+    fn read(n: u8) -> Report {
+        Report::Decrypted { eui: eui(n), epoch: 1, counter: 0, reading: "21 °C".into() }
+    }
+
+    fn verdict(reports: Vec<Report>) -> Vec<String> {
+        let mut tally = tally();
+        for report in reports {
+            tally.handle_report(Timestamp::START, report);
+        }
+        Summary::of(&tally, Span::from_secs(90), Vec::new()).reasons().to_vec()
+    }
+
+    #[test]
+    fn only_a_whole_run_is_good() {
+        let keyed = || Report::Keyed { eui: eui(3), epoch: 1 };
+        let violation =
+            || Report::Violation { role: "kme", what: "a key was handed out twice".into() };
+        for (reports, reasons) in [
+            (vec![keyed(), read(2)], &[][..]),
+            (vec![read(3), read(2)], &[]),
+            (vec![read(2)], &["1 devices got no key from the link; run longer, or see the log"]),
+            (vec![keyed()], &["1 of 2 readings were not decrypted"]),
+            (
+                vec![keyed(), read(2), violation()],
+                &["1 invariants violated: kme: a key was handed out twice"],
+            ),
+        ] {
+            assert_eq!(verdict(reports), reasons);
+        }
+        let nothing = Tally::new(tally().facts);
+        let summary = Summary::of(&nothing, Span::ZERO, vec!["the role kme A panicked".into()]);
+        assert_eq!(
+            summary.reasons(),
+            [
+                "the role kme A panicked",
+                "3 devices got no key from the link: the link gave no block in this time; run longer",
+                "no reading was sent",
+            ]
+        );
+        assert!(!summary.is_ok());
+    }
+
+    #[test]
+    fn the_json_has_what_scripts_rely_on() {
+        let summary = Summary::of(&tally(), Span::from_millis(90_123), Vec::new());
+        let json = serde_json::to_value(&summary).unwrap();
+        for (member, value) in [
+            ("devices", serde_json::json!(3)),
+            ("keyed", serde_json::json!(2)),
+            ("readings_sent", serde_json::json!(2)),
+            ("readings_decrypted", serde_json::json!(1)),
+            ("keys_delivered", serde_json::json!(3)),
+            ("violations", serde_json::json!(0)),
+            ("refusals", serde_json::json!(0)),
+            ("first_reading_s", serde_json::json!(6.2)),
+            ("secret_bit_s", serde_json::json!(1886.0)),
+            ("qber", serde_json::json!(0.015)),
+            ("simulated", serde_json::json!(true)),
+            ("seeded", serde_json::json!(false)),
+            ("blocks_kept", serde_json::json!(2)),
+            ("blocks_dropped", serde_json::json!(0)),
+            ("elapsed_s", serde_json::json!(90.12)),
+            ("ok", serde_json::json!(false)),
+        ] {
+            assert_eq!(json[member], value, "{member}");
+        }
+    }
+
+    #[test]
+    fn the_lines_say_the_same_for_people() {
+        let mut tally = tally();
+        for report in [read(2), read(3)] {
+            tally.handle_report(Timestamp::START, report);
+        }
+        let lines = Summary::of(&tally, Span::from_secs(90), Vec::new()).lines();
+        let expected = [
+            "link      lab, 4 dB for 01:30 (simulated)",
+            "blocks    2 kept, 0 dropped, QBER 1.50 %",
+            "secret    1886 bit/s of key (simulated), theory 1893 bit/s",
+            "keys      3 delivered at A, 2 at B",
+            "devices   3 of 3 have a key from the link",
+            "readings  2 sent, 3 decrypted, the first after 6.2 s",
+            "refused   0, invariants violated 0",
+            "ok: every device got its key, every reading was decrypted, no invariant was violated",
+        ];
+        assert_eq!(lines, expected);
+    }
+}

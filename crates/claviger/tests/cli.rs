@@ -1,0 +1,183 @@
+//! The binary as a user meets it: help, wrong flags, and folders and ports that cannot be had.
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests may panic as the tests do")]
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn claviger(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end; returns the exit code, the standard output and the standard error.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = claviger(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Finds a base below which a row of ports is free just now.
+fn free_ports() -> u16 {
+    let is_free = |port| {
+        TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", port)).is_ok()
+    };
+    // Far from the range from which the system takes ports by itself, and another row each time.
+    let first = 10_000 + u16::try_from(std::process::id() % 1000).unwrap() * 15;
+    let bases = (0..1000).map(|n| 10_000 + (first - 10_000 + n * 15) % 15_000);
+    bases.into_iter().find(|base| (*base..*base + 15).all(is_free)).unwrap()
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn the_help_teaches() {
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    for part in ["claviger up --for 90s", "simulated", "key get-by-id", "Run one role"] {
+        assert!(out.contains(part), "{part} is missing in\n{out}");
+    }
+    let (code, out, _) = run(&["up", "--help"]);
+    assert_eq!(code, Some(0));
+    // Lines are broken to the width of the terminal.
+    let out = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in
+        ["[default: 24]", "[default: 60s]", "[default: ./claviger-state]", "Exit code:", "--eve"]
+    {
+        assert!(out.contains(part), "{part} is missing in\n{out}");
+    }
+    for command in ["init", "run", "readings", "devices", "link"] {
+        assert_eq!(run(&[command, "--help"]).0, Some(0), "{command}");
+    }
+}
+
+#[test]
+fn wrong_flags_are_refused_with_what_would_be_right() {
+    for (arguments, right) in [
+        (&["up", "--for", "90"][..], "such as 90s, 5m"),
+        (&["up", "--eve", "2"], "between 0 and 1"),
+        (&["up", "--devises", "3"], "--devices"),
+        (&["run", "kmee", "--config", "x"], "possible values"),
+        (&["key", "get-by-id", "abc"], "UUID"),
+    ] {
+        let (code, _, err) = run(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}\n{err}");
+        assert!(err.contains(right), "{arguments:?}\n{err}");
+    }
+}
+
+#[test]
+fn what_the_link_cannot_hold_is_refused_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let up = |more: &[&str]| run(&[&["up", "--for", "1s", "--state", path(&state)], more].concat());
+    for (more, reason) in [
+        (&["--devices", "5000"][..], "--devices 443"),
+        (&["--loss-db", "30"], "no key comes of a link with 30 dB"),
+        (&["--link", "lob"], "lab and city"),
+        (&["--port-base", "65530"], "--port-base 65530"),
+    ] {
+        let (code, _, err) = up(more);
+        assert_eq!(code, Some(1), "{more:?}\n{err}");
+        assert!(err.starts_with("error: ") && err.contains(reason), "{more:?}\n{err}");
+    }
+    assert!(!state.join("claviger.toml").exists());
+}
+
+#[test]
+fn a_foreign_folder_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("thesis.tex"), "years of work").unwrap();
+    let (code, _, err) = run(&["up", "--for", "1s", "--state", path(folder.path())]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("not Claviger's") && err.contains("--state"), "{err}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let state = file.join("state");
+    let (code, _, err) = run(&["init", "--state", path(&state)]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("cannot make the folder") && err.contains("--state"), "{err}");
+}
+
+#[test]
+fn init_makes_both_sites_and_a_seed_makes_another_kind_of_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let (code, out, err) = run(&["init", "--state", path(&state), "--devices", "3"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("feeds 443 devices every 60 s") && out.contains("asked for 3"), "{out}");
+    for file in ["site-a/kme/config.toml", "site-b/qkd/link.secret", "devices/identity.pem"] {
+        assert!(state.join(file).is_file(), "{file}");
+    }
+    let (code, _, err) = run(&["init", "--state", path(&state), "--seed", "7"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("without --seed") && err.contains("must not meet"), "{err}");
+    let (code, out, err) = run(&["link", "--state", path(&state)]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("lab, 4 dB (simulated)") && out.contains("running   not by"), "{out}");
+}
+
+#[test]
+fn clients_without_a_network_say_what_to_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(folder.path());
+    for arguments in [&["key", "get"][..], &["key", "extract"], &["readings"], &["devices"]] {
+        let (code, _, err) = run(&[arguments, &["--state", state]].concat());
+        assert_eq!(code, Some(1), "{arguments:?}\n{err}");
+        assert!(err.contains("start `claviger up`"), "{arguments:?}\n{err}");
+    }
+}
+
+#[test]
+fn an_occupied_port_ends_the_run_with_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let base = free_ports();
+    let _occupied = TcpListener::bind(("127.0.0.1", base)).unwrap();
+    let base = base.to_string();
+    let (code, out, err) =
+        run(&["up", "--for", "60s", "--json", "--state", path(&state), "--port-base", &base]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains(&format!("port {base} is occupied")) && err.contains("--port-base"),
+        "{err}"
+    );
+    assert!(out.lines().last().unwrap().contains("\"simulated\":true"), "{out}");
+}
+
+#[test]
+fn a_second_run_on_the_same_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let base = free_ports().to_string();
+    let arguments = ["up", "--devices", "2", "--state", path(&state), "--port-base", &base];
+    let child = claviger(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = Running(child);
+    let mut lines = BufReader::new(first.0.stdout.take().unwrap()).lines();
+    let sentence = lines.next().unwrap().unwrap();
+    assert!(sentence.contains("bit/s (simulated) feeds"), "{sentence}");
+    let (code, _, err) = run(&arguments);
+    assert_eq!(code, Some(1), "{err}");
+    let holder = format!("in use by another claviger (process {})", first.0.id());
+    assert!(err.contains(&holder), "{err}");
+}

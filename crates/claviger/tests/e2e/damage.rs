@@ -1,0 +1,198 @@
+//! Folders, files and values that are not as they should be: the cause and the remedy in one
+//! message, and nothing made worse.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use crate::network::{Network, Role};
+use crate::parties::{App, PATIENCE};
+use crate::place::{Place, utf8};
+use crate::process::{Ended, claviger, eventually, run};
+
+/// Starts a role that will not run, and returns its last words.
+fn refused(place: &Place, role: Role) -> Ended {
+    let config = place.layout().config(role.names().0);
+    let mut arguments = vec!["run", role.names().1, "--config", utf8(&config)];
+    arguments.dedup();
+    let mut command = std::process::Command::new("timeout");
+    let program = env!("CARGO_BIN_EXE_claviger");
+    run(command.arg("20").arg(program).args(arguments))
+}
+
+fn assert_refused(ended: &Ended, parts: &[&str]) {
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.starts_with("error: "), "{ended:?}");
+    for part in parts {
+        assert!(ended.err.contains(part), "`{part}` is missing in {}", ended.err);
+    }
+}
+
+/// Makes a KME with a store of some pages.
+fn with_store() -> Place {
+    let place = Place::new();
+    place.init(&["--simulated-speed", "10"]);
+    let mut network = Network::with_frozen_keys(&place, &[], 1);
+    network.stop(Role::KmeA);
+    place
+}
+
+#[test]
+fn a_damaged_store_is_named_with_its_remedy() {
+    let place = with_store();
+    let folder = place.layout().folder("site-a/kme");
+    let (database, key) = (folder.join("store.db"), folder.join("store.key"));
+    let (whole, secret) = (fs::read(&database).unwrap(), fs::read(&key).unwrap());
+    let length = u64::try_from(whole.len()).unwrap();
+    let file = || File::options().write(true).open(&database).unwrap();
+    let named = [utf8(&database), "corrupt", "restore it from a backup"];
+
+    file().write_all_at(b"no database", 0).unwrap();
+    assert_refused(&refused(&place, Role::KmeA), &named);
+    fs::write(&database, &whole).unwrap();
+    file().write_all_at(&[0xA5; 8192], 4096).unwrap();
+    assert_refused(&refused(&place, Role::KmeA), &named);
+    fs::write(&database, &whole).unwrap();
+    file().set_len(length / 2 + 100).unwrap();
+    assert_refused(&refused(&place, Role::KmeA), &named);
+    fs::write(&database, &whole).unwrap();
+
+    fs::write(&key, [7; 32]).unwrap();
+    assert_refused(&refused(&place, Role::KmeA), &[utf8(&key), "does not fit the store"]);
+    fs::write(&key, [7; 3]).unwrap();
+    assert_refused(&refused(&place, Role::KmeA), &[utf8(&key), "32 bytes"]);
+    fs::remove_file(&key).unwrap();
+    assert_refused(&refused(&place, Role::KmeA), &[utf8(&key)]);
+    fs::write(&key, &secret).unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    assert_refused(&refused(&place, Role::KmeA), &["can be read by others", "chmod 600"]);
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+
+    // Mended, it goes on; and one process at a time has it.
+    let _network = Network::start(&place, &[Role::KmeA]);
+    eventually("the mended KME", PATIENCE, || App::a(&place).stored());
+    assert_refused(&refused(&place, Role::KmeA), &[utf8(&database), "in use"]);
+}
+
+#[test]
+fn a_restored_copy_is_refused_until_both_sites_are_reset() {
+    let place = Place::new();
+    place.init(&["--simulated-speed", "10"]);
+    let mut network = Network::with_frozen_keys(&place, &[], 30);
+    let database = place.layout().folder("site-a/kme").join("store.db");
+    network.stop(Role::KmeA);
+    let old = fs::read(&database).unwrap();
+    network.begin(Role::KmeA);
+    let (a, b) = (App::a(&place), App::b(&place));
+    let key = a.get_soon(1).remove(0);
+    eventually("the copy", PATIENCE, || b.fetch(key.id).ok());
+    network.stop(Role::KmeA);
+    fs::write(&database, old).unwrap();
+    network.begin(Role::KmeA);
+
+    for (site, app) in [("A", &a), ("B", &b)] {
+        let told = eventually("the refusal", PATIENCE, || {
+            app.get(1).err().map(|error| error.to_string()).filter(|e| e.contains("rolled back"))
+        });
+        assert!(told.contains("claviger kme reset"), "{site}: {told}");
+    }
+    let reset = |kme: &str| {
+        let config = place.layout().config(kme);
+        run(&mut claviger(&["kme", "reset", "--config", utf8(&config)]))
+    };
+    assert_refused(&reset("site-a/kme"), &["in use", "stop the key management entity"]);
+    for (kme, role) in [("site-a/kme", Role::KmeA), ("site-b/kme", Role::KmeB)] {
+        network.stop(role);
+        let ended = reset(kme);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.out.contains("a new generation begun"), "{ended:?}");
+    }
+    for role in Role::LINK {
+        network.begin(role);
+    }
+    let fresh = a.get_soon(1).remove(0);
+    let copy = eventually("the copy", PATIENCE, || b.fetch(fresh.id).ok());
+    assert!(copy.key.ct_eq(&fresh.key) && !copy.key.ct_eq(&key.key));
+}
+
+#[test]
+fn every_wrong_value_is_named_at_once() {
+    let place = Place::new();
+    place.init(&[]);
+    let change = |role: Role, changes: &[(&str, &str)]| {
+        let path = place.layout().config(role.names().0);
+        let text = fs::read_to_string(&path).unwrap();
+        let line = |line: &str| {
+            let key = line.split(" = ").next().unwrap_or_default();
+            let value = changes.iter().find(|(name, _)| *name == key);
+            value.map_or_else(|| line.to_owned(), |(name, value)| format!("{name} = {value}"))
+        };
+        let changed: Vec<String> = text.lines().map(line).collect();
+        fs::write(path, changed.join("\n")).unwrap();
+    };
+    for (role, changes, parts) in [
+        (
+            Role::KmeA,
+            &[("https_listen", "\"here\""), ("capacity_bits", "12")][..],
+            &["https_listen = \"here\"", "such as 127.0.0.1:8443", "capacity_bits = 12"][..],
+        ),
+        (
+            Role::KmeB,
+            &[("danger_idq3p_listen", "\"0.0.0.0:5323\"")],
+            &["danger_idq3p_listen = 0.0.0.0:5323", "loopback"],
+        ),
+        (
+            Role::Fibre,
+            &[("eve_fraction", "1.5"), ("simulated_speed", "0.0")],
+            &["eve_fraction = 1.5", "simulated_speed = 0"],
+        ),
+        (Role::QkdA, &[("preset", "\"lob\"")], &["preset = \"lob\"", "lab, city"]),
+        (Role::Gateway, &[("renew_s", "0.0")], &["renew_s = 0", "0.1 s and a year"]),
+        (Role::Platform, &[("kme_url", "\"http://x\"")], &["kme_url", "https://HOST:PORT"]),
+        (Role::Devices, &[("devices", "0")], &["devices = 0", "between 1 and 100000"]),
+    ] {
+        change(role, changes);
+        let ended = refused(&place, role);
+        let path = place.layout().config(role.names().0);
+        assert_refused(&ended, &[&[utf8(&path)], parts].concat());
+    }
+    let kme = place.layout().config("site-a/kme");
+    fs::write(&kme, "colour = \"blue\"\n").unwrap();
+    assert_refused(&refused(&place, Role::KmeA), &["colour", "unknown field", "https_listen"]);
+    fs::remove_file(&kme).unwrap();
+    assert_refused(&refused(&place, Role::KmeA), &[utf8(&kme), "cannot be read"]);
+}
+
+#[test]
+fn a_state_that_can_be_no_folder_is_refused() {
+    let place = Place::new();
+    let file = place.logs().join("file");
+    fs::write(&file, "not a folder").unwrap();
+    for state in [utf8(&file), "/proc/claviger"] {
+        let ended = run(&mut claviger(&["up", "--for", "1s", "--state", state]));
+        assert_refused(&ended, &[state, "choose a folder that you may write to with --state"]);
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"not a folder");
+}
+
+#[test]
+fn each_site_opens_only_its_own_folder() {
+    let place = Place::new();
+    place.init(&["--simulated-speed", "10", "--devices", "2", "--renew", "2s"]);
+    let (here, away) = (place.layout().folder("site-a"), place.logs().join("site-a"));
+    let carry = |from: &Path, to: &Path| fs::rename(from, to).unwrap();
+    carry(&here, &away);
+    let mut network = Network::start(&place, &[Role::KmeB, Role::QkdB, Role::Platform]);
+    let b = App::b(&place);
+    eventually("site B without site A", PATIENCE, || b.status().ok());
+    let alone = b.get(1).unwrap_err().to_string();
+    assert!(alone.contains("the peer KME cannot be reached"), "{alone}");
+    carry(&away, &here);
+    for role in [Role::Gateway, Role::KmeA, Role::QkdA, Role::Fibre] {
+        network.begin(role);
+    }
+    let key = App::a(&place).get_soon(1).remove(0);
+    let copy = eventually("the copy", PATIENCE, || b.fetch(key.id).ok());
+    assert!(copy.key.ct_eq(&key.key));
+    network.assert_all_run();
+}

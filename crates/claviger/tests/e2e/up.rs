@@ -1,0 +1,66 @@
+//! `claviger up`: the whole chain in one process, judged by itself.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::parties::{App, Operator, PATIENCE};
+use crate::place::Place;
+use crate::process::{Ended, eventually};
+
+const LENGTH: Duration = Duration::from_secs(60);
+
+/// Returns the last line, which is the summary.
+pub(crate) fn summary(ended: &Ended) -> Value {
+    serde_json::from_str(ended.out.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn ends_with_zero_and_with_the_figures_of_a_good_run() {
+    let place = Place::new();
+    let quick = ["--renew", "4s", "--simulated-speed", "5", "--json"];
+    let ended = place.up(&[&["--devices", "6", "--for", "18s"], &quick[..]].concat()).wait(LENGTH);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let summary = summary(&ended);
+    let number = |name: &str| summary[name].as_f64().unwrap();
+    for (name, value) in [("devices", 6.0), ("keyed", 6.0), ("violations", 0.0)] {
+        assert!((number(name) - value).abs() < 0.5, "{name} in {summary}");
+    }
+    assert_eq!(summary["readings_sent"], summary["readings_decrypted"], "{summary}");
+    assert!(number("readings_sent") >= 12.0, "{summary}");
+    // Six devices and their adoption at the least.
+    assert!(number("keys_delivered") >= 7.0, "{summary}");
+    assert!(number("first_reading_s") < 15.0, "{summary}");
+    let off = number("secret_bit_s") / number("theory_bit_s") - 1.0;
+    assert!(off.abs() < 0.1, "{off} away from theory in {summary}");
+    assert!((0.005..0.03).contains(&number("qber")), "{summary}");
+    assert_eq!(summary["simulated"], Value::Bool(true), "{summary}");
+    assert!(ended.err.contains("(simulated"), "{}", ended.err);
+    assert!(!place.state().join("run.json").exists(), "nobody runs any more");
+}
+
+#[test]
+fn goes_on_in_the_folder_of_an_earlier_run_and_ends_when_asked() {
+    let place = Place::new();
+    let quick = ["--devices", "3", "--renew", "3s", "--simulated-speed", "10"];
+    let mut first = place.up(&[&quick[..], &["--for", "6s"]].concat());
+    assert_eq!(first.wait(LENGTH).code, Some(0));
+    let mut second = place.up(&quick);
+    let operator = Operator::of(&place);
+    let before = eventually("the old readings", PATIENCE, || operator.readings(0));
+    assert!(before.len() >= 3, "{before:?}");
+    let keys = App::a(&place).get_soon(2);
+    assert!(keys.iter().all(|granted| granted.origin.as_deref() == Some("simulated")));
+    // Every device goes on: none begins anew, none is lost.
+    for device in ["02005efffe100001", "02005efffe100002", "02005efffe100003"] {
+        let of = |readings: &[crate::parties::StoredReading]| {
+            let own = readings.iter().filter(|reading| reading.eui == device);
+            own.map(|reading| (reading.epoch, reading.counter)).max()
+        };
+        eventually("a later reading of each device", PATIENCE, || {
+            operator.readings(0).filter(|readings| of(readings) > of(&before))
+        });
+    }
+    let ended = second.terminate();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}

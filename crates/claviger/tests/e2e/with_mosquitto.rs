@@ -1,0 +1,179 @@
+//! MQTT with mosquitto's clients, which nobody here wrote: frames are seen, readings are not.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use claviger_frames::{Reading, telemetry};
+use claviger_units::Timestamp;
+
+use crate::bytes::{contains, from_hex};
+use crate::network::{Network, Role};
+use crate::parties::{Operator, OurDevice, PATIENCE, StoredReading};
+use crate::place::{Place, utf8};
+use crate::process::{Ended, Process, eventually, run};
+
+fn command(place: &Place, program: &str, arguments: &[&str]) -> Command {
+    let ca = place.layout().folder("site-a/gateway").join("ca.pem");
+    let port = place.ports().gateway_mqtt.port().to_string();
+    let mut command = Command::new(program);
+    command.args(["-h", "localhost", "-p", &port, "--cafile", utf8(&ca)]).args(arguments);
+    command
+}
+
+fn mosquitto(place: &Place, program: &str, arguments: &[&str]) -> Ended {
+    run(&mut command(place, program, arguments))
+}
+
+fn viewer_password(place: &Place) -> String {
+    let path = place.layout().folder("site-a/gateway").join("viewer.password");
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// Returns the bytes that a device sealed.
+fn plaintext(reading: &StoredReading) -> Vec<u8> {
+    let rounded = |value: f64| format!("{value:.0}").parse::<i64>().unwrap();
+    let reading = Reading {
+        temperature_centi_c: rounded(100.0 * reading.temperature_c).try_into().unwrap(),
+        humidity_permille: rounded(10.0 * reading.humidity_pct).try_into().unwrap(),
+        light_lux: reading.light_lux,
+        battery_mv: reading.battery_mv,
+        taken: Timestamp::from_micros(rounded(1e6 * reading.taken_s).try_into().unwrap()),
+    };
+    reading.encode()
+}
+
+#[test]
+fn a_viewer_sees_frames_and_no_reading() {
+    let place = Place::new();
+    let _up = place.up(&["--devices", "4", "--renew", "2s", "--simulated-speed", "10"]);
+    let operator = eventually("the operator", PATIENCE, || {
+        place.layout().is_complete().then(|| Operator::of(&place))
+    });
+    eventually("a reading", PATIENCE, || operator.readings(0).filter(|all| !all.is_empty()));
+    let password = viewer_password(&place);
+    let log_in = ["-u", "viewer", "-P", &password];
+    let watch = ["-t", "claviger/v1/+/up", "-F", "%t %x", "-C", "12", "-W", "30", "-q", "1"];
+    let seen = mosquitto(&place, "mosquitto_sub", &[&log_in[..], &watch].concat());
+    assert_eq!(seen.out.lines().count(), 12, "{seen:?}");
+
+    // Each frame that was seen belongs to a reading, and does not show it.
+    let mut frames = BTreeMap::new();
+    for line in seen.out.lines() {
+        let (topic, payload) = line.split_once(' ').unwrap();
+        let eui = topic.split('/').nth(2).unwrap().to_owned();
+        let frame = from_hex(payload);
+        let header = telemetry::peek(&frame).unwrap();
+        frames.insert((eui, header.epoch.number(), header.counter), frame);
+    }
+    let mut in_clear = Vec::new();
+    for (place, frame) in &frames {
+        let reading = eventually("the reading of a frame", PATIENCE, || {
+            let readings = operator.readings(0)?;
+            let name = |r: &StoredReading| (r.eui.clone(), r.epoch, r.counter);
+            readings.into_iter().find(|reading| name(reading) == *place)
+        });
+        let plain = plaintext(&reading);
+        assert!(plain.len() > 20 && frame.len() > plain.len(), "{reading:?}");
+        in_clear.push(plain);
+    }
+    for (frame, plain) in frames.values().flat_map(|f| in_clear.iter().map(move |p| (f, p))) {
+        // The time alone has eight bytes, and would already tell one reading from another.
+        let parts = plain.windows(8).filter(|part| contains(frame, part));
+        assert_eq!(parts.count(), 0, "{plain:x?} shows in {frame:x?}");
+    }
+}
+
+#[test]
+fn nobody_may_do_more_than_his_part() {
+    let place = Place::new();
+    place.init(&["--simulated-speed", "10"]);
+    let roles = [&Role::LINK[..], &[Role::Platform, Role::Gateway]].concat();
+    let _network = Network::start(&place, &roles);
+    let (operator, device) = (Operator::of(&place), OurDevice::new(&place));
+    eventually("the platform", PATIENCE, || operator.provision(&device).filter(|s| *s == 201));
+    device.first_key(); // from now on the gateway knows the device
+    let (eui, password) = (device.eui.to_string(), viewer_password(&place));
+    let proof = device.first_secret().mqtt_password(device.eui);
+    let viewer = ["-u", "viewer", "-P", &password];
+    let own = ["-u", &eui, "-i", &eui, "-P", &proof];
+    let topic = |eui: &str, leaf: &str| format!("claviger/v1/{eui}/{leaf}");
+    let (up, key) = (topic(&eui, "up"), topic(&eui, "key"));
+    let (foreign_up, foreign_key) =
+        (topic("02005efffe100001", "up"), topic("02005efffe100001", "key"));
+    let publish = |who: &[&str], topic: &str| {
+        let what = ["-V", "5", "-q", "1", "-m", "x", "-t", topic];
+        mosquitto(&place, "mosquitto_pub", &[who, &what].concat())
+    };
+    let subscribe = |who: &[&str], filter: &str| {
+        let what = ["-V", "5", "-W", "1", "-t", filter];
+        mosquitto(&place, "mosquitto_sub", &[who, &what].concat())
+    };
+
+    // `-W 1`: whoever may listen hears nothing for a second and goes, with code 27.
+    let heard = subscribe(&viewer, "claviger/v1/+/up");
+    assert_eq!(heard.code, Some(27), "{heard:?}");
+    assert_eq!(subscribe(&own, &key).code, Some(27));
+    for (who, filter) in [
+        (&viewer[..], "#"),
+        (&viewer, "$SYS/#"),
+        (&own, &foreign_key),
+        (&own, &up),
+        (&own, "claviger/v1/+/key"),
+        (&own, "#"),
+    ] {
+        let refused = subscribe(who, filter);
+        assert!(refused.err.contains("denied"), "{filter}: {refused:?}");
+        assert!(refused.out.is_empty(), "{filter}: {refused:?}");
+    }
+    for (who, topic) in [(&viewer[..], &up), (&viewer, &key), (&own, &foreign_up), (&own, &key)] {
+        let refused = publish(who, topic);
+        assert!(refused.err.contains("Not authorized"), "{topic}: {refused:?}");
+    }
+    let wrong = viewer_password(&place).replace(|_: char| true, "0");
+    for who in [
+        &["-u", "viewer", "-P", &wrong][..],
+        &["-u", "viewer"],
+        &[],
+        &["-u", &eui, "-i", &eui, "-P", &wrong],
+        &["-u", &eui, "-i", "another", "-P", &proof],
+        &["-u", "02005efffe100001", "-i", "02005efffe100001", "-P", &proof],
+        &["-u", "gateway", "-P", &password],
+    ] {
+        let refused = subscribe(who, "claviger/v1/+/up");
+        assert!(refused.code != Some(0) && refused.out.is_empty(), "{who:?}: {refused:?}");
+        assert!(refused.err.contains("uthori"), "{who:?}: {refused:?}");
+    }
+}
+
+/// What a device of the demonstration publishes reaches the viewer while a stranger tries to talk
+/// in between.
+#[test]
+fn what_is_refused_reaches_nobody() {
+    let place = Place::new();
+    place.init(&["--simulated-speed", "10"]);
+    let roles = [&Role::LINK[..], &[Role::Platform, Role::Gateway]].concat();
+    let _network = Network::start(&place, &roles);
+    let (operator, device) = (Operator::of(&place), OurDevice::new(&place));
+    eventually("the platform", PATIENCE, || operator.provision(&device).filter(|s| *s == 201));
+    device.first_key();
+    let (eui, password) = (device.eui.to_string(), viewer_password(&place));
+    let proof = device.first_secret().mqtt_password(device.eui);
+    let watch = ["-u", "viewer", "-P", &password, "-t", "claviger/v1/#", "-F", "%t %p", "-d"];
+    let sub = &mut command(&place, "mosquitto_sub", &watch);
+    let viewer = Process::start(&place.logs(), "viewer", sub);
+    eventually("the subscription", PATIENCE, || viewer.out().contains("SUBACK").then_some(()));
+    let up = format!("claviger/v1/{eui}/up");
+    let say = |who: &[&str], text: &str| {
+        let what = ["-V", "5", "-q", "1", "-t", &up, "-m", text];
+        mosquitto(&place, "mosquitto_pub", &[who, &what].concat())
+    };
+    say(&["-u", "viewer", "-P", &password], "forged by the viewer");
+    say(&["-u", &eui, "-i", &eui, "-P", "guessed"], "forged by a stranger");
+    say(&["-u", &eui, "-i", &eui, "-P", &proof], "from the device itself");
+    let heard = eventually("the device", PATIENCE, || {
+        Some(viewer.out()).filter(|out| out.contains("from the device itself"))
+    });
+    assert!(!heard.contains("forged"), "{heard}");
+    // It is no frame: the platform stores nothing of it.
+    assert_eq!(operator.readings(0).unwrap().len(), 0);
+}

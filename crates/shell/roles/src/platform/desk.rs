@@ -1,0 +1,196 @@
+//! What operators ask of the platform by HTTPS: readings, devices, provisioning.
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use claviger_durable::Tx;
+use claviger_fleet::{Origin, PlatformDevice, ProvisionError, StoredReading};
+use claviger_frames::{Epoch, Reading};
+use claviger_net::http;
+use claviger_units::{Eui64, Key256, SaeId, SecretBytes};
+use serde::{Deserialize, Serialize};
+
+use super::{Core, Service};
+
+/// Only the operator's certificate opens these doors; an installer's opens one.
+pub(super) fn router(service: Service) -> Router {
+    Router::new()
+        .route("/v1/readings", get(readings))
+        .route("/v1/devices", get(devices).post(provision))
+        .with_state(service)
+}
+
+/// Why an operator gets nothing; nothing has changed.
+#[derive(Debug)]
+struct Refused(StatusCode, String);
+
+impl Refused {
+    fn bad_request(message: &str) -> Self {
+        Self(StatusCode::BAD_REQUEST, message.to_owned())
+    }
+
+    fn store_failed() -> Self {
+        let message = "the platform's store has failed; its operator must restart it";
+        Self(StatusCode::SERVICE_UNAVAILABLE, message.to_owned())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        http::error_response(self.0, &self.1)
+    }
+}
+
+fn admit(allowed: &[&SaeId], caller: Option<Extension<SaeId>>) -> Result<(), Refused> {
+    let admitted = caller.is_some_and(|Extension(name)| allowed.contains(&&name));
+    let message = "this certificate does not open this door; use the operator's";
+    if admitted { Ok(()) } else { Err(Refused(StatusCode::UNAUTHORIZED, message.to_owned())) }
+}
+
+/// What may be asked of `GET /v1/readings`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadingsQuery {
+    #[serde(default)]
+    after: u64,
+    eui: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A reading as operators see it.
+#[derive(Serialize)]
+struct ReadingOut {
+    seq: u64,
+    eui: String,
+    epoch: u32,
+    counter: u32,
+    received_s: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    taken_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature_c: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    humidity_pct: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    light_lux: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    battery_mv: Option<u16>,
+}
+
+impl From<StoredReading> for ReadingOut {
+    fn from(stored: StoredReading) -> Self {
+        let reading = Reading::decode(&stored.reading).ok();
+        Self {
+            seq: stored.seq,
+            eui: stored.eui.to_string(),
+            epoch: stored.epoch.number(),
+            counter: stored.counter,
+            received_s: stored.received.as_secs_f64(),
+            taken_s: reading.as_ref().map(|reading| reading.taken.as_secs_f64()),
+            temperature_c: reading.as_ref().map(Reading::temperature_c),
+            humidity_pct: reading.as_ref().map(Reading::humidity_pct),
+            light_lux: reading.as_ref().map(|reading| reading.light_lux),
+            battery_mv: reading.as_ref().map(|reading| reading.battery_mv),
+        }
+    }
+}
+
+async fn readings(
+    State(service): State<Service>,
+    caller: Option<Extension<SaeId>>,
+    query: Result<Query<ReadingsQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Refused> {
+    admit(&[&service.operator], caller)?;
+    let message = "ask with after=SEQ, limit=1..1000 and eui=16 hex digits";
+    let Query(query) = query.or(Err(Refused::bad_request(message)))?;
+    let limit = query.limit.unwrap_or(100);
+    let eui = query.eui.map(|eui| eui.parse::<Eui64>()).transpose();
+    let eui = eui.map_err(|error| Refused::bad_request(&error.to_string()))?;
+    if !(1..=1000).contains(&limit) {
+        return Err(Refused::bad_request(message));
+    }
+    let found = service.core(move |core, tx| core.platform.readings(tx, query.after, eui, limit));
+    let found = found.await.or(Err(Refused::store_failed()))?;
+    let found: Vec<ReadingOut> = found.into_iter().map(ReadingOut::from).collect();
+    Ok(Json(serde_json::json!({ "readings": found })).into_response())
+}
+
+/// A device as operators see it.
+#[derive(Serialize)]
+struct DeviceOut {
+    eui: String,
+    adoption: String,
+    epoch: u32,
+    prepared: Option<u32>,
+    key_origin: Option<&'static str>,
+}
+
+impl From<PlatformDevice> for DeviceOut {
+    fn from(device: PlatformDevice) -> Self {
+        Self {
+            eui: device.eui.to_string(),
+            adoption: format!("{:?}", device.adoption).to_lowercase(),
+            epoch: device.active.number(),
+            prepared: device.prepared.map(Epoch::number),
+            key_origin: device.origin.map(|origin| match origin {
+                Origin::Simulated => "simulated",
+                Origin::Link => "unlabelled",
+            }),
+        }
+    }
+}
+
+async fn devices(
+    State(service): State<Service>,
+    caller: Option<Extension<SaeId>>,
+) -> Result<Response, Refused> {
+    admit(&[&service.operator], caller)?;
+    let found = service.core(|core, tx| core.platform.devices(tx, None, 100_000));
+    let found = found.await.or(Err(Refused::store_failed()))?;
+    let found: Vec<DeviceOut> = found.into_iter().map(DeviceOut::from).collect();
+    Ok(Json(serde_json::json!({ "devices": found })).into_response())
+}
+
+/// What `POST /v1/devices` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProvisionIn {
+    eui: String,
+    /// 32 bytes in base64; serves this once and is not kept.
+    bootstrap_key: String,
+    /// Whether a device that is known already is to start anew, with a new bootstrap key.
+    #[serde(default)]
+    again: bool,
+}
+
+async fn provision(
+    State(service): State<Service>,
+    caller: Option<Extension<SaeId>>,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    admit(&[&service.operator, &service.installer], caller)?;
+    let message = "send {\"eui\": 16 hex digits, \"bootstrap_key\": 32 bytes in base64}";
+    let asked: ProvisionIn =
+        serde_json::from_slice(&body).or(Err(Refused::bad_request(message)))?;
+    let eui: Eui64 = asked.eui.parse().or(Err(Refused::bad_request(message)))?;
+    let key = STANDARD.decode(&asked.bootstrap_key).map(SecretBytes::new);
+    let key = key.ok().and_then(|key| Key256::from_slice(key.expose()));
+    let key = key.ok_or_else(|| Refused::bad_request(message))?;
+    let job = move |core: &mut Core, tx: &mut dyn Tx| {
+        if asked.again {
+            core.platform.provision_again(tx, eui, &key)
+        } else {
+            core.platform.provision(tx, eui, &key)
+        }
+    };
+    match service.writer.run(job).await {
+        Ok(Ok(())) => Ok(StatusCode::CREATED.into_response()),
+        Ok(Err(ProvisionError::Store(_))) | Err(_) => Err(Refused::store_failed()),
+        Ok(Err(error)) => Err(Refused(StatusCode::CONFLICT, error.to_string())),
+    }
+}
