@@ -29,7 +29,6 @@ pub struct VirtualLink {
 struct End<M> {
     machine: M,
     store: MemoryEngine,
-    rng: StdRng,
 }
 
 const LIGHT: u64 = 1;
@@ -55,8 +54,8 @@ impl VirtualLink {
             rules,
             fibre,
             end: 0,
-            alice: End { machine: alice, store: store_a, rng: rng_a },
-            bob: End { machine: bob, store: store_b, rng: rng_b },
+            alice: End { machine: alice, store: store_a },
+            bob: End { machine: bob, store: store_b },
             proposed: Vec::new(),
             blocks: Vec::new(),
             ledger: Vec::new(),
@@ -126,13 +125,13 @@ impl VirtualLink {
             let mut moved = false;
             while let Some(frame) = self.alice.machine.poll_transmit() {
                 moved = true;
-                let End { machine, store, rng } = &mut self.bob;
-                store.transact(|tx| machine.handle_message(tx, now, &frame, rng))?;
+                let End { machine, store } = &mut self.bob;
+                store.transact(|tx| machine.handle_message(tx, now, &frame))?;
             }
             while let Some(frame) = self.bob.machine.poll_transmit() {
                 moved = true;
-                let End { machine, store, rng } = &mut self.alice;
-                store.transact(|tx| machine.handle_message(tx, now, &frame, rng))?;
+                let End { machine, store } = &mut self.alice;
+                store.transact(|tx| machine.handle_message(tx, now, &frame))?;
             }
             while let Some(event) = self.alice.machine.poll_event() {
                 moved = true;
@@ -181,9 +180,9 @@ impl VirtualLink {
                 "block {number}: keys differ"
             );
         }
-        let End { machine, store, .. } = &mut self.alice;
+        let End { machine, store } = &mut self.alice;
         store.transact(|tx| machine.handle_outcome(tx, number, Committed::Yes))?;
-        let End { machine, store, .. } = &mut self.bob;
+        let End { machine, store } = &mut self.bob;
         store.transact(|tx| machine.handle_outcome(tx, number, Committed::Yes))?;
         self.blocks.push(accepted);
         Ok(())

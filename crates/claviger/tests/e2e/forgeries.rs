@@ -9,8 +9,8 @@ use claviger_net::http::Answer;
 use crate::bytes::crc;
 use crate::network::{Network, Role};
 use crate::parties::{App, Operator, OurDevice, PATIENCE};
-use crate::place::Place;
-use crate::process::eventually;
+use crate::place::{Place, utf8};
+use crate::process::{claviger, eventually, run};
 
 /// A request for a new key by IDQ3P (`WIRE.md` §1).
 fn request(length: u8, number: u32, device: u8) -> Vec<u8> {
@@ -21,7 +21,7 @@ fn request(length: u8, number: u32, device: u8) -> Vec<u8> {
 #[test]
 fn malformed_datagrams_get_no_answer_and_spend_nothing() {
     let place = Place::new();
-    place.init(&["--simulated-speed", "10"]);
+    place.init(&["--simulated-speed", "10", "--danger-idq3p"]);
     let mut network = Network::with_frozen_keys(&place, &[], 30);
     let app = App::a(&place);
     let stored = app.stored().unwrap();
@@ -67,6 +67,21 @@ fn malformed_datagrams_get_no_answer_and_spend_nothing() {
     assert_eq!(app.stored(), Some(stored - 1));
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert!(receive().is_err(), "there was one answer more than there were good requests");
+    network.assert_all_run();
+}
+
+#[test]
+fn extraction_without_authentication_is_off_unless_asked_for() {
+    let place = Place::new();
+    place.init(&[]);
+    let mut network = Network::start(&place, &[Role::KmeA]);
+    eventually("the KME", PATIENCE, || App::a(&place).stored());
+    // Bound here, so nowhere else.
+    UdpSocket::bind(place.ports().idq3p_a).unwrap();
+    let state = place.state();
+    let ended = run(&mut claviger(&["key", "extract", "--state", utf8(&state)]));
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("IDQ3P is off at site A"), "{ended:?}");
     network.assert_all_run();
 }
 

@@ -18,7 +18,7 @@ fn word<'a>(out: &'a str, name: &str) -> &'a str {
 fn an_extraction_is_one_datagram_each_way() {
     assert_eq!(crc(b"123456789"), 0xFC89_1918, "the check value of CRC-32/BZIP2");
     let place = Place::new();
-    place.init(&["--simulated-speed", "10"]);
+    place.init(&["--simulated-speed", "10", "--danger-idq3p"]);
     let _network = Network::with_frozen_keys(&place, &[], 30);
     let (app, state) = (App::a(&place), place.state());
     let extract = |more: &[&str]| {

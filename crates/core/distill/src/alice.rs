@@ -127,14 +127,13 @@ impl Alice {
         tx: &mut dyn Tx,
         now: Timestamp,
         frame: &[u8],
-        rng: &mut impl Rng,
     ) -> Result<(), DistillError> {
         let message = Message::decode(frame)?;
         match (&message, self.common.is_open()) {
             (Message::Greet(theirs), _) => self.common.handle_greet(tx, *theirs)?,
             (Message::Prove(proof), _) => self.common.handle_proof(tx, proof)?,
             (_, false) => self.common.refuse(Refusal::Protocol),
-            (_, true) => self.handle_open(tx, now, frame, message, rng)?,
+            (_, true) => self.handle_open(tx, now, frame, message)?,
         }
         Ok(())
     }
@@ -145,13 +144,12 @@ impl Alice {
         now: Timestamp,
         frame: &[u8],
         message: Message,
-        rng: &mut impl Rng,
     ) -> Result<(), DistillError> {
         match message {
             Message::Detections(detections) => self.handle_detections(frame, detections),
-            Message::Conclusive { batch, mask } => self.handle_conclusive(frame, batch, &mask, rng),
+            Message::Conclusive { batch, mask } => self.handle_conclusive(frame, batch, &mask),
             Message::SampleErrors { batch, errors } => {
-                self.handle_sample_errors(frame, batch, errors, rng);
+                self.handle_sample_errors(frame, batch, errors);
             }
             Message::NextPass { block, pass } => {
                 self.answer(frame, block, |answerer| {
@@ -162,10 +160,10 @@ impl Alice {
             }
             Message::Ask { block, ranges } => self.handle_ask(frame, block, &ranges),
             Message::Corrected { block, errors, leaked } => {
-                self.handle_corrected(frame, block, errors, leaked, rng);
+                self.handle_corrected(frame, block, errors, leaked);
             }
             Message::Verified { block, pad } => {
-                self.handle_verified(tx, now, frame, block, pad, rng)?;
+                self.handle_verified(tx, now, frame, block, pad)?;
             }
             Message::Drop { block, reason } => self.handle_drop(block, reason),
             _ => self.common.refuse(Refusal::Protocol),
@@ -247,7 +245,7 @@ impl Alice {
         self.common.send_filling(&Message::Announcements { batch, pairs });
     }
 
-    fn handle_conclusive(&mut self, frame: &[u8], batch: Batch, mask: &[u8], rng: &mut impl Rng) {
+    fn handle_conclusive(&mut self, frame: &[u8], batch: Batch, mask: &[u8]) {
         let open = self.batch.as_mut().filter(|open| open.batch == batch && open.sifted.is_empty());
         let Some(open) = open else {
             self.common.refuse(Refusal::Protocol);
@@ -260,10 +258,11 @@ impl Alice {
         let kept = open.choices.iter().zip(mask.iter()).filter(|(_, kept)| *kept);
         open.sifted = kept.map(|(choice, _)| choice.key_bit()).collect();
         let n = self.common.filling.n_samples(open.sifted.len(), &self.common.rules);
-        let mut positions: Vec<u32> = rand::seq::index::sample(rng, open.sifted.len(), n)
-            .into_iter()
-            .map(|i| u32::try_from(i).unwrap_or(u32::MAX))
-            .collect();
+        let mut positions: Vec<u32> =
+            rand::seq::index::sample(&mut self.common.filling.rng, open.sifted.len(), n)
+                .into_iter()
+                .map(|i| u32::try_from(i).unwrap_or(u32::MAX))
+                .collect();
         positions.sort_unstable();
         open.sampled.clone_from(&positions);
         let bits = open.sifted.gather(&positions).to_bytes().to_vec();
@@ -271,13 +270,7 @@ impl Alice {
         self.common.send_filling(&Message::Sample { batch, positions, bits });
     }
 
-    fn handle_sample_errors(
-        &mut self,
-        frame: &[u8],
-        batch: Batch,
-        errors: u32,
-        rng: &mut impl Rng,
-    ) {
+    fn handle_sample_errors(&mut self, frame: &[u8], batch: Batch, errors: u32) {
         let open = self
             .batch
             .take()
@@ -294,17 +287,17 @@ impl Alice {
         match filled {
             Filled::Continue => {}
             Filled::Suspicious => common.drop_filling(DropReason::SampledQber),
-            Filled::Closed => self.close(rng),
+            Filled::Closed => self.close(),
         }
     }
 
-    fn close(&mut self, rng: &mut impl Rng) {
+    fn close(&mut self) {
         let mut reconciled = self.common.close_filling();
         let ledger = &reconciled.ledger;
         // The sample is small: recent blocks weigh as much as 512 sampled bits.
         let errors = ledger.sample_errors as f64 + 512.0 * self.qber.as_f64();
         let estimate = Fraction::clamped(errors / (ledger.sampled as f64 + 512.0));
-        let permutation: [u8; 32] = rng.random();
+        let permutation: [u8; 32] = reconciled.rng.random();
         let (block, bits) = (ledger.block, reconciled.key.len());
         let close = Close { block, sifted: ledger.sifted, estimate, permutation };
         self.common.send(&mut reconciled, &Message::Close(close));
@@ -338,14 +331,7 @@ impl Alice {
         }
     }
 
-    fn handle_corrected(
-        &mut self,
-        frame: &[u8],
-        number: u64,
-        errors: u32,
-        leaked: u32,
-        rng: &mut impl Rng,
-    ) {
+    fn handle_corrected(&mut self, frame: &[u8], number: u64, errors: u32, leaked: u32) {
         let Some(block) = self.blocks.get_mut(&number) else { return };
         let reconciled = &mut block.reconciled;
         reconciled.transcript.append(Site::B, frame);
@@ -363,7 +349,7 @@ impl Alice {
         let ledger = &mut reconciled.ledger;
         ledger.verification = VERIFICATION_BITS;
         block.verifying = true;
-        let key: [u8; 16] = rng.random();
+        let key: [u8; 16] = reconciled.rng.random();
         let hash = verification_hash(&key, &reconciled.key);
         self.common.send(reconciled, &Message::Verify { block: number, key, hash });
     }
@@ -375,7 +361,6 @@ impl Alice {
         frame: &[u8],
         number: u64,
         peer_pad: PadName,
-        rng: &mut impl Rng,
     ) -> Result<(), EngineError> {
         let Some(mut block) = self.blocks.remove(&number) else { return Ok(()) };
         if !block.verifying {
@@ -384,7 +369,7 @@ impl Alice {
         }
         block.reconciled.transcript.append(Site::B, frame);
         self.qber = block.reconciled.ledger.qber();
-        self.propose(tx, now, block.reconciled, peer_pad, rng)
+        self.propose(tx, now, block.reconciled, peer_pad)
     }
 
     fn propose(
@@ -393,7 +378,6 @@ impl Alice {
         now: Timestamp,
         mut block: Reconciled,
         peer_pad: PadName,
-        rng: &mut impl Rng,
     ) -> Result<(), EngineError> {
         let secret = self.common.rules.secret_bits(&block);
         let unusable = self.common.reserve.peer_pad(tx, peer_pad)?.is_none();
@@ -432,9 +416,10 @@ impl Alice {
             self.common.drop_block(block.ledger, DropReason::NothingLeft);
             return Ok(());
         }
-        propose.keys =
-            (0..n_keys).map(|i| (KeyId::random(rng), self.ratio.owner(i, n_keys))).collect();
-        propose.seed = random_bits(block.key.len() + secret as usize - 1, rng);
+        propose.keys = (0..n_keys)
+            .map(|i| (KeyId::random(&mut block.rng), self.ratio.owner(i, n_keys)))
+            .collect();
+        propose.seed = random_bits(block.key.len() + secret as usize - 1, &mut block.rng);
         block.transcript.append(Site::A, &propose.signed_part());
         match self.sign(tx, &mut propose, &pad, peer_pad, &mut block)? {
             Some((finished, mut awaiting)) => {

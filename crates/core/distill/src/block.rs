@@ -4,6 +4,7 @@
 use claviger_gf2::{BitString, poly_hash, toeplitz};
 use claviger_units::{Key256, KeyId, SecretBytes, Site, Timestamp};
 use claviger_wire::classical::Propose;
+use rand::rngs::StdRng;
 
 use crate::authenticate::Transcript;
 use crate::filling::Tally;
@@ -27,6 +28,7 @@ pub(crate) struct Reconciled {
     pub(crate) transcript: Transcript,
     pub(crate) tally: Tally,
     pub(crate) ledger: BlockLedger,
+    pub(crate) rng: StdRng,
 }
 
 /// A block that was proposed and waits for the key buffers.

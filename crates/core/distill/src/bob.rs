@@ -128,7 +128,6 @@ impl Bob {
         tx: &mut dyn Tx,
         now: Timestamp,
         frame: &[u8],
-        _rng: &mut impl Rng,
     ) -> Result<(), DistillError> {
         let message = Message::decode(frame)?;
         match (&message, self.common.is_open()) {

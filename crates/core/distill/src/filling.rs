@@ -4,6 +4,9 @@
 use claviger_gf2::BitString;
 use claviger_units::Fraction;
 use claviger_wire::classical::Batch;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use sha2::{Digest, Sha256};
 
 use crate::authenticate::Transcript;
 use crate::rules::Rules;
@@ -45,14 +48,18 @@ pub(crate) struct Filling {
     pub(crate) sampled: u64,
     /// Of these, how many differed.
     pub(crate) sample_errors: u64,
+    /// Draws whatever is drawn for this block, so that it does not depend on what else is under
+    /// way at the same time.
+    pub(crate) rng: StdRng,
     // Sifted bits of all batches, of which a fixed share is sampled.
     sifted: u64,
 }
 
 impl Filling {
-    /// Starts block `number`.
+    /// Starts block `number` of a session with this seed.
     #[must_use]
-    pub(crate) fn new(number: u64) -> Self {
+    pub(crate) fn new(number: u64, seed: &[u8; 32]) -> Self {
+        let own = Sha256::new().chain_update(seed).chain_update(number.to_be_bytes());
         Self {
             next: Batch { block: number, number: 0 },
             key: BitString::new(),
@@ -60,6 +67,7 @@ impl Filling {
             tally: Tally::default(),
             sampled: 0,
             sample_errors: 0,
+            rng: StdRng::from_seed(own.finalize().into()),
             sifted: 0,
         }
     }

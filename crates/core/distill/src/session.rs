@@ -106,6 +106,8 @@ pub(crate) struct Common {
     pub(crate) closed: u32,
     pub(crate) resume: Option<Timestamp>,
     failures: u32,
+    // Drawn at each greeting; seeds what is drawn for the blocks of the session.
+    seed: [u8; 32],
 }
 
 impl Common {
@@ -115,19 +117,21 @@ impl Common {
             rules,
             reserve: Reserve::open(tx, site)?,
             session: Session::Apart,
-            filling: Filling::new(0),
+            filling: Filling::new(0, &[0; 32]),
             awaiting: BTreeMap::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             closed: 0,
             resume: None,
             failures: 0,
+            seed: [0; 32],
         })
     }
 
     pub(crate) fn greet(&mut self, rng: &mut impl Rng) {
         let mut nonce = [0; 32];
         rng.fill_bytes(&mut nonce);
+        rng.fill_bytes(&mut self.seed);
         let mine = Greet { version: VERSION, site: self.site, nonce, preset: self.rules.digest };
         self.transmits.clear();
         self.transmits.push_back(Message::Greet(mine).encode());
@@ -165,7 +169,7 @@ impl Common {
         let greetings = in_order(self.site, &mine, &theirs);
         let greetings = [&greetings[0][..], &greetings[1][..]];
         proof.mac = self.reserve.prove(tx, greetings, self.site, &proof.body())?;
-        self.filling = Filling::new(proof.first_block);
+        self.filling = Filling::new(proof.first_block, &self.seed);
         self.transmits.push_back(Message::Prove(proof).encode());
         self.session = Session::Proving { mine, theirs };
         Ok(())
@@ -192,7 +196,7 @@ impl Common {
         }
         self.reserve.begin(tx, proof)?;
         if self.site == Site::B {
-            self.filling = Filling::new(proof.first_block);
+            self.filling = Filling::new(proof.first_block, &self.seed);
         }
         self.session = Session::Open;
         self.events.push_back(Event::Opened);
@@ -234,7 +238,7 @@ impl Common {
 
     /// Ends the filling block as closed and starts the next one.
     pub(crate) fn close_filling(&mut self) -> Reconciled {
-        let next = Filling::new(self.filling.next.block + 1);
+        let next = Filling::new(self.filling.next.block + 1, &self.seed);
         let filling = core::mem::replace(&mut self.filling, next);
         self.closed += 1;
         let ledger = self.ledger_of(&filling);
@@ -242,13 +246,14 @@ impl Common {
             key: filling.key,
             transcript: filling.transcript,
             tally: filling.tally,
+            rng: filling.rng,
             ledger,
         }
     }
 
     /// Drops the filling block and starts the next one; both ends do so at the same batch.
     pub(crate) fn drop_filling(&mut self, reason: DropReason) {
-        let next = Filling::new(self.filling.next.block + 1);
+        let next = Filling::new(self.filling.next.block + 1, &self.seed);
         let filling = core::mem::replace(&mut self.filling, next);
         let ledger = self.ledger_of(&filling);
         self.end(ledger, Outcome::Dropped(reason));

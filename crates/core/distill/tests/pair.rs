@@ -115,19 +115,19 @@ impl Pair {
             if let Some(frame) = self.alice.0.poll_transmit() {
                 moved = true;
                 let frame = self.altered(frame);
-                let (bob, store, rng) = (&mut self.bob.0, &mut self.bob.1, &mut self.bob.2);
+                let (bob, store) = (&mut self.bob.0, &mut self.bob.1);
                 let now = self.now;
                 let handled: Result<(), DistillError> =
-                    store.transact(|tx| bob.handle_message(tx, now, &frame, rng));
+                    store.transact(|tx| bob.handle_message(tx, now, &frame));
                 self.broken |= handled.is_err();
             }
             if let Some(frame) = self.bob.0.poll_transmit() {
                 moved = true;
                 let frame = self.altered(frame);
-                let (alice, store, rng) = (&mut self.alice.0, &mut self.alice.1, &mut self.alice.2);
+                let (alice, store) = (&mut self.alice.0, &mut self.alice.1);
                 let now = self.now;
                 let handled: Result<(), DistillError> =
-                    store.transact(|tx| alice.handle_message(tx, now, &frame, rng));
+                    store.transact(|tx| alice.handle_message(tx, now, &frame));
                 self.broken |= handled.is_err();
             }
             moved |= self.take_events();

@@ -30,6 +30,11 @@ impl Channel {
         event
     }
 
+    /// Tells whether a connection stands.
+    pub(crate) const fn is_connected(&self) -> bool {
+        self.generation.is_some()
+    }
+
     /// Returns the number of the newest connection.
     pub(crate) const fn session(&self) -> u64 {
         self.session

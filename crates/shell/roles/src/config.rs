@@ -1,4 +1,6 @@
 //! The configuration files of the roles: TOML in, checked values out, all faults in one error.
+//!
+//! Size: every key of every role stands here, so that there is one file to read.
 
 use std::collections::BTreeMap;
 use std::fmt;

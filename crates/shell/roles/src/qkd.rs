@@ -187,9 +187,9 @@ impl Node {
             LinkEvent::Frame(frame) => {
                 let handled = self
                     .writer
-                    .run(move |Core { machine, rng, .. }, tx| match machine {
-                        Machine::Alice(alice) => alice.handle_message(tx, now, &frame, rng),
-                        Machine::Bob(bob) => bob.handle_message(tx, now, &frame, rng),
+                    .run(move |Core { machine, .. }, tx| match machine {
+                        Machine::Alice(alice) => alice.handle_message(tx, now, &frame),
+                        Machine::Bob(bob) => bob.handle_message(tx, now, &frame),
                     })
                     .await?;
                 match handled {
@@ -240,9 +240,11 @@ impl Node {
     /// Brings fresh choices or bases to the light; Bob only once the other end has proved itself,
     /// so that a seeded run begins the same way every time.
     async fn shine(&mut self) -> Result<(), RoleError> {
+        if !self.light.is_connected() {
+            return Ok(());
+        }
         let preset = self.rules.digest;
-        let mut seed = [0; 32];
-        self.rng.fill_bytes(&mut seed);
+        let seed = self.light_seed();
         let kept = SecretBytes::new(seed.to_vec());
         match self.config.party {
             Party::Alice => {
@@ -261,6 +263,7 @@ impl Node {
                 self.light.send(Light::Emit { light, seed: kept, preset }.encode()).await;
             }
             Party::Bob if self.state == OPEN => {
+                self.lights += 1;
                 self.core(move |core, _| {
                     if let Machine::Bob(bob) = &mut core.machine {
                         bob.handle_light(&seed);
@@ -275,6 +278,22 @@ impl Node {
             Party::Bob => {}
         }
         Ok(())
+    }
+
+    /// Draws the seed of a light session; a seeded run begins as the virtual link of the same seed.
+    fn light_seed(&mut self) -> [u8; 32] {
+        let label = match self.config.party {
+            Party::Alice => "choices",
+            Party::Bob => "bases",
+        };
+        match self.config.link.seed.filter(|_| self.lights == 0) {
+            Some(number) => seed::derive(number, label),
+            None => {
+                let mut seed = [0; 32];
+                self.rng.fill_bytes(&mut seed);
+                seed
+            }
+        }
     }
 
     async fn handle_kme(&mut self, event: LinkEvent) -> Result<(), RoleError> {

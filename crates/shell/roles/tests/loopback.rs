@@ -5,17 +5,21 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use claviger_lab::VirtualLink;
 use claviger_net::clock::Clock;
+use claviger_net::http::Client;
 use claviger_net::shutdown::Shutdown;
 use claviger_net::tls;
-use claviger_photonics::Eve;
+use claviger_photonics::{Eve, LinkPreset};
 use claviger_roles::config::{
     self, RawDevices, RawFibre, RawGateway, RawKme, RawLink, RawPlatform, RawQkd,
 };
 use claviger_roles::init::{self, Layout, Plan, Ports};
+use claviger_roles::sae::KeyClient;
 use claviger_roles::{
     Context, Folder, Report, Reporter, RoleError, devices, fibre, gateway, kme, platform, qkd,
 };
+use claviger_units::Bits;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -162,4 +166,46 @@ async fn every_device_gets_keys_and_every_reading_arrives() {
         })
         .await;
     network.stop().await;
+}
+
+/// The decisions live in the cores: the same seed gives the same blocks, key ids and key bits in
+/// virtual time and over real sockets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_run_agrees_with_the_virtual_one() {
+    const SEED: u64 = 11;
+    let state = tempfile::tempdir().unwrap();
+    let plan = Plan { simulated_speed: 10.0, devices: 1, ..plan(1, Some(SEED)) };
+    init::create(state.path(), &plan).unwrap();
+    let ports = Ports::from_base(plan.port_base).unwrap();
+    let mut network = Network::start(state.path());
+    let mut live = Vec::new();
+    network
+        .wait(|report| {
+            if let Report::Block(ledger) = report {
+                live.push(ledger.to_csv());
+            }
+            live.len() == 3
+        })
+        .await;
+    let app = Folder::new(Layout::below(state.path()).folder("site-a/app"));
+    let (identity, authority) = app.identity().unwrap();
+    let client = Client::new(&tls::client_mutual(&identity, &authority));
+    let kme = KeyClient::new(&format!("https://localhost:{}", ports.kme_a.port()), client);
+    let keys = kme.enc_keys(&"app-b".parse().unwrap(), 3, Bits::KEY).await.unwrap();
+    network.stop().await;
+
+    let preset = LinkPreset::named("lab").unwrap();
+    let mut link = VirtualLink::start(&preset, Eve::ABSENT, SEED).unwrap();
+    while link.ledger().len() < 3 {
+        link.run_window().unwrap();
+    }
+    let virtual_: Vec<_> = link.ledger().iter().map(|ledger| ledger.to_csv()).collect();
+    live.sort();
+    assert_eq!(live, virtual_);
+    let blocks = link.take_blocks();
+    let all: Vec<_> = blocks.iter().flat_map(|block| &block.keys).collect();
+    for granted in keys {
+        let found = all.iter().find(|(id, ..)| *id == granted.id).expect("the same key ids");
+        assert_eq!(found.2.expose()[..], *granted.key.expose(), "the same key bits");
+    }
 }

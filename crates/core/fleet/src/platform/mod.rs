@@ -383,7 +383,10 @@ impl Platform {
     /// the gateway can tell, and it has not been heard since the start, or has said so.
     fn is_barred(&self) -> bool {
         !self.greeted
-            || matches!(self.peer.session(), Session::RolledBack { mine: true } | Session::Superseded)
+            || matches!(
+                self.peer.session(),
+                Session::RolledBack { mine: true } | Session::Superseded
+            )
     }
 }
 

@@ -64,7 +64,9 @@ pub enum UplinkRefusal {
     Quarantined,
     /// This platform may have been restored from an old copy: not to be acknowledged. It passes once
     /// the gateway is heard, unless the gateway knows of something that this store lacks.
-    #[error("the gateway has not been heard since the start, or says that this store is an old copy")]
+    #[error(
+        "the gateway has not been heard since the start, or says that this store is an old copy"
+    )]
     Barred,
 }
 

@@ -547,11 +547,7 @@ impl World {
                 Platform::open(tx, now, config, &mut rng)?.can_open(tx, now, eui, &frame)
             });
             let read: Result<_, EngineError> = read;
-            assert!(
-                read.unwrap(),
-                "device {eui} is at {}, unfollowed",
-                self.devices[n].epoch
-            );
+            assert!(read.unwrap(), "device {eui} is at {}, unfollowed", self.devices[n].epoch);
         }
     }
 
