@@ -60,7 +60,14 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// Show what theory expects of a link, and what the link of a state folder has done
     #[command(after_help = LINK_EXAMPLES)]
-    Link(LinkStatusArgs),
+    #[command(args_conflicts_with_subcommands = true)]
+    Link {
+        /// What to do instead of showing
+        #[command(subcommand)]
+        command: Option<LinkCommand>,
+        #[command(flatten)]
+        status: LinkStatusArgs,
+    },
     /// Mend a key management entity
     #[command(subcommand)]
     Kme(KmeCommand),
@@ -360,6 +367,34 @@ pub(crate) struct LinkStatusArgs {
     /// Replaces the loss of the link, in decibels
     #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = loss)]
     pub(crate) loss_db: Option<Decibels>,
+}
+
+/// `claviger link`
+#[derive(Debug, Subcommand)]
+pub(crate) enum LinkCommand {
+    /// Give both ends a fresh secret when the authentication reserve is used up: the last resort
+    #[command(after_help = RESEED_EXAMPLE)]
+    Reseed(ReseedArgs),
+}
+
+const RESEED_EXAMPLE: &str = "\
+The two ends authenticate each other with pads that the link itself puts back. Where many blocks
+failed in a row the reserve can run out; then the link stops and says so. Both ends need the same
+fresh secret, brought by a way you trust, with both QKD nodes stopped:
+  claviger link reseed fresh.secret
+  claviger link reseed fresh.secret --config claviger-state/site-a/qkd/config.toml
+  claviger link reseed fresh.secret --config claviger-state/site-b/qkd/config.toml
+  shred -u fresh.secret";
+
+/// `claviger link reseed`
+#[derive(Debug, Args)]
+pub(crate) struct ReseedArgs {
+    /// The file of the secret: made if no configuration is given, else read
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The configuration of the QKD node that takes the secret
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// `claviger kme`

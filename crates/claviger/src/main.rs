@@ -12,6 +12,7 @@ mod kme;
 mod link;
 mod log;
 mod readings;
+mod reseed;
 mod run;
 mod signals;
 mod state;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use crate::cli::{Cli, Command, KeyCommand, KmeCommand};
+use crate::cli::{Cli, Command, KeyCommand, KmeCommand, LinkCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -57,7 +58,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Key(KeyCommand::Status(args)) => key::status(&args).await?,
         Command::Readings(args) => readings::readings(&args).await?,
         Command::Devices(args) => readings::devices(&args).await?,
-        Command::Link(args) => link::run(&args)?,
+        Command::Link { command: Some(LinkCommand::Reseed(args)), .. } => reseed::run(&args)?,
+        Command::Link { command: None, status } => link::run(&status)?,
         Command::Kme(KmeCommand::Reset(args)) => kme::reset(&args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -181,3 +181,27 @@ fn a_second_run_on_the_same_folder_is_refused() {
     let holder = format!("in use by another claviger (process {})", first.0.id());
     assert!(err.contains(&holder), "{err}");
 }
+
+/// `PROTOCOL.md` P4: the last resort when the reserve is used up.
+#[test]
+fn both_ends_take_a_fresh_link_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, secret) = (folder.path().join("state"), folder.path().join("fresh.secret"));
+    let base = free_ports().to_string();
+    let up = ["up", "--devices", "2", "--renew", "4s", "--simulated-speed", "10", "--for", "12s"];
+    let up = [&up[..], &["--state", path(&state), "--port-base", &base]].concat();
+    let (code, _, err) = run(&up);
+    assert_eq!(code, Some(0), "{err}");
+
+    let (code, out, _) = run(&["link", "reseed", path(&secret)]);
+    assert_eq!(code, Some(0), "{out}");
+    let (code, _, err) = run(&["link", "reseed", path(&secret)]);
+    assert!(code == Some(1) && err.contains("never overwritten"), "{err}");
+    for end in ["site-a", "site-b"] {
+        let config = state.join(end).join("qkd/config.toml");
+        let (code, out, err) = run(&["link", "reseed", path(&secret), "--config", path(&config)]);
+        assert_eq!(code, Some(0), "{out}{err}");
+    }
+    let (code, _, err) = run(&up);
+    assert_eq!(code, Some(0), "the link goes on with the fresh secret\n{err}");
+}
