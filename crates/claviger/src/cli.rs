@@ -172,7 +172,7 @@ pub(crate) struct NetworkArgs {
     pub(crate) state: StateArgs,
     /// The first of 15 ports on loopback
     #[arg(long, value_name = "PORT", default_value_t = 14_000, help_heading = "Place",
-          value_parser = clap::value_parser!(u16).range(1..))]
+          value_parser = clap::value_parser!(u16).range(1..=65_521))]
     pub(crate) port_base: u16,
 }
 

@@ -32,8 +32,8 @@ pub(crate) fn to_stderr(verbosity: u8) {
 /// The broker's library warns of every client that goes away; its errors are enough.
 fn filter(verbosity: u8) -> EnvFilter {
     EnvFilter::new(match verbosity {
-        0 => "warn,mqtt5=error",
-        1 => "warn,claviger=info,mqtt5=error",
+        0 => "warn,claviger=info,claviger_roles=info,mqtt5=error",
+        1 => "info,mqtt5=error",
         _ => "info,claviger=debug,mqtt5=warn",
     })
 }

@@ -59,9 +59,21 @@ fn give(path: &Path, config: &Path) -> Result<()> {
         }
         opened => opened.context("the store of the QKD node cannot be opened")?,
     };
-    store
-        .transact::<_, EngineError>(|tx| Reserve::refill(tx, &secret))
+    let known = store
+        .transact::<_, EngineError>(|tx| {
+            let known = Reserve::was_taken(tx, &secret)?;
+            if !known {
+                Reserve::refill(tx, &secret)?;
+            }
+            Ok(known)
+        })
         .context("the reserve cannot be filled; nothing was changed")?;
+    if known {
+        bail!(
+            "this node has taken {} before, and a pad must never serve twice: draw a fresh secret",
+            path.display()
+        );
+    }
     store.scrub().context("old pads may still lie in the store's log; start the node once")?;
     console::out(format_args!(
         "{} has a full reserve again; give the same file to the other end, then destroy it",

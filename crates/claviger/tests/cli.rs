@@ -201,6 +201,8 @@ fn both_ends_take_a_fresh_link_secret() {
         let config = state.join(end).join("qkd/config.toml");
         let (code, out, err) = run(&["link", "reseed", path(&secret), "--config", path(&config)]);
         assert_eq!(code, Some(0), "{out}{err}");
+        let (code, _, err) = run(&["link", "reseed", path(&secret), "--config", path(&config)]);
+        assert!(code == Some(1) && err.contains("never serve twice"), "{err}");
     }
     let (code, _, err) = run(&up);
     assert_eq!(code, Some(0), "the link goes on with the fresh secret\n{err}");

@@ -126,7 +126,7 @@ fn reasons_against(tally: &Tally) -> Vec<String> {
         let why = match (tally.kept.count, &tally.trouble) {
             (0, None) => ": the link gave no block in this time; run longer",
             (0, Some(_)) => ": the link gave no key; see why its blocks were dropped",
-            _ => "; run longer, or see the log",
+            _ => ": a device has its turn once in each --renew; run for longer than that",
         };
         reasons.push(format!("{} devices got no key from the link{why}", grouped(without)));
     }
@@ -178,7 +178,12 @@ mod tests {
         for (reports, reasons) in [
             (vec![keyed(), read(2)], &[][..]),
             (vec![read(3), read(2)], &[]),
-            (vec![read(2)], &["1 devices got no key from the link; run longer, or see the log"]),
+            (
+                vec![read(2)],
+                &[
+                    "1 devices got no key from the link: a device has its turn once in each --renew; run for longer than that",
+                ],
+            ),
             (vec![keyed()], &["1 of 2 readings were not decrypted"]),
             (
                 vec![keyed(), read(2), violation()],

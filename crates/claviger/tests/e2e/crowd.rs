@@ -17,7 +17,14 @@ const HALF_A_HELLO: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3];
 
 /// Opens twenty connections to a port: half of them silent, the others with noise.
 fn crowd(address: SocketAddr) -> Vec<TcpStream> {
-    let says: [&[u8]; 4] = [b"GET / HTTP/1.0\r\n\r\n", &[0xFF; 4096], HALF_A_HELLO, &[0; 100]];
+    // The last one knows how our own links greet.
+    let says: [&[u8]; 5] = [
+        b"GET / HTTP/1.0\r\n\r\n",
+        &[0xFF; 4096],
+        HALF_A_HELLO,
+        &[0; 100],
+        b"claviger\0\0\0\x05hello",
+    ];
     let open = |n: usize| {
         let mut stream = TcpStream::connect(address).ok()?;
         if n % 2 == 1 {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::network::{Network, Role};
-use crate::parties::{App, PATIENCE};
+use crate::parties::{App, Operator, PATIENCE};
 use crate::place::{Place, utf8};
 use crate::process::{Ended, Process, claviger, eventually, run};
 
@@ -111,6 +111,76 @@ fn a_restored_copy_is_refused_until_both_sites_are_reset() {
     let fresh = a.get_soon(1).remove(0);
     let copy = eventually("the copy", PATIENCE, || b.fetch(fresh.id).ok());
     assert!(copy.key.ct_eq(&fresh.key) && !copy.key.ct_eq(&key.key));
+}
+
+/// Runs a whole network, and puts an older copy of the store of `role` in place of its own.
+fn with_an_old_copy<'a>(place: &'a Place, role: Role) -> Network<'a> {
+    place.init(&["--simulated-speed", "10", "--devices", "2", "--renew", "2s"]);
+    let mut network = Network::start(place, &Role::ALL);
+    let operator = Operator::of(place);
+    let n_readings = |more_than: usize| {
+        let what = format!("more than {more_than} readings");
+        let all =
+            eventually(&what, PATIENCE, || operator.readings(0).filter(|a| a.len() > more_than));
+        all.len()
+    };
+    let first = n_readings(3);
+    let database = place.layout().folder(role.names().0).join("store.db");
+    network.stop(role);
+    let old = fs::read(&database).unwrap();
+    network.begin(role);
+    n_readings(first + 3);
+    network.stop(role);
+    fs::write(&database, old).unwrap();
+    network.begin(role);
+    network
+}
+
+fn assert_rolled_back_is_told(network: &Network<'_>, whose: &str) {
+    for role in [Role::Gateway, Role::Platform] {
+        let told = format!("the store of the {whose} was rolled back to an old copy");
+        eventually(&told, PATIENCE, || network.log(role).contains(&told).then_some(()));
+    }
+}
+
+#[test]
+fn a_restored_platform_is_named_and_takes_nothing_twice() {
+    let place = Place::new();
+    let network = with_an_old_copy(&place, Role::Platform);
+    let before = eventually("the platform", PATIENCE, || Operator::of(&place).readings(0)).len();
+    assert_rolled_back_is_told(&network, "platform");
+    // It cannot judge what it has read before, so it takes nothing.
+    eventually("a refused reading", PATIENCE, || {
+        network.log(Role::Platform).contains("an MQTT message was refused").then_some(())
+    });
+    assert_eq!(Operator::of(&place).readings(0).unwrap().len(), before);
+}
+
+#[test]
+fn a_restored_gateway_is_named() {
+    let place = Place::new();
+    let network = with_an_old_copy(&place, Role::Gateway);
+    assert_rolled_back_is_told(&network, "gateway");
+}
+
+#[test]
+fn a_restored_node_goes_on() {
+    let place = Place::new();
+    let mut network = with_an_old_copy(&place, Role::QkdA);
+    let blocks = |network: &Network<'_>| {
+        [Role::KmeA, Role::KmeB].map(|kme| network.log(kme).matches("BlockCommitted").count())
+    };
+    let before = blocks(&network);
+    // The numbers of the blocks that the copy has forgotten are refused first, with a pause that
+    // doubles each time (`PROTOCOL.md` P4).
+    eventually("two more blocks", 3 * PATIENCE, || {
+        let now = blocks(&network);
+        (now.iter().zip(before).all(|(now, before)| *now >= before + 2)).then_some(())
+    });
+    let key = App::a(&place).get_soon(1).remove(0);
+    let copy = eventually("the copy", PATIENCE, || App::b(&place).fetch(key.id).ok());
+    assert!(copy.key.ct_eq(&key.key));
+    network.assert_all_run();
 }
 
 #[test]

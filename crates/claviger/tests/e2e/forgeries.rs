@@ -3,12 +3,15 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use claviger_frames::Epoch;
+use claviger_frames::{DataKeys, DeviceRoot, Epoch, Reading, split_bootstrap, telemetry};
 use claviger_net::http::Answer;
+use claviger_net::mqtt::{Access, Client};
+use claviger_net::tls;
+use claviger_units::{Eui64, Timestamp};
 
 use crate::bytes::crc;
 use crate::network::{Network, Role};
-use crate::parties::{App, Operator, OurDevice, PATIENCE};
+use crate::parties::{App, DeviceKey, Operator, OurDevice, PATIENCE, authority};
 use crate::place::{Place, utf8};
 use crate::process::{claviger, eventually, run};
 
@@ -145,4 +148,81 @@ fn forged_key_requests_all_get_the_same_401_and_spend_nothing() {
     assert_eq!(frame.status.as_u16(), 200);
     assert_eq!(stored(), before, "a repeated request has spent a key");
     network.assert_all_run();
+}
+
+/// Publishes as a device, and waits until the gateway has the frame.
+fn publish(place: &Place, eui: Eui64, password: &str, frame: Vec<u8>) {
+    let (port, name) = (place.ports().gateway_mqtt.port(), eui.to_string());
+    let access = Access::plain("localhost", port, &name, &name, password)
+        .over_tls(tls::client_anonymous(&authority(place)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, _inbox) = Client::connect(&access).await.unwrap();
+        client.publish(&format!("claviger/v1/{eui}/up"), frame.into()).await.unwrap();
+        client.disconnect().await;
+    });
+}
+
+#[test]
+fn forged_repeated_and_cloned_telemetry_is_not_stored() {
+    let place = Place::new();
+    place.init(&["--simulated-speed", "10", "--devices", "2", "--renew", "2s"]);
+    let network = Network::start(&place, &Role::ALL);
+    let (operator, device) = (Operator::of(&place), OurDevice::new(&place));
+    eventually("the platform", PATIENCE, || operator.provision(&device).filter(|s| *s == 201));
+    let DeviceKey { epoch, secret, .. } = device.first_key();
+    let (eui, password) = (device.eui, secret.mqtt_password(device.eui));
+    let root = split_bootstrap(&device.bootstrap).0;
+    let genuine = DataKeys::derive(&root, &secret, eui, epoch);
+    // All that a gateway has: the secret of the epoch, but not the root.
+    let guessed = DeviceRoot::from_key(secret.as_key().duplicate());
+    let forged = DataKeys::derive(&guessed, &secret, eui, epoch);
+    let neighbour: Eui64 = "02005efffe100001".parse().unwrap();
+    let next = Epoch::new(epoch.number() + 1);
+    let seal = |keys, eui, epoch, counter, light_lux| {
+        let (temperature_centi_c, humidity_permille, battery_mv) = (2137, 431, 2950);
+        let taken = Timestamp::from_micros(1_700_000_000_000_000);
+        let reading =
+            Reading { temperature_centi_c, humidity_permille, light_lux, battery_mv, taken };
+        telemetry::seal(keys, eui, epoch, counter, &reading.encode()).unwrap()
+    };
+
+    let frame = seal(&genuine, eui, epoch, 0, 100);
+    let mut flipped = frame.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let attempts = [
+        (seal(&forged, eui, epoch, 0, 101), "does not verify"),
+        (seal(&genuine, neighbour, epoch, 0, 102), "does not verify"),
+        (seal(&genuine, eui, next, 0, 103), "is not held"),
+        (flipped, "does not verify"),
+        (frame[..frame.len() - 1].to_vec(), "not"),
+        (b"no frame".to_vec(), "not a telemetry frame"),
+        (frame.clone(), ""),
+        (frame, ""),
+        (seal(&genuine, eui, epoch, 1, 104), ""),
+        (seal(&genuine, eui, epoch, 1, 105), "the device is cloned"),
+        (seal(&genuine, eui, epoch, 2, 106), "the device is quarantined"),
+    ];
+    for (frame, refusal) in attempts {
+        let told = |network: &Network<'_>| {
+            let log = network.log(Role::Platform);
+            log.lines()
+                .filter(|line| line.contains(&*eui.to_string()) && line.contains(refusal))
+                .count()
+        };
+        let before = told(&network);
+        publish(&place, eui, &password, frame);
+        if !refusal.is_empty() {
+            eventually(refusal, PATIENCE, || (told(&network) > before).then_some(()));
+        }
+    }
+    let stored = |eui: Eui64| {
+        let all = eventually("the readings", PATIENCE, || operator.readings(0));
+        all.into_iter().filter(|reading| reading.eui == eui.to_string()).collect::<Vec<_>>()
+    };
+    let places: Vec<_> = stored(eui).iter().map(|r| (r.epoch, r.counter)).collect();
+    assert_eq!(places, [(epoch.number(), 0), (epoch.number(), 1)]);
+    // The others are heard as before.
+    let before = stored(neighbour).len();
+    eventually("a neighbour", PATIENCE, || (stored(neighbour).len() > before + 1).then_some(()));
 }

@@ -1,10 +1,11 @@
 //! `claviger up`: the whole chain in one process, judged by itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::parties::{App, Operator, PATIENCE};
+use crate::parties::{App, Operator, PATIENCE, StoredReading};
 use crate::place::Place;
 use crate::process::{Ended, eventually};
 
@@ -21,6 +22,7 @@ fn ends_with_zero_and_with_the_figures_of_a_good_run() {
     let quick = ["--renew", "4s", "--simulated-speed", "5", "--json"];
     let ended = place.up(&[&["--devices", "6", "--for", "18s"], &quick[..]].concat()).wait(LENGTH);
     assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.out.lines().count(), 1, "with --json the summary stands alone");
     let summary = summary(&ended);
     let number = |name: &str| summary[name].as_f64().unwrap();
     for (name, value) in [("devices", 6.0), ("keyed", 6.0), ("violations", 0.0)] {
@@ -40,20 +42,24 @@ fn ends_with_zero_and_with_the_figures_of_a_good_run() {
 }
 
 #[test]
-fn goes_on_in_the_folder_of_an_earlier_run_and_ends_when_asked() {
+fn goes_on_after_a_sudden_end_and_ends_when_asked() {
     let place = Place::new();
     let quick = ["--devices", "3", "--renew", "3s", "--simulated-speed", "10"];
-    let mut first = place.up(&[&quick[..], &["--for", "6s"]].concat());
-    assert_eq!(first.wait(LENGTH).code, Some(0));
+    let mut first = place.up(&quick);
+    let operator = eventually("the operator", PATIENCE, || {
+        place.layout().is_complete().then(|| Operator::of(&place))
+    });
+    let euis = |all: &[StoredReading]| all.iter().map(|r| r.eui.clone()).collect::<BTreeSet<_>>();
+    eventually("all devices", PATIENCE, || operator.readings(0).filter(|a| euis(a).len() == 3));
+    first.kill();
     let mut second = place.up(&quick);
-    let operator = Operator::of(&place);
     let before = eventually("the old readings", PATIENCE, || operator.readings(0));
-    assert!(before.len() >= 3, "{before:?}");
+    assert_eq!(euis(&before).len(), 3, "{before:?}");
     let keys = App::a(&place).get_soon(2);
     assert!(keys.iter().all(|granted| granted.origin.as_deref() == Some("simulated")));
     // Every device goes on: none begins anew, none is lost.
-    for device in ["02005efffe100001", "02005efffe100002", "02005efffe100003"] {
-        let of = |readings: &[crate::parties::StoredReading]| {
+    for device in euis(&before) {
+        let of = |readings: &[StoredReading]| {
             let own = readings.iter().filter(|reading| reading.eui == device);
             own.map(|reading| (reading.epoch, reading.counter)).max()
         };
@@ -63,4 +69,20 @@ fn goes_on_in_the_folder_of_an_earlier_run_and_ends_when_asked() {
     }
     let ended = second.terminate();
     assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn an_eavesdropper_leaves_no_key_and_the_run_says_so() {
+    let place = Place::new();
+    let quick = ["--devices", "2", "--renew", "3s", "--simulated-speed", "20", "--json"];
+    let ended = place.up(&[&quick[..], &["--eve", "0.5", "--for", "5s"]].concat()).wait(LENGTH);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let summary = summary(&ended);
+    for (name, value) in [("keyed", 0), ("keys_delivered", 0), ("blocks_kept", 0)] {
+        assert_eq!(summary[name], value, "{name} in {summary}");
+    }
+    assert!(summary["blocks_dropped"].as_u64().unwrap() > 0, "{summary}");
+    let reasons = summary["reasons"].to_string();
+    assert!(reasons.contains("the link gave no key"), "{reasons}");
+    assert!(ended.err.contains("above the threshold"), "{}", ended.err);
 }

@@ -49,6 +49,9 @@ impl OwnerRatio {
 pub struct Alice {
     common: Common,
     choices: Option<(u64, ChoiceGenerator)>,
+    // The first pulse of the light session of which nothing has been announced. A pulse is
+    // announced once: who could ask again would learn the key that was made of it.
+    announced: u64,
     batch: Option<OpenBatch>,
     blocks: BTreeMap<u64, Block>,
     held: BTreeMap<u64, Vec<u8>>,
@@ -81,6 +84,7 @@ impl Alice {
         Ok(Self {
             common: Common::open(tx, Site::A, rules)?,
             choices: None,
+            announced: 0,
             batch: None,
             blocks: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -92,6 +96,7 @@ impl Alice {
     /// Starts emitting: `light` names the session of the light, `seed` makes its choices.
     pub fn handle_light(&mut self, light: u64, seed: &[u8; 32]) {
         self.choices = Some((light, ChoiceGenerator::from_seed(seed)));
+        self.announced = 0;
     }
 
     /// Greets the other end on a fresh connection.
@@ -185,7 +190,11 @@ impl Alice {
         block: u64,
         committed: Committed,
     ) -> Result<(), EngineError> {
-        self.held.remove(&block);
+        if self.held.remove(&block).is_some() {
+            // The other end was never asked, and need not wait any longer.
+            let drop = Message::Drop { block, reason: DropReason::NotCommitted };
+            self.common.transmits.push_back(drop.encode());
+        }
         self.common.handle_outcome(tx, block, committed)
     }
 
@@ -214,19 +223,25 @@ impl Alice {
         if detections.batch.block < filling.next.block {
             return; // It crossed our dropping of the block.
         }
-        let begin = filling.tally.end;
         let in_turn = detections.batch == filling.next
             && self.batch.is_none()
-            && detections.pulses.first().is_none_or(|&first| first >= begin);
+            && filling.transcript.has_room()
+            && detections.end >= filling.tally.end;
         let Some((light, choices)) = self.choices.as_mut().filter(|_| in_turn) else {
             self.common.refuse(Refusal::Protocol);
             return;
         };
+        // Clicks of an earlier light session say nothing of the present choices.
+        let stale = *light != detections.light;
+        if !stale {
+            if detections.pulses.first().is_some_and(|&first| first < self.announced) {
+                self.common.refuse(Refusal::Protocol);
+                return;
+            }
+            self.announced = self.announced.max(detections.end);
+        }
         filling.transcript.append(Site::B, frame);
         filling.see(detections.pulses.len(), detections.end, &self.common.rules);
-        // Clicks of an earlier light session say nothing of the present choices: announce them
-        // as they would be, and let the error rate drop the block.
-        let stale = *light != detections.light;
         let chosen: Vec<Choice> = detections.pulses.iter().map(|&p| choices.choice(p)).collect();
         let mut pairs = vec![0_u8; chosen.len().div_ceil(4)];
         for (i, choice) in chosen.iter().enumerate() {
@@ -293,6 +308,9 @@ impl Alice {
 
     fn close(&mut self) {
         let mut reconciled = self.common.close_filling();
+        if self.blocks.len() >= OPEN_BLOCKS {
+            return self.common.drop_block(reconciled.ledger, DropReason::Protocol);
+        }
         let ledger = &reconciled.ledger;
         // The sample is small: recent blocks weigh as much as 512 sampled bits.
         let errors = ledger.sample_errors as f64 + 512.0 * self.qber.as_f64();
@@ -310,7 +328,8 @@ impl Alice {
 
     fn handle_ask(&mut self, frame: &[u8], block: u64, ranges: &[Range]) {
         self.answer(frame, block, |answerer| {
-            let bits = answerer.answer(ranges)?.to_bytes().to_vec();
+            let some = Some(ranges).filter(|ranges| !ranges.is_empty())?;
+            let bits = answerer.answer(some)?.to_bytes().to_vec();
             Some(Message::Answer { block, bits })
         });
     }
@@ -323,9 +342,8 @@ impl Alice {
     ) {
         let Some(block) = self.blocks.get_mut(&number) else { return };
         block.reconciled.transcript.append(Site::B, frame);
-        // Never more parities than bits: a peer that asks on and on gets a dropped block.
-        let bounded = (block.answerer.leaked() as usize) < 2 * block.reconciled.key.len();
-        match Some(&mut block.answerer).filter(|_| bounded && !block.verifying).and_then(answer) {
+        let bounded = block.reconciled.transcript.has_room() && !block.verifying;
+        match Some(&mut block.answerer).filter(|_| bounded).and_then(answer) {
             Some(message) => self.common.send(&mut block.reconciled, &message),
             None => self.drop_block(number, DropReason::Protocol),
         }
@@ -403,8 +421,9 @@ impl Alice {
         let mut propose = Propose {
             block: block.ledger.block,
             secret,
-            pads: self.common.reserve.wanted(tx)?,
-            renews_hash_keys: block.ledger.block.is_multiple_of(HASH_KEY_PERIOD),
+            pads: self.common.reserve.wanted(tx)?.min(affordable_pads(secret)),
+            renews_hash_keys: block.ledger.block.is_multiple_of(HASH_KEY_PERIOD)
+                && secret >= 8 * 256,
             seed: Vec::new(),
             keys: Vec::new(),
             hash_key: self.common.reserve.hash_key(tx)?,
@@ -456,8 +475,8 @@ impl Alice {
         let mut ledger = block.ledger.clone();
         note_amplification(&mut ledger, propose, epsilon(&block.key, transcript));
         let (finished, pads, hash_keys) = cut.finish(propose, theirs);
-        let since = Timestamp::START;
-        Ok(Some((finished, Awaiting { pads, hash_keys, peer_pad, ledger, since })))
+        let (since, own_pad) = (Timestamp::START, pad.name);
+        Ok(Some((finished, Awaiting { pads, hash_keys, own_pad, peer_pad, ledger, since })))
     }
 
     /// Drops a block that Bob dropped. Of one that was proposed nobody but the key buffers decides:
@@ -475,6 +494,9 @@ impl Alice {
     }
 }
 
+/// Blocks that may be under reconciliation at once.
+const OPEN_BLOCKS: usize = 4;
+
 /// Blocks between two renewals of the hash keys.
 const HASH_KEY_PERIOD: u64 = 256;
 
@@ -485,6 +507,13 @@ pub(crate) fn note_amplification(ledger: &mut crate::BlockLedger, propose: &Prop
     ledger.keys = u32::try_from(propose.keys.len()).unwrap_or(u32::MAX);
     ledger.remainder = propose.secret.saturating_sub(ledger.reserve + ledger.keys * 256);
     ledger.epsilon = epsilon;
+}
+
+/// How many pads a direction a block can put back and still give a key to each site, and the hash
+/// keys their 256 bits.
+fn affordable_pads(secret: u32) -> u16 {
+    let rest = (secret / 256).saturating_sub(if secret >= 8 * 256 { 3 } else { 2 });
+    u16::try_from(rest).unwrap_or(u16::MAX)
 }
 
 fn random_bits(bits: usize, rng: &mut impl Rng) -> Vec<u8> {

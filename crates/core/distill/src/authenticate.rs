@@ -14,7 +14,7 @@ use claviger_wire::classical::{PadName, Prove};
 use claviger_wire::{Reader, Writer};
 use hmac::{Hmac, KeyInit, Mac};
 use rand::Rng;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Pads of both directions that a fresh reserve holds: 1.28 Mbit.
@@ -27,6 +27,8 @@ const SEGMENTS: Table = Table::plain("segments");
 const HASH_KEYS: Table = Table::secret("hash_keys");
 const SECRETS: Table = Table::secret("link_secrets");
 const MARKS: Table = Table::plain("pad_marks");
+/// Digests of every initial secret ever taken in; nothing erases them.
+const TAKEN: Table = Table::plain("secrets_taken");
 const CHUNK: u64 = 16;
 
 /// What `claviger init` gives to both ends: pads, hash keys, and the key of the greeting.
@@ -104,8 +106,8 @@ pub struct Reserve {
     last_used: Option<PadName>,
     // Durable: the highest pad of the peer that was accepted or marked as used.
     accepted: Option<PadName>,
-    // Pads reserved beyond the last one that the peer is known to have marked as used.
-    unconfirmed: u64,
+    // Used, and not known to be marked as used by the peer; rising.
+    out: VecDeque<PadName>,
     spent: u16,
     // Whether no peer has been greeted since the start: this store may be an old copy.
     fresh: bool,
@@ -115,9 +117,15 @@ impl Reserve {
     /// Fills the tables from the initial secret, once.
     pub fn fill(tx: &mut dyn Tx, secret: &InitialSecret) -> Result<(), EngineError> {
         let bytes = secret.expose();
+        tx.write(TAKEN, &Sha256::digest(bytes), &[])?;
         tx.write(SECRETS, b"greeting", &bytes[16..48])?;
         tx.write(HASH_KEYS, &0_u64.to_be_bytes(), &bytes[48..80])?;
         write_segment(tx, 0, &bytes[80..])
+    }
+
+    /// Tells whether a secret was taken in before: its pads must never meet another transcript.
+    pub fn was_taken(tx: &dyn Tx, secret: &InitialSecret) -> Result<bool, EngineError> {
+        Ok(tx.read(TAKEN, &Sha256::digest(secret.expose()))?.is_some())
     }
 
     /// Throws every pad and hash key away and begins anew with a fresh secret; the last resort
@@ -144,7 +152,7 @@ impl Reserve {
             reserved: read_mark(tx, b"reserved")?,
             last_used: None,
             accepted: read_mark(tx, b"accepted")?,
-            unconfirmed: AHEAD,
+            out: VecDeque::new(),
             spent: 0,
             fresh: true,
         })
@@ -217,7 +225,8 @@ impl Reserve {
         if self.fresh {
             self.skip_behind(tx, peer.accepted)?;
         }
-        self.confirm();
+        // The proof told the peer how far this end has come.
+        self.out.clear();
         self.fresh = false;
         Ok(())
     }
@@ -230,6 +239,7 @@ impl Reserve {
         let pad = self.ready.pop_front().ok_or(PadError::Empty)?;
         self.spent = self.spent.saturating_add(1);
         self.last_used = Some(pad.name);
+        self.out.push_back(pad.name);
         Ok(pad)
     }
 
@@ -249,15 +259,18 @@ impl Reserve {
 
     /// Remembers that the peer's tag under this pad was accepted; the pad and all before it go.
     pub fn accept(&mut self, tx: &mut dyn Tx, name: PadName) -> Result<(), EngineError> {
-        erase_up_to(tx, self.site.other(), name)?;
-        write_mark(tx, b"accepted", name)?;
-        self.accepted = Some(name);
+        // Verdicts may come out of order; the mark only rises.
+        let highest = self.accepted.map_or(name, |accepted| accepted.max(name));
+        erase_up_to(tx, self.site.other(), highest)?;
+        write_mark(tx, b"accepted", highest)?;
+        self.accepted = Some(highest);
         Ok(())
     }
 
-    /// Remembers that the peer has marked all pads used so far; those in stock are still ahead.
-    pub fn confirm(&mut self) {
-        self.unconfirmed = self.ready.len() as u64;
+    /// Remembers that the peer accepted the tag under this pad of mine, and so marked it and all
+    /// before it.
+    pub fn confirm(&mut self, name: PadName) {
+        while self.out.pop_front_if(|used| *used <= name).is_some() {}
     }
 
     /// Returns how many pads for each direction a good block should put back: what was spent, and
@@ -284,7 +297,12 @@ impl Reserve {
         Ok(())
     }
 
-    /// Returns the newest hash key held that was made at or before `block`.
+    /// Tells whether the hash keys made by `block` are held.
+    pub fn holds_hash_key(&self, tx: &dyn Tx, block: u64) -> Result<bool, EngineError> {
+        Ok(tx.read(HASH_KEYS, &block.to_be_bytes())?.is_some())
+    }
+
+    /// Returns the block that made the newest hash keys held.
     pub fn hash_key(&self, tx: &dyn Tx) -> Result<u64, EngineError> {
         let rows = tx.scan(HASH_KEYS, b"", b"", usize::MAX)?;
         let newest = rows.last().ok_or(EngineError::Damaged("hash_keys"))?;
@@ -318,8 +336,10 @@ impl Reserve {
     }
 
     fn reserve(&mut self, tx: &mut dyn Tx) -> Result<(), PadError> {
-        let n = CHUNK.min(AHEAD.saturating_sub(self.unconfirmed));
-        if n == 0 {
+        // Nobody has been greeted: what the peer has marked is not known.
+        let ahead = (self.out.len() + self.ready.len()) as u64;
+        let n = CHUNK.min(AHEAD.saturating_sub(ahead));
+        if n == 0 || self.fresh {
             return Err(PadError::Unconfirmed);
         }
         let after = self.reserved.map(|name| pad_key(self.site, name)).unwrap_or_default();
@@ -331,7 +351,6 @@ impl Reserve {
         erase_up_to(tx, self.site, last)?;
         write_mark(tx, b"reserved", last)?;
         self.reserved = Some(last);
-        self.unconfirmed += pads.len() as u64;
         self.ready.extend(pads);
         Ok(())
     }
@@ -382,6 +401,12 @@ impl Transcript {
         // Frames cannot run into each other: each begins with its own length.
         side.extend_from_slice(&(frame.len() as u64).to_be_bytes());
         side.extend_from_slice(frame);
+    }
+
+    /// Tells whether the block has said less than any honest block would ever say.
+    #[must_use]
+    pub(crate) fn has_room(&self) -> bool {
+        self.len() < 64 << 20
     }
 
     /// Returns the bytes of both directions.
@@ -541,7 +566,7 @@ mod tests {
         for _ in 0..5 {
             pad(&mut engine, &mut reserve).unwrap();
         }
-        reserve.confirm();
+        reserve.confirm(slot(64 + 4));
         let last = (0..).map_while(|_| pad(&mut engine, &mut reserve).ok()).last();
         assert_eq!(last, Some(slot(64 + 4 + 64)));
     }
@@ -618,7 +643,12 @@ mod tests {
         let mut reserve = begin(&mut engine, Site::A, None);
         pad(&mut engine, &mut reserve).unwrap();
         let secret = InitialSecret::random(&mut StdRng::seed_from_u64(2));
+        let taken = |engine: &mut MemoryEngine| {
+            engine.transact::<_, EngineError>(|tx| Reserve::was_taken(tx, &secret)).unwrap()
+        };
+        assert!(!taken(&mut engine));
         engine.transact::<_, EngineError>(|tx| Reserve::refill(tx, &secret)).unwrap();
+        assert!(taken(&mut engine), "a secret serves once");
         let mut reserve = begin(&mut engine, Site::A, None);
         assert_eq!(engine.transact::<_, EngineError>(|tx| reserve.level(tx)), Ok(TARGET - 64));
         assert_eq!(pad(&mut engine, &mut reserve), Ok(slot(64)));

@@ -3,7 +3,7 @@
 
 use claviger_gf2::{BitString, poly_hash, toeplitz};
 use claviger_units::{Key256, KeyId, SecretBytes, Site, Timestamp};
-use claviger_wire::classical::Propose;
+use claviger_wire::classical::{PadName, Propose};
 use rand::rngs::StdRng;
 
 use crate::authenticate::Transcript;
@@ -36,7 +36,8 @@ pub(crate) struct Reconciled {
 pub(crate) struct Awaiting {
     pub(crate) pads: SecretBytes,
     pub(crate) hash_keys: SecretBytes,
-    pub(crate) peer_pad: claviger_wire::classical::PadName,
+    pub(crate) own_pad: PadName,
+    pub(crate) peer_pad: PadName,
     pub(crate) ledger: BlockLedger,
     pub(crate) since: Timestamp,
 }

@@ -379,6 +379,12 @@ impl Bob {
             return Ok(());
         };
         reconciled.transcript.append(Site::A, &propose.signed_part());
+        if !self.common.reserve.holds_hash_key(tx, propose.hash_key)? {
+            // One end missed a verdict; a new greeting tells each what the other holds.
+            self.common.drop_block(reconciled.ledger, DropReason::Authentication);
+            self.common.refuse(Refusal::Unconfirmed);
+            return Ok(());
+        }
         let genuine = self.is_genuine(tx, propose, &reconciled)?;
         let secret = self.common.rules.secret_bits(&reconciled);
         let reason = if !genuine {
@@ -423,8 +429,9 @@ impl Bob {
         };
         note_amplification(&mut block.ledger, propose, epsilon(&block.key, &block.transcript));
         let (finished, pads, hash_keys) = cut.finish(propose, tag);
-        let (peer_pad, ledger) = (propose.pad, block.ledger);
-        let awaiting = Awaiting { pads, hash_keys, peer_pad, ledger, since: now };
+        self.common.forget_unjudged(now);
+        let (own_pad, peer_pad, ledger) = (pad.name, propose.pad, block.ledger);
+        let awaiting = Awaiting { pads, hash_keys, own_pad, peer_pad, ledger, since: now };
         self.common.awaiting.insert(propose.block, awaiting);
         self.common.events.push_back(Event::Finished(finished));
         Ok(())

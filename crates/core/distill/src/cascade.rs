@@ -96,7 +96,9 @@ impl Answerer {
         let inside = |r: &Range| {
             r.pass < PASSES && r.length > 0 && at(r.start) + at(r.length) <= self.schedule.bits
         };
-        if !ranges.iter().all(inside) {
+        // Whoever asks for more parities than twice the bits is after the key, not the errors.
+        let asked = self.leaked as usize + ranges.len();
+        if !ranges.iter().all(inside) || asked > 2 * self.schedule.bits {
             return None;
         }
         self.leaked += count(ranges.len());
@@ -169,7 +171,7 @@ impl Corrector {
         self.odd.push(odd.collect());
         self.pass = pass;
         self.leaked += count(n);
-        Some(self.next_step())
+        self.next_step()
     }
 
     /// Takes Alice's answers to the ranges asked for last; `None` if their number is wrong.
@@ -188,7 +190,7 @@ impl Corrector {
                 self.correct(self.schedule.position(found.pass, at(found.start)));
             }
         }
-        Some(self.next_step())
+        self.next_step()
     }
 
     /// Returns how many answers are due.
@@ -223,22 +225,27 @@ impl Corrector {
 
     /// Goes on with the searches under way; starts new ones only where none is, the smallest
     /// blocks first, because two searches that meet the same error would undo each other.
-    fn next_step(&mut self) -> Step {
+    fn next_step(&mut self) -> Option<Step> {
         self.searches.retain(|search| search.length > 1);
         if self.searches.is_empty() {
             self.start_searches();
         }
-        if !self.searches.is_empty() {
-            return Step::Ask(self.searches.iter().map(|&search| halves(search).0).collect());
+        // Parities that contradict each other would let the search go on for ever.
+        if self.is_hopeless() || self.leaked as usize > 2 * self.schedule.bits.max(PASSES.into()) {
+            return None;
         }
-        if self.pass + 1 < PASSES { Step::NextPass(self.pass + 1) } else { Step::Done }
+        if !self.searches.is_empty() {
+            let asked = self.searches.iter().map(|&search| halves(search).0);
+            return Some(Step::Ask(asked.collect()));
+        }
+        Some(if self.pass + 1 < PASSES { Step::NextPass(self.pass + 1) } else { Step::Done })
     }
 
     /// Puts every odd block of the earliest pass that has any under search. Blocks of one pass
     /// share no bit, so that their searches cannot disturb each other. Single bits are corrected
     /// at once.
     fn start_searches(&mut self) {
-        loop {
+        while !self.is_hopeless() {
             let Some(pass) = self.odd.iter().position(|blocks| blocks.contains(&true)) else {
                 return;
             };
@@ -255,6 +262,11 @@ impl Corrector {
                 return;
             }
         }
+    }
+
+    /// More corrections than bits: the other end does not tell the parities of one key.
+    fn is_hopeless(&self) -> bool {
+        self.corrected as usize > self.schedule.bits
     }
 
     fn correct(&mut self, position: usize) {
@@ -376,6 +388,32 @@ mod tests {
             assert!(answerer.answer(&[r]).is_none());
         }
         assert_eq!(answerer.leaked(), 0);
+    }
+
+    /// Answers of a liar: random bits.
+    #[test]
+    fn a_lying_answerer_is_given_up() {
+        for seed in 0..40 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let bits = 1 + rng.random_range(0..300);
+            let schedule = Schedule::original(bits, Fraction::clamped(0.1), [3; 32]);
+            let mut corrector = Corrector::new(schedule, BitString::with_len(bits));
+            let mut lie = |n: usize| (0..n).map(|_| rng.random::<bool>()).collect::<BitString>();
+            let mut step = corrector.handle_parities(0, &lie(corrector.n_blocks()[0]));
+            let mut rounds = 0;
+            while let Some(now) = step.filter(|step| *step != Step::Done) {
+                rounds += 1;
+                assert!(rounds < 10_000, "the search must end");
+                step = match now {
+                    Step::Ask(ranges) => corrector.handle_answer(&lie(ranges.len())),
+                    Step::NextPass(pass) => {
+                        let n = corrector.n_blocks()[usize::from(pass)];
+                        corrector.handle_parities(pass, &lie(n))
+                    }
+                    Step::Done => None,
+                };
+            }
+        }
     }
 
     proptest! {

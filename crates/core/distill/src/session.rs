@@ -316,7 +316,7 @@ impl Common {
                     self.reserve.accept(tx, awaiting.peer_pad)?;
                 }
                 self.reserve.replenish(tx, block, &awaiting.pads, &awaiting.hash_keys)?;
-                self.reserve.confirm();
+                self.reserve.confirm(awaiting.own_pad);
                 self.failures = 0;
                 self.resume = None;
                 self.end(awaiting.ledger, Outcome::Kept);

@@ -28,7 +28,9 @@ use crate::tls;
 #[non_exhaustive]
 pub enum PkiError {
     /// The file cannot be read: correct the path or its permissions, or make it.
-    #[error("cannot read {path}: run `claviger init`, or correct the path or its permissions")]
+    #[error(
+        "cannot read {path}: restore it, correct the path or its permissions, or make a new folder with `claviger init --state NEW`"
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -385,7 +387,7 @@ mod tests {
         assert!(matches!(load("cut.pem", "a.key"), PkiError::Damaged { .. }));
         assert!(matches!(load("a.pem", "a.pem"), PkiError::NoKey { .. }));
         assert!(matches!(load("a.pem", "b.key"), PkiError::Mismatch { .. }));
-        assert!(load("no.pem", "a.key").to_string().contains("no.pem: run `claviger init`"));
+        assert!(load("no.pem", "a.key").to_string().contains("no.pem: restore it"));
     }
 
     #[test]

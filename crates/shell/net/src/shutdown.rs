@@ -74,6 +74,21 @@ impl TaskGroup {
         self.names.insert(id, name.into());
     }
 
+    /// Waits until a task ends though nobody gave the signal, and returns its name; for ever, if
+    /// none does. Made for `select!`.
+    pub async fn lost(&mut self) -> String {
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+            let name = self.names.get(&id).cloned().unwrap_or_default();
+            let early = !self.shutdown.is_triggered();
+            self.note(ended);
+            if early {
+                return name;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Waits until every task has ended, after the signal at most `grace` longer.
     ///
     /// A task that panics gives the signal. What still runs at the deadline is cut off.

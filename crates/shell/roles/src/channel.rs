@@ -1,6 +1,7 @@
 //! A link as a role uses it: the connection that stands, numbered, so that nothing that was meant
 //! for an old connection is sent on a new one.
 
+use claviger_durable::peer::Session;
 use claviger_net::link::{Generation, Link, LinkEvent};
 
 /// A link with its present connection.
@@ -57,5 +58,21 @@ impl Channel {
     /// Closes the present connection, as after a peer that broke the protocol.
     pub(crate) fn hang_up(&self) {
         self.link.hang_up();
+    }
+}
+
+/// Says why nothing passes between the stores of two roles, with the remedy; `None` where nothing
+/// is wrong that an operator must mend.
+pub(crate) fn trouble(session: Session, own: &str, other: &str) -> Option<String> {
+    let remedy = "put the newest copy back, or begin both sites anew with `claviger init`";
+    match session {
+        Session::Apart | Session::Greeting | Session::Open => None,
+        Session::RolledBack { mine } => {
+            let whose = if mine { own } else { other };
+            Some(format!("the store of the {whose} was rolled back to an old copy: {remedy}"))
+        }
+        Session::Superseded => Some(format!(
+            "two processes run on one store of the {own} or of the {other}: stop one of them"
+        )),
     }
 }

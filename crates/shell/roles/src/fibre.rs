@@ -109,6 +109,7 @@ impl Light {
                     self.alice.send(&Message::OtherPreset).await;
                 }
                 Ok(Message::Emit { light, seed, .. }) => {
+                    self.stop();
                     self.alice.seed = Some((light, seed));
                     self.used = false;
                 }

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use claviger_durable::peer::Session;
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::{
     FleetError, Gateway, GatewayConfig, GatewayEvent, KeyAnswer, KeyOrder, QueueRefusal,
@@ -26,12 +27,12 @@ use claviger_net::shutdown::TaskGroup;
 use claviger_net::tls::{self, TlsServer};
 use claviger_net::{http, listen};
 use claviger_store::{StoreError, Writer};
-use claviger_units::{Bits, SaeId, SecretBytes, Span, Timestamp};
+use claviger_units::{Bits, Eui64, SaeId, SecretBytes, Span, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use crate::channel::Channel;
+use crate::channel::{Channel, trouble};
 use crate::config::GatewayRoleConfig;
 use crate::orders::{extraction, fetching};
 use crate::report::Report;
@@ -81,7 +82,10 @@ pub async fn run(
         keys,
         timer: None,
     };
-    let ended = hub.run().await;
+    let ended = tokio::select! {
+        ended = hub.run() => ended,
+        name = tasks.lost() => Err(RoleError::Lost(name)),
+    };
     context.shutdown.trigger();
     tasks.finish(Duration::from_secs(2)).await;
     ended
@@ -103,12 +107,15 @@ struct Core {
     rng: StdRng,
     /// Number of the connection to the platform.
     session: u64,
+    /// Where the session over it stood when that was last told.
+    told: Session,
 }
 
 enum Output {
     Platform { session: u64, frame: Vec<u8> },
     Order(KeyOrder),
     Event(GatewayEvent),
+    Session(Session),
     Timer(Option<Timestamp>),
 }
 
@@ -134,7 +141,7 @@ impl Service {
                 let mut rng =
                     StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
                 let gateway = Gateway::open(tx, now, GatewayConfig { prepare_after }, &mut rng)?;
-                Ok::<_, EngineError>(Core { gateway, rng, session: 0 })
+                Ok::<_, EngineError>(Core { gateway, rng, session: 0, told: Session::Apart })
             },
             move |core| drain(core, &sender),
         )?;
@@ -241,7 +248,9 @@ struct Doors {
 impl BrokerHooks for Doors {
     async fn authenticate(&self, log_in: LogIn<'_>) -> bool {
         if log_in.user == VIEWER {
-            return self.viewer.ct_eq(&SecretBytes::new(log_in.password.to_vec()));
+            // Under the name of a device it would take the place of that device.
+            let own_session = log_in.client_id.parse::<Eui64>().is_err();
+            return own_session && self.viewer.ct_eq(&SecretBytes::new(log_in.password.to_vec()));
         }
         // One session a device, so that none displaces another's.
         if log_in.client_id != log_in.user {
@@ -378,6 +387,11 @@ impl Hub {
             Output::Platform { session, frame } => self.platform.send_on(session, frame).await,
             Output::Timer(timer) => self.timer = timer,
             Output::Event(event) => self.tell(event),
+            Output::Session(session) => {
+                if let Some(why) = trouble(session, "gateway", "platform") {
+                    self.service.context.reports.refused("gateway", why);
+                }
+            }
             Output::Order(order) => {
                 let (service, keys) = (self.service.clone(), self.keys.clone());
                 let (platform, places) = (self.platform_sae.clone(), Arc::clone(&self.orders));
@@ -443,6 +457,10 @@ fn drain(core: &mut Core, outputs: &mpsc::UnboundedSender<Output>) {
     }
     while let Some(event) = core.gateway.poll_event() {
         give(Output::Event(event));
+    }
+    let session = core.gateway.session();
+    if std::mem::replace(&mut core.told, session) != session {
+        give(Output::Session(session));
     }
     give(Output::Timer(core.gateway.poll_timeout()));
 }

@@ -73,7 +73,10 @@ pub async fn run(config: KmeRoleConfig, folder: Folder, context: Context) -> Res
         timer: None,
         origin: Origin::Simulated,
     };
-    let ended = entity.run().await;
+    let ended = tokio::select! {
+        ended = entity.run() => ended,
+        name = tasks.lost() => Err(RoleError::Lost(name)),
+    };
     context.shutdown.trigger();
     tasks.finish(std::time::Duration::from_secs(2)).await;
     ended

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use claviger_durable::peer::Session;
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::{
     Duplicate, FleetError, Platform, PlatformConfig, PlatformEvent, PlatformOrder, UplinkRefusal,
@@ -25,7 +26,7 @@ use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::channel::Channel;
+use crate::channel::{Channel, trouble};
 use crate::config::PlatformRoleConfig;
 use crate::orders::{extraction, fetching};
 use crate::report::Report;
@@ -75,7 +76,10 @@ pub async fn run(
         keys,
         timer: None,
     };
-    let ended = hub.run().await;
+    let ended = tokio::select! {
+        ended = hub.run() => ended,
+        name = tasks.lost() => Err(RoleError::Lost(name)),
+    };
     context.shutdown.trigger();
     tasks.finish(Duration::from_secs(2)).await;
     ended
@@ -86,12 +90,15 @@ struct Core {
     rng: StdRng,
     /// Number of the connection to the gateway.
     session: u64,
+    /// Where the session over it stood when that was last told.
+    told: Session,
 }
 
 enum Output {
     Gateway { session: u64, frame: Vec<u8> },
     Order(PlatformOrder),
     Event(PlatformEvent),
+    Session(Session),
     Timer(Option<Timestamp>),
 }
 
@@ -117,7 +124,7 @@ impl Service {
                 let mut rng =
                     StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
                 let platform = Platform::open(tx, now, grace, &mut rng)?;
-                Ok::<_, EngineError>(Core { platform, rng, session: 0 })
+                Ok::<_, EngineError>(Core { platform, rng, session: 0, told: Session::Apart })
             },
             move |core| drain(core, &sender),
         )?;
@@ -268,6 +275,11 @@ impl Hub {
             Output::Gateway { session, frame } => self.gateway.send_on(session, frame).await,
             Output::Timer(timer) => self.timer = timer,
             Output::Event(event) => self.tell(event),
+            Output::Session(session) => {
+                if let Some(why) = trouble(session, "platform", "gateway") {
+                    self.service.context.reports.refused("platform", why);
+                }
+            }
             Output::Order(order) => {
                 let (service, keys) = (self.service.clone(), self.keys.clone());
                 let (gateway, places) = (self.gateway_sae.clone(), Arc::clone(&self.orders));
@@ -336,6 +348,10 @@ fn drain(core: &mut Core, outputs: &mpsc::UnboundedSender<Output>) {
     }
     while let Some(event) = core.platform.poll_event() {
         give(Output::Event(event));
+    }
+    let session = core.platform.session();
+    if std::mem::replace(&mut core.told, session) != session {
+        give(Output::Session(session));
     }
     give(Output::Timer(core.platform.poll_timeout()));
 }

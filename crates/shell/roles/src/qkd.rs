@@ -1,13 +1,13 @@
 //! A QKD node: Alice or Bob between the light, the classical channel and the site's key buffer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
 
 use claviger_distill::{
     Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, Outcome, OwnerRatio,
-    Refusal, Reserve, Rules, Window, seed,
+    Reserve, Rules, Window, seed,
 };
 use claviger_durable::{EngineError, Tx};
 use claviger_net::link::{self, LinkEvent};
@@ -61,15 +61,18 @@ struct Node {
     light: Channel,
     kme: Channel,
     lights: u64,
+    /// Whether a session was opened before.
+    opened: bool,
     rng: StdRng,
-    /// Finished blocks that the key buffer has not taken, as frames; asked again every second.
+    /// Finished blocks that the key buffer has not taken; asked again every second.
     waiting: BTreeMap<u64, FinishedBlock>,
     /// Blocks that the key buffer holds and has not judged.
     judged: Vec<u64>,
     retry: Option<Timestamp>,
     /// By when the other end has to have proved itself.
     unproved: Option<Timestamp>,
-    room: VecDeque<()>,
+    /// Windows taken since room was last offered.
+    taken: u32,
     state: String,
 }
 
@@ -123,12 +126,13 @@ impl Node {
             light: Channel::new(light),
             kme: Channel::new(kme),
             lights: 0,
+            opened: false,
             rng,
             waiting: BTreeMap::new(),
             judged: Vec::new(),
             retry: None,
             unproved: None,
-            room: VecDeque::new(),
+            taken: 0,
             state: String::new(),
         })
     }
@@ -219,7 +223,7 @@ impl Node {
                     let clicks =
                         clicks.into_iter().map(|(p, v)| (p, Detector::for_value(v))).collect();
                     let window = Window { light, end, clicks };
-                    self.room.push_back(());
+                    self.taken += 1;
                     self.core(move |core, _| {
                         if let Machine::Bob(bob) = &mut core.machine {
                             bob.handle_window(now, window);
@@ -228,7 +232,10 @@ impl Node {
                     })
                     .await
                 }
-                Ok(Light::OtherPreset) => Err(Refusal::Preset.into()),
+                Ok(Light::OtherPreset) => {
+                    self.context.reports.refused("qkd", "the light was given another link preset");
+                    Ok(())
+                }
                 _ => {
                     self.context.reports.refused("qkd", "the light spoke out of turn");
                     Ok(())
@@ -271,7 +278,7 @@ impl Node {
                     Ok(())
                 })
                 .await?;
-                self.room.clear();
+                self.taken = 0;
                 self.light.send(Light::Measure { seed: kept, preset }.encode()).await;
                 self.light.send(Light::Room { windows: WINDOWS_AHEAD }.encode()).await;
             }
@@ -364,29 +371,24 @@ impl Node {
         match output {
             Output::Transmit { session, frame } => self.classical.send_on(session, frame).await,
             Output::WantsLight(true) => {
-                let windows = u32::try_from(self.room.len()).unwrap_or(WINDOWS_AHEAD);
+                let windows = std::mem::take(&mut self.taken);
                 if windows > 0 {
-                    self.room.clear();
                     self.light.send(Light::Room { windows }.encode()).await;
                 }
             }
             Output::Event(Event::Opened) => {
                 self.tell(OPEN);
                 self.unproved = None;
-                if self.config.party == Party::Bob {
+                // Fresh light for every session: what was announced before is never asked again.
+                if self.config.party == Party::Bob || std::mem::replace(&mut self.opened, true) {
                     return self.shine().await;
                 }
             }
             Output::Event(Event::Refused(refusal)) => {
                 self.context.reports.refused("qkd", refusal);
                 self.tell(&format!("stopped: {refusal}"));
-                match refusal {
-                    // Nothing but other files can help.
-                    Refusal::Version(_) | Refusal::SameParty | Refusal::Preset => {
-                        return Err(refusal.into());
-                    }
-                    _ => self.hang_up(),
-                }
+                // None of it is authenticated: whoever said it may be gone at the next greeting.
+                self.hang_up();
             }
             Output::Event(Event::Finished(block)) => {
                 let number = block.number;

@@ -72,9 +72,9 @@ pub enum RoleError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The other end cannot be worked with.
-    #[error("the link cannot work: {0}")]
-    Link(#[from] claviger_distill::Refusal),
+    /// A part of the role has died: its log says why; start the role again.
+    #[error("the {0} of the role has died; its log says why")]
+    Lost(String),
 }
 
 /// The folder of a role: everything that it may open.

@@ -199,7 +199,8 @@ async fn a_live_run_agrees_with_the_virtual_one() {
     while link.ledger().len() < 3 {
         link.run_window().unwrap();
     }
-    let virtual_: Vec<_> = link.ledger().iter().map(|ledger| ledger.to_csv()).collect();
+    let virtual_: Vec<_> =
+        link.ledger().iter().map(claviger_distill::BlockLedger::to_csv).collect();
     live.sort();
     assert_eq!(live, virtual_);
     let blocks = link.take_blocks();

@@ -261,6 +261,12 @@ impl Gateway {
             .collect()
     }
 
+    /// Returns where the session with the platform stands.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        self.peer.session()
+    }
+
     /// Returns the gateway in one look.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> GatewayStatus {

@@ -282,6 +282,12 @@ impl Platform {
             .collect()
     }
 
+    /// Returns where the session with the gateway stands.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        self.peer.session()
+    }
+
     /// Returns the platform in one look.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> PlatformStatus {
