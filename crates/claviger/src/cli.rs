@@ -489,7 +489,7 @@ mod tests {
             (["--loss-db", "NaN"], "0 or more"),
             (["--simulated-speed", "0"], "between 0.01 and 10000"),
             (["--devices", "0"], "1..=100000"),
-            (["--port-base", "70000"], "1..=65535"),
+            (["--port-base", "65530"], "1..=65521"),
         ] {
             let line = ["claviger", "up"].into_iter().chain(arguments);
             let error = Cli::try_parse_from(line).unwrap_err().to_string();

@@ -89,7 +89,6 @@ fn what_the_link_cannot_hold_is_refused_and_leaves_nothing_behind() {
         (&["--devices", "5000"][..], "--devices 443"),
         (&["--loss-db", "30"], "no key comes of a link with 30 dB"),
         (&["--link", "lob"], "lab and city"),
-        (&["--port-base", "65530"], "--port-base 65530"),
     ] {
         let (code, _, err) = up(more);
         assert_eq!(code, Some(1), "{more:?}\n{err}");

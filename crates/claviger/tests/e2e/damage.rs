@@ -171,8 +171,8 @@ fn a_restored_node_goes_on() {
         [Role::KmeA, Role::KmeB].map(|kme| network.log(kme).matches("BlockCommitted").count())
     };
     let before = blocks(&network);
-    // The numbers of the blocks that the copy has forgotten are refused first, with a pause that
-    // doubles each time (`PROTOCOL.md` P4).
+    // The numbers of the blocks that the copy has forgotten are refused first, and after a few
+    // come pauses that double (`PROTOCOL.md` P4).
     eventually("two more blocks", 3 * PATIENCE, || {
         let now = blocks(&network);
         (now.iter().zip(before).all(|(now, before)| *now >= before + 2)).then_some(())
