@@ -226,7 +226,7 @@ impl Alice {
         let in_turn = detections.batch == filling.next
             && self.batch.is_none()
             && filling.transcript.has_room()
-            && detections.end >= filling.tally.end;
+            && detections.fits_window(filling.tally.end, self.common.rules.window);
         let Some((light, choices)) = self.choices.as_mut().filter(|_| in_turn) else {
             self.common.refuse(Refusal::Protocol);
             return;

@@ -430,6 +430,7 @@ impl Bob {
         note_amplification(&mut block.ledger, propose, epsilon(&block.key, &block.transcript));
         let (finished, pads, hash_keys) = cut.finish(propose, tag);
         self.common.forget_unjudged(now);
+        Common::note_proposal(tx, propose.block)?;
         let (own_pad, peer_pad, ledger) = (pad.name, propose.pad, block.ledger);
         let awaiting = Awaiting { pads, hash_keys, own_pad, peer_pad, ledger, since: now };
         self.common.awaiting.insert(propose.block, awaiting);

@@ -29,7 +29,9 @@ pub(crate) struct Tally {
     pub(crate) begin: u64,
     /// The pulse at which its last window ended.
     pub(crate) end: u64,
-    /// Clicks in between.
+    /// Windows of light; those of a pause in between are none of it.
+    pub(crate) windows: u64,
+    /// Clicks in these windows.
     pub(crate) clicks: u64,
 }
 
@@ -90,6 +92,7 @@ impl Filling {
             self.tally.begin = end.saturating_sub(rules.window);
         }
         self.tally.end = end;
+        self.tally.windows += 1;
         self.tally.clicks += clicks as u64;
     }
 

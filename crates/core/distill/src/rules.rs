@@ -69,7 +69,7 @@ impl Rules {
     )]
     pub(crate) fn secret_bits(&self, block: &Reconciled) -> u32 {
         let (tally, ledger) = (&block.tally, &block.ledger);
-        let pulses = tally.end.saturating_sub(tally.begin);
+        let pulses = tally.windows.saturating_mul(self.window);
         let Some(click) = self.preset.observed_click_probability(tally.clicks, pulses) else {
             return 0;
         };

@@ -86,8 +86,15 @@ pub enum DistillError {
 #[derive(Debug)]
 pub(crate) enum Session {
     Apart,
-    Greeted { mine: Greet },
-    Proving { mine: Greet, theirs: Greet },
+    Greeted {
+        mine: Greet,
+    },
+    Proving {
+        mine: Greet,
+        theirs: Greet,
+        /// The first block number that this end has never seen proposed.
+        next: u64,
+    },
     Open,
 }
 
@@ -163,15 +170,12 @@ impl Common {
 
     fn prove(&mut self, tx: &mut dyn Tx, mine: Greet, theirs: Greet) -> Result<(), EngineError> {
         let mut proof = self.reserve.holdings(tx)?;
-        if self.site == Site::A {
-            proof.first_block = self.next_number(tx)?;
-        }
+        proof.first_block = self.next_number(tx)?;
         let greetings = in_order(self.site, &mine, &theirs);
         let greetings = [&greetings[0][..], &greetings[1][..]];
         proof.mac = self.reserve.prove(tx, greetings, self.site, &proof.body())?;
-        self.filling = Filling::new(proof.first_block, &self.seed);
+        self.session = Session::Proving { mine, theirs, next: proof.first_block };
         self.transmits.push_back(Message::Prove(proof).encode());
-        self.session = Session::Proving { mine, theirs };
         Ok(())
     }
 
@@ -181,7 +185,7 @@ impl Common {
         tx: &mut dyn Tx,
         proof: &Prove,
     ) -> Result<(), EngineError> {
-        let Session::Proving { mine, theirs } = self.session else {
+        let Session::Proving { mine, theirs, next } = self.session else {
             self.refuse(Refusal::Protocol);
             return Ok(());
         };
@@ -195,9 +199,8 @@ impl Common {
             return Ok(());
         }
         self.reserve.begin(tx, proof)?;
-        if self.site == Site::B {
-            self.filling = Filling::new(proof.first_block, &self.seed);
-        }
+        // The store of either end may be an old copy that has forgotten numbers; the other has not.
+        self.filling = Filling::new(next.max(proof.first_block), &self.seed);
         self.session = Session::Open;
         self.events.push_back(Event::Opened);
         Ok(())
@@ -347,7 +350,8 @@ impl Common {
         }
     }
 
-    /// Remembers durably that `block` is proposed, so that no number ever names two proposals.
+    /// Remembers durably that `block` is proposed, so that no number ever names two proposals;
+    /// both ends do.
     pub(crate) fn note_proposal(tx: &mut dyn Tx, block: u64) -> Result<(), EngineError> {
         tx.write(COUNTERS, b"next", &Writer::new().u64(block + 1).finish())
     }

@@ -6,8 +6,8 @@ use claviger_distill::{
     Reserve, Rules, Window,
 };
 use claviger_durable::{Engine, EngineError, MemoryEngine};
-use claviger_photonics::{Eve, Fibre, LinkPreset};
-use claviger_units::Timestamp;
+use claviger_photonics::{Detector, Eve, Fibre, LinkPreset};
+use claviger_units::{Site, Timestamp};
 use claviger_wire::classical::{DropReason, Message};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -80,6 +80,18 @@ impl Pair {
         pair
     }
 
+    /// Starts both processes anew on the stores as they are.
+    fn restart(&mut self) {
+        let rules = &self.rules;
+        let (alice, store) = (&mut self.alice.0, &mut self.alice.1);
+        *alice = store.transact::<_, EngineError>(|tx| Alice::open(tx, rules.clone())).unwrap();
+        let (bob, store) = (&mut self.bob.0, &mut self.bob.1);
+        *bob = store.transact::<_, EngineError>(|tx| Bob::open(tx, rules.clone())).unwrap();
+        alice.handle_light(1, &[1; 32]);
+        bob.handle_light(&[2; 32]);
+        self.connect();
+    }
+
     fn connect(&mut self) {
         self.alice.0.handle_connected(&mut self.alice.2);
         self.bob.0.handle_connected(&mut self.bob.2);
@@ -87,7 +99,8 @@ impl Pair {
         self.settle();
     }
 
-    fn run_window(&mut self) {
+    /// Light that nobody takes in: the link pauses.
+    fn waste_window(&mut self) -> Vec<(u64, Detector)> {
         self.end += self.rules.window;
         self.now = Timestamp::START + self.rules.time_of(self.end);
         let mut clicks = Vec::new();
@@ -95,6 +108,11 @@ impl Pair {
             let click = self.fibre.next_click();
             clicks.push((click.pulse, click.detector));
         }
+        clicks
+    }
+
+    fn run_window(&mut self) {
+        let clicks = self.waste_window();
         self.bob.0.handle_window(self.now, Window { light: 1, end: self.end, clicks });
         self.settle();
     }
@@ -276,6 +294,48 @@ fn a_lost_connection_costs_its_open_blocks_only() {
     }
     assert!(before >= 1 && pair.commit() >= 1);
     assert!(pair.dropped.iter().all(|reason| *reason == DropReason::SessionLost));
+}
+
+/// The click rate of a block is that of its own windows, whatever passed in between.
+#[test]
+fn a_pause_costs_no_block() {
+    let preset = preset();
+    let mut pair = Pair::new([&preset; 2], [1, 1]);
+    pair.run_window();
+    for _ in 0..200 {
+        drop(pair.waste_window());
+    }
+    let mut kept = 0;
+    for _ in 0..8 {
+        pair.run_window();
+        kept += pair.commit();
+    }
+    assert!(kept >= 1 && pair.dropped.is_empty(), "{kept} kept, {:?}", pair.dropped);
+}
+
+/// The store of either end may be an old copy: the number of a block never comes again.
+#[test]
+fn block_numbers_rise_whichever_end_was_restored() {
+    let preset = preset();
+    let mut pair = Pair::new([&preset; 2], [1, 1]);
+    let (old_a, old_b) = (pair.alice.1.snapshot(), pair.bob.1.snapshot());
+    let mut numbers = Vec::new();
+    for restored in [None, Some(Site::A), None, Some(Site::B)] {
+        match restored {
+            Some(Site::A) => pair.alice.1 = old_a.snapshot(),
+            Some(Site::B) => pair.bob.1 = old_b.snapshot(),
+            None => {}
+        }
+        if restored.is_some() {
+            pair.restart();
+        }
+        for _ in 0..40 {
+            pair.run_window();
+            numbers.extend(pair.finished_a.iter().map(|block| block.number));
+            pair.commit();
+        }
+    }
+    assert!(numbers.len() >= 20 && numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
 }
 
 proptest! {

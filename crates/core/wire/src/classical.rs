@@ -440,6 +440,13 @@ impl Batch {
 }
 
 impl Detections {
+    /// Tells whether the clicks are of one window of `window` pulses that begins at `after` or later.
+    #[must_use]
+    pub fn fits_window(&self, after: u64, window: u64) -> bool {
+        let begin = self.end.saturating_sub(window);
+        begin >= after && self.pulses.first().is_none_or(|&first| first >= begin)
+    }
+
     /// Gaps between clicks are written seven bits a byte: most take one or two bytes.
     fn encode(&self) -> Vec<u8> {
         let first = self.pulses.first().copied().unwrap_or(self.end);
