@@ -34,6 +34,7 @@ const fn core(name: &'static str, may_use: &'static [&'static str]) -> Rule {
 const RULES: &[Rule] = &[
     core("units", &[]),
     core("gf2", &[]),
+    core("security", &["units"]),
     core("photonics", &["units"]),
     core("wire", &["units"]),
     core("frames", &["units"]),
