@@ -13,6 +13,7 @@
     reason = "counts of detections and pulses stay far below 2^53"
 )]
 
+pub mod acceptance;
 pub mod account;
 pub mod channel;
 mod claim;
@@ -26,6 +27,7 @@ pub mod lim2014;
 pub mod rusca2018;
 pub mod sampling;
 
+pub use acceptance::Acceptance;
 pub use account::{Account, Proof};
 pub use claim::{SecurityClaim, UnknownClaim};
 pub use counts::{Counts, CountsError, Observed};
