@@ -50,12 +50,14 @@ pub struct GatedChannel {
     pub afterpulse: Fraction,
     /// `e_mis`: share of the counted photons that go to the wrong detector.
     pub misalignment: Fraction,
+    /// Pulses after a detection in which both detectors are blind; the paper has none.
+    pub dead_gates: u64,
 }
 
 /// The counts that a link is expected to show when a block closes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Expectation<const K: usize> {
-    /// Pulses that it takes.
+    /// Pulses that it takes, those that meet blind detectors included.
     pub pulses: u64,
     /// The counts, rounded.
     pub observed: Observed<K>,
@@ -103,12 +105,14 @@ impl GatedChannel {
         let both = |basis: f64| basis * basis;
         let key = both(key_basis.as_f64());
         let test = both(1.0 - key_basis.as_f64());
-        let pulses = block as f64 / (key * detections.iter().sum::<f64>());
+        let clicking: f64 = detections.iter().sum();
+        let live = block as f64 / (key * clicking);
         let counts = |share: f64| {
-            let of = |rates: [f64; K]| rates.map(|rate| pulses * share * rate);
+            let of = |rates: [f64; K]| rates.map(|rate| live * share * rate);
             Counts::rounded(of(detections), of(errors))
         };
         let observed = Observed { key: counts(key), test: counts(test) };
+        let pulses = live * (1.0 + self.dead_gates as f64 * clicking);
         Expectation { pulses: pulses.round() as u64, observed }
     }
 

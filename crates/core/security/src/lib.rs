@@ -24,6 +24,7 @@ mod epsilon;
 pub mod gllp;
 mod intensity;
 pub mod lim2014;
+pub mod optimise;
 pub mod rusca2018;
 pub mod sampling;
 

@@ -53,6 +53,7 @@ fn expected_of<const K: usize>(
         dark_count: fraction(6e-7),
         afterpulse: fraction(afterpulse),
         misalignment: fraction(misalignment),
+        dead_gates: 0,
     };
     channel.expect(proof.intensities(), fraction(0.8), block).observed
 }
