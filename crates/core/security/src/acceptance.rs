@@ -4,9 +4,9 @@
 //! a test on the counts is passed, with ℓ and the test fixed before the counts are known. Computing
 //! ℓ from each block's own counts is another protocol, which they do not cover. So:
 //!
-//! 1. **The leak.** Both ends fix the most bits that reconciliation may disclose: [`leak_cap`], that
-//!    is f·n·h of the error rate expected of the key basis and k standard deviations more. A block
-//!    that discloses more is dropped, one that discloses less is charged all the same.
+//! 1. **The leak.** Both ends fix the most bits that reconciliation may disclose: [`leak_cap`],
+//!    that is f·n·h of the error rate expected of the key basis and k standard deviations more. A
+//!    block that discloses more is dropped, one that discloses less is charged all the same.
 //! 2. **The length.** ℓ is what the proof gives for the expected counts, each shifted by k standard
 //!    deviations (k times its root, as for a Poissonian count) in the direction that costs key, all
 //!    at once, with the leak at its cap ([`Acceptance::decide`]). Were ℓ linear in independent

@@ -5,7 +5,7 @@ use claviger_units::Fraction;
 use crate::counts::{Counts, Observed};
 use crate::intensity::{Intensities, MeanPhotons};
 
-/// A link as the asymptotic formulas see it (Ma, Qi, Zhao and Lo 2005, §II).
+/// A link as the asymptotic formulas see it (the model of Ma, Qi, Zhao and Lo 2005).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlainChannel {
     /// η: share of Alice's photons that Bob would count; fibre, optics and detectors together.
@@ -17,14 +17,14 @@ pub struct PlainChannel {
 }
 
 impl PlainChannel {
-    /// Returns the probability of a click: `Q = Y₀ + 1 − e^(−ημ)` (their Eq. 10).
+    /// Returns the probability of a click: `Q = Y₀ + 1 − e^(−ημ)`.
     #[must_use]
     pub fn click(&self, mean: MeanPhotons) -> Fraction {
         Fraction::clamped(self.background.as_f64() + self.lit(mean))
     }
 
     /// Returns the error rate of the clicks: `E = (e₀ Y₀ + e_d (1 − e^(−ημ))) / Q` with e₀ = ½
-    /// (their Eq. 11); a half where nothing clicks.
+    /// (dark clicks err every other time); a half where nothing clicks.
     #[must_use]
     pub fn qber(&self, mean: MeanPhotons) -> Fraction {
         let click = self.click(mean).as_f64();

@@ -6,6 +6,10 @@
 //! [`rusca2018`] for blocks of finite length. [`acceptance`] turns the last two into what they are
 //! proofs of: a length promised beforehand, and blocks that keep the promise or are dropped.
 //!
+//! Each formula names its source, with the equation where the printed text was read. Where only
+//! transcriptions of it were at hand no number stands, and the vectors under `vectors/` are the
+//! authority: they were computed from the formulas outside this project, at 50 digits.
+//!
 //! Pure and deterministic. Knows neither what made the bits nor who will use the key.
 //! `PHYSICS.md` in comments means the project's design page.
 #![expect(

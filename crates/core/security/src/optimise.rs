@@ -1,7 +1,7 @@
 //! The best intensities for a link: a search that gives the same answer every time.
 //!
 //! First every point of a coarse grid, then steps from the best of these, smaller and smaller, to
-//! less than a thousandth of a variable's range. Deterministic; some ten milliseconds. What it
+//! less than a thousandth of a variable's range. Deterministic; some tens of milliseconds. What it
 //! finds is a maximum nearby, not proven to be the highest; no proof depends on it.
 
 use claviger_units::{Bits, Fraction};

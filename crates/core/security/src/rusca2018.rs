@@ -1,9 +1,9 @@
 //! One decoy: Rusca, Boaron, Grünenfelder, Martin and Zbinden, Applied Physics Letters 112, 171104
 //! (2018).
 //!
-//! The key is of basis Z and of both intensities; basis X is disclosed. Composable, against coherent
-//! attacks, of fixed length. No pulse is nearly dark; the vacuum is bounded from above by the errors
-//! instead, for half of its bits are wrong.
+//! The key is of basis Z and of both intensities; basis X is disclosed. Composable, against
+//! coherent attacks, of fixed length. No pulse is nearly dark; the vacuum is bounded from above by
+//! the errors instead, for half of its bits are wrong.
 
 use claviger_units::Bits;
 

@@ -48,7 +48,8 @@ pub struct TooFewErrors {
 pub enum SamplingBound {
     /// γ of the proofs.
     Hypergeometric,
-    /// Serfling's inequality, for few errors.
+    /// Serfling's inequality, for few errors; it fails with a chance of ε², the square of one part
+    /// of `ε_sec`.
     Serfling,
     /// None: no sample, or one that errs every other time.
     None,
@@ -88,26 +89,26 @@ impl Sample {
         few: FewErrors,
     ) -> Result<PhaseError, TooFewErrors> {
         let Self { errors, sampled, left, seen } = self;
+        // γ sees v, not the errors seen: neither may be small.
+        let enough = seen >= LEAST_ERRORS && errors >= LEAST_ERRORS as f64;
+        if !enough && few == FewErrors::Abort {
+            return Err(TooFewErrors { seen, single: errors });
+        }
         // Written so that errors that are not a number bound nothing.
         let bounded = left > 0.0 && errors < sampled / 2.0;
         if !bounded {
             return Ok(PhaseError::unbounded());
         }
         let rate = Fraction::clamped(errors / sampled);
-        // γ sees v, not the errors seen: neither may be small.
-        let enough = seen >= LEAST_ERRORS && errors >= LEAST_ERRORS as f64;
-        let (deviation, bound) = match few {
-            _ if enough => (
-                hypergeometric_deviation(rate, sampled, left, epsilon),
-                SamplingBound::Hypergeometric,
-            ),
+        let (deviation, bound) = if enough {
+            let gamma = hypergeometric_deviation(rate, sampled, left, epsilon);
+            (gamma, SamplingBound::Hypergeometric)
+        } else {
             // The proofs use their bound as the smoothing of an entropy, which is the root of the
             // chance that it fails (Tomamichel et al. 2012): so that chance is ε², not ε. γ as
             // printed is as careful where errors are many (see there).
-            FewErrors::Serfling => {
-                (serfling_deviation(sampled, left, epsilon.squared()), SamplingBound::Serfling)
-            }
-            FewErrors::Abort => return Err(TooFewErrors { seen, single: errors }),
+            let serfling = serfling_deviation(sampled, left, epsilon.squared());
+            (serfling, SamplingBound::Serfling)
         };
         Ok(PhaseError {
             rate: Fraction::clamped((rate.as_f64() + deviation).min(0.5)),
