@@ -188,6 +188,9 @@ fn few_errors_may_end_a_block() {
     }
     let (proof, observed) = block([40, 60, 0], FewErrors::Abort);
     assert!(proof.account(&observed, Bits::ZERO).is_ok());
+    // A test basis without any detection shows no errors either.
+    let test = Counts::try_new([0; 3], [0; 3]).unwrap();
+    assert!(proof.account(&Observed { test, ..observed }, Bits::ZERO).is_err());
 }
 
 /// Many errors of the weakest intensity can pull v down to nothing; γ would vanish with it.
