@@ -46,6 +46,26 @@ pub struct PhotonBounds {
     pub single_at_least: f64,
 }
 
+impl PhotonBounds {
+    /// Keeps bounds from below within what a basis has shown.
+    ///
+    /// The proofs floor them at zero. Counts that no source of these intensities shows, say many of
+    /// a decoy and none of the signal, can also lift them above all detections; a key must not
+    /// become longer than its block by that.
+    pub(crate) fn within(
+        all: u64,
+        vacuum_at_least: f64,
+        vacuum_at_most: Option<f64>,
+        single_at_least: f64,
+    ) -> Self {
+        let all = all as f64;
+        // `max` and `min` turn what is not a number into nothing proven.
+        let vacuum_at_least = vacuum_at_least.max(0.0).min(all);
+        let single_at_least = single_at_least.max(0.0).min(all - vacuum_at_least);
+        Self { vacuum_at_least, vacuum_at_most, single_at_least }
+    }
+}
+
 /// The account of a block, with every bound on the way to its length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Account {

@@ -5,7 +5,7 @@ use claviger_units::Fraction;
 use crate::counts::{Counts, Observed};
 use crate::intensity::{Intensities, MeanPhotons};
 
-/// A link as the asymptotic formulas see it (Ma, Qi, Zhao and Lo 2005, §II).
+/// A link as the asymptotic formulas see it (the model of Ma, Qi, Zhao and Lo 2005).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlainChannel {
     /// η: share of Alice's photons that Bob would count; fibre, optics and detectors together.
@@ -17,14 +17,14 @@ pub struct PlainChannel {
 }
 
 impl PlainChannel {
-    /// Returns the probability of a click: `Q = Y₀ + 1 − e^(−ημ)` (their Eq. 10).
+    /// Returns the probability of a click: `Q = Y₀ + 1 − e^(−ημ)`.
     #[must_use]
     pub fn click(&self, mean: MeanPhotons) -> Fraction {
         Fraction::clamped(self.background.as_f64() + self.lit(mean))
     }
 
     /// Returns the error rate of the clicks: `E = (e₀ Y₀ + e_d (1 − e^(−ημ))) / Q` with e₀ = ½
-    /// (their Eq. 11); a half where nothing clicks.
+    /// (dark clicks err every other time); a half where nothing clicks.
     #[must_use]
     pub fn qber(&self, mean: MeanPhotons) -> Fraction {
         let click = self.click(mean).as_f64();
@@ -50,12 +50,14 @@ pub struct GatedChannel {
     pub afterpulse: Fraction,
     /// `e_mis`: share of the counted photons that go to the wrong detector.
     pub misalignment: Fraction,
+    /// Pulses after a detection in which both detectors are blind; the paper has none.
+    pub dead_gates: u64,
 }
 
 /// The counts that a link is expected to show when a block closes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Expectation<const K: usize> {
-    /// Pulses that it takes.
+    /// Pulses that it takes, those that meet blind detectors included.
     pub pulses: u64,
     /// The counts, rounded.
     pub observed: Observed<K>,
@@ -103,12 +105,14 @@ impl GatedChannel {
         let both = |basis: f64| basis * basis;
         let key = both(key_basis.as_f64());
         let test = both(1.0 - key_basis.as_f64());
-        let pulses = block as f64 / (key * detections.iter().sum::<f64>());
+        let clicking: f64 = detections.iter().sum();
+        let live = block as f64 / (key * clicking);
         let counts = |share: f64| {
-            let of = |rates: [f64; K]| rates.map(|rate| pulses * share * rate);
+            let of = |rates: [f64; K]| rates.map(|rate| live * share * rate);
             Counts::rounded(of(detections), of(errors))
         };
         let observed = Observed { key: counts(key), test: counts(test) };
+        let pulses = live * (1.0 + self.dead_gates as f64 * clicking);
         Expectation { pulses: pulses.round() as u64, observed }
     }
 

@@ -26,9 +26,11 @@ pub struct Asymptotic {
 /// Returns the account of a link with signals of `signal` photons (μ), weak decoys of `decoy`
 /// photons (ν), and pulses without light.
 ///
-/// `sifted` is q, the share of the clicks in which the bases agree. Their Eqs. 1, 34, 35 and 37;
-/// asymptotically the vacuum decoys show Y₀ itself. Decoys that are not dimmer than the signal, or
-/// dark, bound nothing: the rate is zero then.
+/// `sifted` is q, the share of the clicks in which the bases agree. The paper's case of a vacuum
+/// and a weak decoy; in a block without end the vacuum shows Y₀ itself:
+/// `Y₁ ≥ μ/(μν − ν²) · (Q_ν e^ν − Q_μ e^μ ν²/μ² − (μ² − ν²)/μ² · Y₀)` and
+/// `e₁ ≤ (E_ν Q_ν e^ν − Y₀/2)/(Y₁ ν)`. Decoys that are not dimmer than the signal, or dark, bound
+/// nothing: the rate is zero then.
 #[must_use]
 pub fn account(
     channel: &PlainChannel,

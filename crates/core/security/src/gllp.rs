@@ -26,8 +26,7 @@ pub struct Gllp {
 
 /// Returns the account of a link whose pulses have `mean` photons.
 ///
-/// `sifted` is q, the share of the clicks in which the bases agree: ½ for BB84 as it was. GLLP
-/// Eq. 50 as Ma et al. (2005) write it, their Eq. 1, with the worst case for Δ.
+/// `sifted` is q, the share of the clicks in which the bases agree: ½ for BB84 as it was.
 #[must_use]
 pub fn account(
     channel: &PlainChannel,

@@ -6,8 +6,8 @@ use claviger_units::Fraction;
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IntensityError {
-    /// A mean photon number below zero, or not a number: give zero or more.
-    #[error("{0} is no mean photon number; it must be 0 or more")]
+    /// A mean photon number out of range, or not a number: give 0 to 100.
+    #[error("{0} is no mean photon number of a quantum source; it must lie between 0 and 100")]
     Mean(f64),
     /// Two decoys in a wrong order: give the brightest first, and μ₁ > μ₂ + μ₃.
     #[error("the means {0:?} must obey μ₁ > μ₂ + μ₃ and μ₂ > μ₃ ≥ 0; brighten the signal")]
@@ -15,22 +15,22 @@ pub enum IntensityError {
     /// A decoy as bright as the signal, or dark: give the signal first, and μ₁ > μ₂ > 0.
     #[error("the means {0:?} must obey μ₁ > μ₂ > 0; brighten the signal, or the decoy")]
     OneDecoy([f64; 2]),
-    /// An intensity that is never sent: give each a probability above zero.
-    #[error("{0} is no probability of an intensity; each must lie between 0 and 1, both excluded")]
+    /// An intensity that is hardly ever sent: give each at least one pulse in 10⁹.
+    #[error("{0} is no probability of an intensity; each must be at least 1e-9 and below 1")]
     Probability(f64),
     /// Probabilities that leave something out: make them sum to one.
     #[error("the probabilities of the intensities sum to {0}; they must sum to 1")]
     Sum(f64),
 }
 
-/// A mean photon number of a pulse, 0 or more.
+/// A mean photon number of a pulse, 0 to 100; no quantum source is brighter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct MeanPhotons(f64);
 
 impl MeanPhotons {
     /// Makes a mean photon number from photons per pulse.
     pub fn try_new(photons: f64) -> Result<Self, IntensityError> {
-        if photons.is_finite() && photons >= 0.0 {
+        if (0.0..=100.0).contains(&photons) {
             Ok(Self(photons))
         } else {
             Err(IntensityError::Mean(photons))
@@ -59,7 +59,8 @@ impl MeanPhotons {
 pub struct Intensities<const K: usize> {
     // Invariant: in the order and the distances that the proof of K intensities asks for.
     means: [f64; K],
-    // Invariant: each in (0, 1), summing to one within rounding.
+    // Invariant: each in [10⁻⁹, 1), summing to one within rounding. With means of at most 100 all
+    // weights e^μ/p are finite.
     probabilities: [f64; K],
 }
 
@@ -90,7 +91,7 @@ impl Intensities<2> {
 
 impl<const K: usize> Intensities<K> {
     fn with(means: [f64; K], probabilities: [f64; K]) -> Result<Self, IntensityError> {
-        let improper = |p: &&f64| !(**p > 0.0 && **p < 1.0);
+        let improper = |p: &&f64| !(**p >= RAREST && **p < 1.0);
         if let Some(&bad) = probabilities.iter().find(improper) {
             return Err(IntensityError::Probability(bad));
         }
@@ -137,6 +138,8 @@ fn check_means(means: &[f64]) -> Result<(), IntensityError> {
     means.iter().try_for_each(|mean| MeanPhotons::try_new(*mean).map(drop))
 }
 
+/// The least probability of an intensity.
+const RAREST: f64 = 1e-9;
 /// How far a sum of probabilities may be from one.
 const ROUNDING: f64 = 1e-9;
 

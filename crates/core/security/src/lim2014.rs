@@ -88,11 +88,7 @@ impl Lim2014 {
         let several = squares / (mu1 * mu1) * (n.upper[0] - vacuum / tau0);
         let single =
             tau1 * mu1 * (n.lower[1] - n.upper[2] - several) / (mu1 * (mu2 - mu3) - squares);
-        PhotonBounds {
-            vacuum_at_least: vacuum,
-            vacuum_at_most: None,
-            single_at_least: single.max(0.0),
-        }
+        PhotonBounds::within(counts.all_detections(), vacuum, None, single)
     }
 
     /// Eq. 4: `v ≤ τ₁ (m⁺₂ − m⁻₃)/(μ₂ − μ₃)`, not below zero.
@@ -100,6 +96,6 @@ impl Lim2014 {
         let m = self.shifted(test.errors(), epsilon);
         let [_, mu2, mu3] = *self.intensities.bare_means();
         let (_, tau1) = self.intensities.tau();
-        (tau1 * (m.upper[1] - m.lower[2]) / (mu2 - mu3)).max(0.0)
+        (tau1 * (m.upper[1] - m.lower[2]) / (mu2 - mu3)).clamp(0.0, f64::INFINITY)
     }
 }

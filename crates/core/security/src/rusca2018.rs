@@ -1,9 +1,9 @@
 //! One decoy: Rusca, Boaron, Grünenfelder, Martin and Zbinden, Applied Physics Letters 112, 171104
 //! (2018).
 //!
-//! The key is of basis Z and of both intensities; basis X is disclosed. Composable, against coherent
-//! attacks, of fixed length. No pulse is nearly dark; the vacuum is bounded from above by the errors
-//! instead, for half of its bits are wrong.
+//! The key is of basis Z and of both intensities; basis X is disclosed. Composable, against
+//! coherent attacks, of fixed length. No pulse is nearly dark; the vacuum is bounded from above by
+//! the errors instead, for half of its bits are wrong.
 
 use claviger_units::Bits;
 
@@ -73,11 +73,7 @@ impl Rusca2018 {
         let ratio = (mu2 / mu1).powi(2);
         let several = ratio * n.upper[0] + (1.0 - ratio) * at_most / tau0;
         let single = tau1 * mu1 * (n.lower[1] - several) / (mu2 * (mu1 - mu2));
-        PhotonBounds {
-            vacuum_at_least: at_least.max(0.0),
-            vacuum_at_most: Some(at_most),
-            single_at_least: single.max(0.0),
-        }
+        PhotonBounds::within(counts.all_detections(), at_least, Some(at_most), single)
     }
 
     /// `v ≤ τ₁ (m⁺₁ − m⁻₂)/(μ₁ − μ₂)`, not below zero.
@@ -85,6 +81,6 @@ impl Rusca2018 {
         let m = self.shifted(test.errors(), epsilon);
         let [mu1, mu2] = *self.intensities.bare_means();
         let (_, tau1) = self.intensities.tau();
-        (tau1 * (m.upper[0] - m.lower[1]) / (mu1 - mu2)).max(0.0)
+        (tau1 * (m.upper[0] - m.lower[1]) / (mu1 - mu2)).clamp(0.0, f64::INFINITY)
     }
 }

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use claviger_security::account::{Clipping, Proof};
+use claviger_security::channel::GatedChannel;
 use claviger_security::entropy::Efficiency;
 use claviger_security::sampling::{FewErrors, SamplingBound};
 use claviger_security::{
     Account, Counts, Epsilon, Intensities, Lim2014, Observed, Rusca2018, SecurityParameters,
 };
-use claviger_units::Bits;
+use claviger_units::{Bits, Fraction};
 
 const LIM: &str = include_str!("../../../../vectors/vectors_lim2014.csv");
 const RUSCA: &str = include_str!("../../../../vectors/vectors_rusca2018.csv");
@@ -62,6 +63,29 @@ impl Row<'_> {
         let (security, few_errors) = (self.security(), FewErrors::Abort);
         let observed = Observed { key: self.basis("Z"), test: self.basis("X") };
         (Rusca2018 { intensities, security, clipping, few_errors }, observed)
+    }
+
+    fn check_channel<const K: usize>(
+        &self,
+        proof: &impl Proof<K>,
+        observed: &Observed<K>,
+        key_basis: f64,
+        block: u64,
+    ) {
+        let fraction = Fraction::clamped;
+        let channel = GatedChannel {
+            transmittance: fraction(10_f64.powf(-self.number("loss_db") / 10.0)),
+            detector_efficiency: fraction(0.1),
+            dark_count: fraction(6e-7),
+            afterpulse: fraction(0.04),
+            misalignment: fraction(0.005),
+            dead_gates: 0,
+        };
+        let got = channel.expect(proof.intensities(), fraction(key_basis), block);
+        assert_eq!(got.observed, *observed, "{:?}", self.0);
+        // Printed with twelve digits and a fraction; ours is rounded to whole pulses.
+        let pulses = self.number("N_pulses");
+        assert!((got.pulses as f64 - pulses).abs() <= 0.5 + 1e-11 * pulses, "{:?}", self.0);
     }
 
     /// Bounds to nine digits, the length exactly.
@@ -144,6 +168,19 @@ fn gain(row: &Row<'_>, clipped: Account) -> f64 {
     let (clipped, printed) = (clipped.length.count() as f64, row.number("l_bits"));
     assert!(clipped >= printed, "{:?}: {clipped}", row.0);
     if printed > 0.0 { clipped / printed - 1.0 } else { 0.0 }
+}
+
+/// The counts of the tables are those that the channel of Lim et al. §IV is expected to show.
+#[test]
+fn the_counts_of_the_tables_are_ours() {
+    for row in rows(LIM) {
+        let (proof, observed) = row.lim(Clipping::AsPrinted);
+        row.check_channel(&proof, &observed, row.number("qX"), row.count("block_nX"));
+    }
+    for row in rows(RUSCA) {
+        let (proof, observed) = row.rusca(Clipping::AsPrinted);
+        row.check_channel(&proof, &observed, row.number("qZ"), row.count("block_nZ"));
+    }
 }
 
 /// The tables charge f = 1.16 of the errors in the key basis, rounded up.
