@@ -26,7 +26,7 @@ impl ChosenLink {
             let path = std::path::absolute(folder.join(name))
                 .with_context(|| format!("--link {name} is no path"))?;
             let text = std::fs::read_to_string(&path).with_context(|| {
-                let names = LinkPreset::NAMES.join(" and ");
+                let names = LinkPreset::NAMES.join(", ");
                 format!("--link {name} is neither built in (those are {names}) nor a preset file that can be read")
             })?;
             (LinkPreset::from_toml(&text), path.to_string_lossy().into_owned())
@@ -68,7 +68,7 @@ mod tests {
     fn an_unknown_link_is_refused_with_what_there_is() {
         let error = ChosenLink::find("lob", None, Path::new("/nowhere")).unwrap_err();
         let text = format!("{error:#}");
-        assert!(text.contains("--link lob") && text.contains("lab and city"), "{text}");
+        assert!(text.contains("--link lob") && text.contains("lab, city, clavis2"), "{text}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ async fn play(args: &RunArgs, context: Context) -> Result<(), RoleError> {
         Role::Fibre => {
             let config = config::load::<RawFibre>(path)?;
             // Nobody changes her mind: the sender only has to live.
-            let (_eve, watched) = watch::channel(Eve { intercept_resend: config.eve });
+            let (_eve, watched) = watch::channel(Eve::intercepting(config.eve));
             fibre::run(config, watched, context).await
         }
         Role::Qkd => qkd::run(config::load::<RawQkd>(path)?, folder, context).await,

@@ -88,7 +88,7 @@ fn what_the_link_cannot_hold_is_refused_and_leaves_nothing_behind() {
     for (more, reason) in [
         (&["--devices", "5000"][..], "--devices 443"),
         (&["--loss-db", "30"], "no key comes of a link with 30 dB"),
-        (&["--link", "lob"], "lab and city"),
+        (&["--link", "lob"], "lab, city, clavis2"),
     ] {
         let (code, _, err) = up(more);
         assert_eq!(code, Some(1), "{more:?}\n{err}");

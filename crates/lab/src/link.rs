@@ -72,11 +72,8 @@ impl VirtualLink {
     /// Runs one window of link time to the end of all it causes.
     pub fn run_window(&mut self) -> Result<()> {
         self.end += self.rules.window;
-        let mut clicks = Vec::new();
-        while self.fibre.next_pulse() < self.end {
-            let click = self.fibre.next_click();
-            clicks.push((click.pulse, click.detector));
-        }
+        let clicks = std::iter::from_fn(|| self.fibre.click_before(self.end));
+        let clicks = clicks.map(|click| (click.pulse, click.detector)).collect();
         let now = self.now();
         self.bob.machine.handle_window(now, Window { light: LIGHT, end: self.end, clicks });
         self.settle()

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use claviger_distill::{BlockLedger, Outcome};
 use claviger_lab::VirtualLink;
-use claviger_photonics::theory::{Efficiency, expected};
+use claviger_photonics::theory::expected;
 use claviger_photonics::{Eve, LinkPreset};
+use claviger_security::entropy::Efficiency;
 use claviger_units::{Bits, Fraction, Span};
 use claviger_wire::classical::DropReason;
 
@@ -72,7 +73,7 @@ fn an_eavesdropper_stops_the_link_and_it_recovers() -> Result<()> {
     let mut link = VirtualLink::start(&preset, Eve::ABSENT, 5)?;
     link.run_for(Span::from_secs(15))?;
     let before = link.take_blocks().len();
-    link.set_eve(Eve { intercept_resend: Fraction::ONE });
+    link.set_eve(Eve::intercepting(Fraction::ONE));
     link.run_for(Span::from_secs(40))?;
     let caught =
         link.ledger().iter().filter(|b| b.outcome == Outcome::Dropped(DropReason::SampledQber));
@@ -82,5 +83,37 @@ fn an_eavesdropper_stops_the_link_and_it_recovers() -> Result<()> {
     link.set_eve(Eve::ABSENT);
     link.run_for(Span::from_secs(100))?;
     assert!(!link.take_blocks().is_empty());
+    Ok(())
+}
+
+/// Decoy states with blocks of finite length: every key has just the length that was promised before
+/// the first pulse, at the rate that theory expects.
+#[test]
+fn a_modern_link_keeps_what_it_promises() -> Result<()> {
+    let preset = LinkPreset::named("decoy-1ghz")?;
+    let link = run("decoy-1ghz", Span::from_secs(8), 7)?;
+    let full = preset.block_bits(u64::MAX);
+    let blocks: Vec<_> =
+        link.ledger().iter().filter(|b| Bits::new(b.sifted.into()) == full).collect();
+    let kept: Vec<_> = blocks.iter().filter(|b| b.outcome == Outcome::Kept).collect();
+    assert!(blocks.len() >= 3 && kept.len() + 2 >= blocks.len(), "{} kept", kept.len());
+    let theory = expected(&preset);
+    let promised = theory.promise(full).map(|promise| promise.length().count());
+    for block in kept {
+        assert_eq!(Some(u64::from(block.secret) + 64), promised, "verification has its 64 bits");
+        assert!(block.secrecy > 0.0 && block.counts.tests.iter().sum::<u64>() > 0);
+    }
+    let costs = preset.block_costs(Bits::new(256 + 64));
+    let (measured, theory) = (link.secret_rate().as_bps(), theory.secret_rate_with(costs).as_bps());
+    assert!((measured / theory - 1.0).abs() < 0.03, "{measured} against {theory}");
+    Ok(())
+}
+
+/// BB84 without decoys under the bound of GLLP, which states no ε.
+#[test]
+fn the_strict_reading_of_the_papers_fibre_gives_key() -> Result<()> {
+    let link = run("lab-gllp", Span::from_secs(60), 7)?;
+    let kept: Vec<_> = link.ledger().iter().filter(|b| b.outcome == Outcome::Kept).collect();
+    assert!(kept.len() >= 3, "{} kept", kept.len());
     Ok(())
 }

@@ -54,7 +54,7 @@ impl Network {
         eve: Fraction,
     ) -> Result<Self, ConfigError> {
         let (stop, stop_devices) = (Shutdown::new(), Shutdown::new());
-        let (eve, watched) = watch::channel(Eve { intercept_resend: eve });
+        let (eve, watched) = watch::channel(Eve::intercepting(eve));
         let (told, ended) = mpsc::unbounded_channel();
         let mut roles = Roles { layout, told, tasks: TaskGroup::new(stop.clone()) };
         let context = |shutdown: &Shutdown| {
@@ -89,7 +89,7 @@ impl Network {
 
     /// Changes the eavesdropper's share of the pulses.
     pub(crate) fn set_eve(&self, share: Fraction) {
-        self.eve.send_replace(Eve { intercept_resend: share });
+        self.eve.send_replace(Eve::intercepting(share));
     }
 
     /// Lets the devices finish what is in flight, and wake no more.

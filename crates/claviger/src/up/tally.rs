@@ -291,6 +291,8 @@ impl Blocks {
 #[cfg(test)]
 pub(crate) mod tests {
     use claviger_photonics::LinkPreset;
+    use claviger_photonics::preset::SecurityClaim;
+    use claviger_photonics::promise::BlockCounts;
 
     use super::*;
 
@@ -304,6 +306,9 @@ pub(crate) mod tests {
             begin: Span::from_secs(4 * block),
             end: Span::from_secs(4 * block + 4),
             clicks: 90_000,
+            counts: BlockCounts::default(),
+            claim: SecurityClaim::EraHeuristic,
+            secrecy: 0.0,
             sifted: 20_000,
             sampled: 156,
             sample_errors: 2,

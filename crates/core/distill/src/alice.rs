@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use claviger_durable::{EngineError, Tx};
 use claviger_gf2::BitString;
+use claviger_photonics::promise::ByIntensity;
+use claviger_photonics::sift::{self, Announcement};
 use claviger_photonics::{Choice, ChoiceGenerator};
 use claviger_units::{Fraction, KeyId, Site, Timestamp};
 use claviger_wire::classical::{
@@ -19,6 +21,7 @@ use crate::cascade::{Answerer, Schedule};
 use crate::filling::Filled;
 use crate::rules::{Rules, VERIFICATION_BITS};
 use crate::session::{Committed, Common, DistillError, Event, Refusal, Session};
+use crate::sifted::SiftedBatch;
 
 /// How many keys of a block each site owns: `a` of `a + b`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,7 @@ pub struct Alice {
 struct OpenBatch {
     batch: Batch,
     choices: Vec<Choice>,
-    sifted: BitString,
+    sifted: Option<SiftedBatch>,
     sampled: Vec<u32>,
 }
 
@@ -95,7 +98,7 @@ impl Alice {
 
     /// Starts emitting: `light` names the session of the light, `seed` makes its choices.
     pub fn handle_light(&mut self, light: u64, seed: &[u8; 32]) {
-        self.choices = Some((light, ChoiceGenerator::from_seed(seed)));
+        self.choices = Some((light, ChoiceGenerator::new(seed, self.common.rules.coding())));
         self.announced = 0;
     }
 
@@ -153,8 +156,8 @@ impl Alice {
         match message {
             Message::Detections(detections) => self.handle_detections(frame, detections),
             Message::Conclusive { batch, mask } => self.handle_conclusive(frame, batch, &mask),
-            Message::SampleErrors { batch, errors } => {
-                self.handle_sample_errors(frame, batch, errors);
+            Message::SampleErrors { batch, errors, tests } => {
+                self.handle_sample_errors(frame, batch, (errors, tests));
             }
             Message::NextPass { block, pass } => {
                 self.answer(frame, block, |answerer| {
@@ -242,26 +245,19 @@ impl Alice {
         }
         filling.transcript.append(Site::B, frame);
         filling.see(detections.pulses.len(), detections.end, &self.common.rules);
-        let chosen: Vec<Choice> = detections.pulses.iter().map(|&p| choices.choice(p)).collect();
-        let mut pairs = vec![0_u8; chosen.len().div_ceil(4)];
-        for (i, choice) in chosen.iter().enumerate() {
-            pairs[i / 4] |= choice.announcement().bits() << (i % 4 * 2);
-        }
         let batch = detections.batch;
-        self.batch = Some(OpenBatch {
-            batch,
-            choices: if stale { Vec::new() } else { chosen },
-            sifted: BitString::new(),
-            sampled: Vec::new(),
+        let clicked = if stale { Vec::new() } else { detections.pulses };
+        let chosen: Vec<Choice> = clicked.into_iter().map(|p| choices.choice(p)).collect();
+        let protocol = self.common.rules.coding().protocol();
+        let said = packed(Announcement::bits_under(protocol), &chosen, |&choice| {
+            Announcement::of(protocol, choice).bits()
         });
-        if stale {
-            pairs.clear();
-        }
-        self.common.send_filling(&Message::Announcements { batch, pairs });
+        self.batch = Some(OpenBatch { batch, choices: chosen, sifted: None, sampled: Vec::new() });
+        self.common.send_filling(&Message::Announcements { batch, said });
     }
 
     fn handle_conclusive(&mut self, frame: &[u8], batch: Batch, mask: &[u8]) {
-        let open = self.batch.as_mut().filter(|open| open.batch == batch && open.sifted.is_empty());
+        let open = self.batch.as_mut().filter(|open| open.batch == batch && open.sifted.is_none());
         let Some(open) = open else {
             self.common.refuse(Refusal::Protocol);
             return;
@@ -270,34 +266,47 @@ impl Alice {
             self.common.refuse(Refusal::Protocol);
             return;
         };
-        let kept = open.choices.iter().zip(mask.iter()).filter(|(_, kept)| *kept);
-        open.sifted = kept.map(|(choice, _)| choice.key_bit()).collect();
-        let n = self.common.filling.n_samples(open.sifted.len(), &self.common.rules);
+        let protocol = self.common.rules.coding().protocol();
+        let mut sifted = SiftedBatch::default();
+        for (choice, _) in open.choices.iter().zip(mask.iter()).filter(|(_, kept)| *kept) {
+            sifted.push(sift::at_alice(protocol, *choice));
+        }
+        let n = self.common.filling.n_samples(sifted.key.len(), &self.common.rules);
         let mut positions: Vec<u32> =
-            rand::seq::index::sample(&mut self.common.filling.rng, open.sifted.len(), n)
+            rand::seq::index::sample(&mut self.common.filling.rng, sifted.key.len(), n)
                 .into_iter()
                 .map(|i| u32::try_from(i).unwrap_or(u32::MAX))
                 .collect();
         positions.sort_unstable();
         open.sampled.clone_from(&positions);
-        let bits = open.sifted.gather(&positions).to_bytes().to_vec();
+        let bits = sifted.key.gather(&positions).to_bytes().to_vec();
+        let tests = sifted.tests.to_bytes().to_vec();
+        open.sifted = Some(sifted);
         self.common.filling.transcript.append(Site::B, frame);
-        self.common.send_filling(&Message::Sample { batch, positions, bits });
+        self.common.send_filling(&Message::Sample { batch, positions, bits, tests });
     }
 
-    fn handle_sample_errors(&mut self, frame: &[u8], batch: Batch, errors: u32) {
-        let open = self
-            .batch
-            .take()
-            .filter(|open| open.batch == batch && errors as usize <= open.sampled.len());
-        let Some(open) = open else {
+    fn handle_sample_errors(
+        &mut self,
+        frame: &[u8],
+        batch: Batch,
+        errors: (u32, ByIntensity<u32>),
+    ) {
+        let open = self.batch.take().filter(|open| open.batch == batch);
+        let open = open.and_then(|open| Some((open.sifted?, open.sampled)));
+        let fits = |(sifted, sampled): &(SiftedBatch, Vec<u32>)| {
+            let tests = crate::sifted::count(&sifted.test_intensities);
+            errors.0 as usize <= sampled.len()
+                && errors.1.iter().zip(tests).all(|(&wrong, all)| u64::from(wrong) <= all)
+        };
+        let Some((sifted, sampled)) = open.filter(fits) else {
             self.common.refuse(Refusal::Protocol);
             return;
         };
         let common = &mut self.common;
         common.filling.transcript.append(Site::B, frame);
         let target = common.rules.target(common.closed);
-        let filled = common.filling.add(&open.sifted, &open.sampled, errors, &common.rules, target);
+        let filled = common.filling.add(&sifted, &sampled, errors, &common.rules, target);
         common.report_sample();
         match filled {
             Filled::Continue => {}
@@ -349,20 +358,27 @@ impl Alice {
         }
     }
 
-    fn handle_corrected(&mut self, frame: &[u8], number: u64, errors: u32, leaked: u32) {
+    fn handle_corrected(
+        &mut self,
+        frame: &[u8],
+        number: u64,
+        errors: ByIntensity<u32>,
+        leaked: u32,
+    ) {
         let Some(block) = self.blocks.get_mut(&number) else { return };
         let reconciled = &mut block.reconciled;
         reconciled.transcript.append(Site::B, frame);
         let ledger = &mut reconciled.ledger;
-        (ledger.errors, ledger.leaked) = (errors, leaked);
-        if block.verifying || block.answerer.leaked() != leaked || errors > ledger.sifted {
+        let fits = ledger.note_errors(errors);
+        ledger.leaked = leaked;
+        if block.verifying || block.answerer.leaked() != leaked || !fits {
             return self.drop_block(number, DropReason::Accounting);
         }
         if ledger.qber() > self.common.rules.abort {
             return self.drop_block(number, DropReason::Qber);
         }
-        if !self.common.rules.gives_keys(reconciled) {
-            return self.drop_block(number, DropReason::NothingLeft);
+        if let Err(reason) = self.common.rules.secret_bits(reconciled) {
+            return self.drop_block(number, reason);
         }
         let ledger = &mut reconciled.ledger;
         ledger.verification = VERIFICATION_BITS;
@@ -397,7 +413,13 @@ impl Alice {
         mut block: Reconciled,
         peer_pad: PadName,
     ) -> Result<(), EngineError> {
-        let secret = self.common.rules.secret_bits(&block);
+        let secret = match self.common.rules.secret_bits(&block) {
+            Ok(secret) => secret,
+            Err(reason) => {
+                self.common.drop_block(block.ledger, reason);
+                return Ok(());
+            }
+        };
         let unusable = self.common.reserve.peer_pad(tx, peer_pad)?.is_none();
         if unusable || self.common.is_paused(now) {
             let reason = if unusable { DropReason::Authentication } else { DropReason::Paused };
@@ -474,6 +496,7 @@ impl Alice {
         let Some(cut) = amplify(&block.key, propose) else { return Ok(None) };
         let mut ledger = block.ledger.clone();
         note_amplification(&mut ledger, propose, epsilon(&block.key, transcript));
+        ledger.secrecy = self.common.rules.secrecy();
         let (finished, pads, hash_keys) = cut.finish(propose, theirs);
         let (since, own_pad) = (Timestamp::START, pad.name);
         Ok(Some((finished, Awaiting { pads, hash_keys, own_pad, peer_pad, ledger, since })))
@@ -492,6 +515,15 @@ impl Alice {
             self.common.drop_block(block.reconciled.ledger, reason);
         }
     }
+}
+
+/// Packs a few bits of each entry, first entry lowest.
+fn packed<T>(width: usize, entries: &[T], bits: impl Fn(&T) -> u8) -> Vec<u8> {
+    let per_byte = 8 / width;
+    entries
+        .chunks(per_byte)
+        .map(|chunk| chunk.iter().rev().fold(0, |byte, entry| byte << width | bits(entry)))
+        .collect()
 }
 
 /// Blocks that may be under reconciliation at once.

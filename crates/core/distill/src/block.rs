@@ -25,6 +25,10 @@ pub struct FinishedBlock {
 #[derive(Debug)]
 pub(crate) struct Reconciled {
     pub(crate) key: BitString,
+    /// The intensity of each bit.
+    pub(crate) intensities: Vec<u8>,
+    /// How many blocks of the session were closed before it; the first ones are short.
+    pub(crate) closed_as: u32,
     pub(crate) transcript: Transcript,
     pub(crate) tally: Tally,
     pub(crate) ledger: BlockLedger,

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use claviger_durable::{EngineError, Tx};
 use claviger_gf2::BitString;
-use claviger_photonics::sarg04::conclude;
-use claviger_photonics::{Announcement, BasisGenerator, Detector};
+use claviger_photonics::promise::ByIntensity;
+use claviger_photonics::sift::{self, Announcement};
+use claviger_photonics::{BasisGenerator, Detector};
 use claviger_units::{SecretBytes, Site, Timestamp};
 use claviger_wire::classical::{Batch, Close, Detections, DropReason, Message, Propose};
 use rand::Rng;
@@ -17,6 +18,7 @@ use crate::cascade::{Corrector, Schedule, Step};
 use crate::filling::Filled;
 use crate::rules::{Rules, VERIFICATION_BITS};
 use crate::session::{Committed, Common, DistillError, Event, Refusal, Session};
+use crate::sifted::SiftedBatch;
 
 /// Bob's clicks of one window of link time, from the light.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,13 +46,15 @@ pub struct Bob {
 struct OpenBatch {
     batch: Batch,
     window: Window,
-    sifted: Option<BitString>,
+    sifted: Option<SiftedBatch>,
 }
 
 /// A closed block.
 #[derive(Debug)]
 struct Block {
     reconciled: Reconciled,
+    /// The key as it was sifted, while it is corrected: shows which intensities erred.
+    sifted_key: BitString,
     stage: Stage,
 }
 
@@ -84,7 +88,7 @@ impl Bob {
     /// Starts measuring in bases made from `seed`.
     pub fn handle_light(&mut self, seed: &[u8; 32]) {
         self.windows.clear();
-        self.bases = Some(BasisGenerator::from_seed(seed));
+        self.bases = Some(BasisGenerator::new(seed, self.common.rules.coding()));
     }
 
     /// Takes in a window of clicks; without an open session it is lost, like light in the dark.
@@ -147,9 +151,9 @@ impl Bob {
         message: Message,
     ) -> Result<(), DistillError> {
         match message {
-            Message::Announcements { batch, pairs } => self.handle_pairs(frame, batch, &pairs),
-            Message::Sample { batch, positions, bits } => {
-                self.handle_sample(frame, batch, &positions, &bits);
+            Message::Announcements { batch, said } => self.handle_said(frame, batch, &said),
+            Message::Sample { batch, positions, bits, tests } => {
+                self.handle_sample(frame, batch, &positions, (&bits, &tests));
             }
             Message::Close(close) => self.handle_close(frame, close),
             Message::Parities { block, pass, bits } => {
@@ -215,25 +219,31 @@ impl Bob {
         self.batch = Some(OpenBatch { batch, window, sifted: None });
     }
 
-    fn handle_pairs(&mut self, frame: &[u8], batch: Batch, pairs: &[u8]) {
+    fn handle_said(&mut self, frame: &[u8], batch: Batch, said: &[u8]) {
         let open = self.batch.as_mut().filter(|open| open.batch == batch && open.sifted.is_none());
         let (Some(open), Some(bases)) = (open, self.bases.as_mut()) else {
             return self.common.refuse(Refusal::Protocol);
         };
         let clicks = &open.window.clicks;
         // Alice announces nothing where the clicks are of an earlier light session.
-        let n = if pairs.is_empty() { 0 } else { clicks.len() };
-        if pairs.len() != n.div_ceil(4) {
+        let n = if said.is_empty() { 0 } else { clicks.len() };
+        let protocol = self.common.rules.coding().protocol();
+        let width = Announcement::bits_under(protocol);
+        let per_byte = 8 / width;
+        if said.len() != n.div_ceil(per_byte) {
             return self.common.refuse(Refusal::Protocol);
         }
         let mut mask = BitString::new();
-        let mut sifted = BitString::new();
+        let mut sifted = SiftedBatch::default();
         for (i, &(pulse, detector)) in clicks.iter().take(n).enumerate() {
-            let pair = Announcement::from_bits(pairs[i / 4] >> (i % 4 * 2) & 3);
-            let bit = pair.and_then(|pair| conclude(bases.basis(pulse), detector, pair));
-            mask.push(bit.is_some());
-            if let Some(bit) = bit {
-                sifted.push(bit);
+            let bits = said[i / per_byte] >> (i % per_byte * width) & ((1 << width) - 1);
+            let Some(announced) = Announcement::from_bits(protocol, bits) else {
+                return self.common.refuse(Refusal::Protocol);
+            };
+            let click = sift::at_bob(protocol, bases.basis(pulse), detector, announced);
+            mask.push(click.is_some());
+            if let Some(click) = click {
+                sifted.push(click);
             }
         }
         open.sifted = Some(sifted);
@@ -242,25 +252,34 @@ impl Bob {
         self.common.send_filling(&Message::Conclusive { batch, mask });
     }
 
-    fn handle_sample(&mut self, frame: &[u8], batch: Batch, positions: &[u32], bits: &[u8]) {
+    fn handle_sample(
+        &mut self,
+        frame: &[u8],
+        batch: Batch,
+        positions: &[u32],
+        (bits, tests): (&[u8], &[u8]),
+    ) {
         let open = self.batch.take().filter(|open| open.batch == batch);
         let Some(sifted) = open.and_then(|open| open.sifted) else {
             return self.common.refuse(Refusal::Protocol);
         };
         let common = &mut self.common;
+        let n = sifted.key.len();
         let rising = positions.is_sorted_by(|a, b| a < b)
-            && positions.last().is_none_or(|&last| (last as usize) < sifted.len());
-        let fits =
-            rising && positions.len() == common.filling.n_samples(sifted.len(), &common.rules);
+            && positions.last().is_none_or(|&last| (last as usize) < n);
+        let fits = rising && positions.len() == common.filling.n_samples(n, &common.rules);
         let theirs = BitString::from_bytes(bits, positions.len()).filter(|_| fits);
-        let Some(mut differing) = theirs else {
+        let tests = BitString::from_bytes(tests, sifted.tests.len());
+        let (Some(mut differing), Some(tests)) = (theirs, tests) else {
             return common.refuse(Refusal::Protocol);
         };
-        differing.xor(&sifted.gather(positions));
+        differing.xor(&sifted.key.gather(positions));
         let errors = u32::try_from(differing.count_ones()).unwrap_or(u32::MAX);
+        let tests = sifted.test_errors(&tests);
         common.filling.transcript.append(Site::A, frame);
-        common.send_filling(&Message::SampleErrors { batch, errors });
+        common.send_filling(&Message::SampleErrors { batch, errors, tests });
         let target = common.rules.target(common.closed);
+        let errors = (errors, tests);
         let filled = common.filling.add(&sifted, positions, errors, &common.rules, target);
         common.report_sample();
         match filled {
@@ -269,7 +288,8 @@ impl Bob {
             Filled::Closed => {
                 let reconciled = common.close_filling();
                 let number = reconciled.ledger.block;
-                self.blocks.insert(number, Block { reconciled, stage: Stage::Closed });
+                let sifted_key = reconciled.key.duplicate();
+                self.blocks.insert(number, Block { reconciled, sifted_key, stage: Stage::Closed });
             }
         }
         self.start_batch();
@@ -307,13 +327,17 @@ impl Bob {
             Some(Step::Ask(ranges)) => Message::Ask { block: number, ranges },
             Some(Step::NextPass(pass)) => Message::NextPass { block: number, pass },
             Some(Step::Done) => {
-                let (errors, leaked) = (corrector.corrected(), corrector.leaked());
-                let ledger = &mut block.reconciled.ledger;
-                (ledger.errors, ledger.leaked) = (errors, leaked);
+                let leaked = corrector.leaked();
+                let sifted = core::mem::take(&mut block.sifted_key);
                 if let Stage::Correcting(corrector) =
                     core::mem::replace(&mut block.stage, Stage::Corrected)
                 {
                     block.reconciled.key = corrector.into_key();
+                }
+                let errors = corrected(&sifted, &block.reconciled);
+                block.reconciled.ledger.leaked = leaked;
+                if !block.reconciled.ledger.note_errors(errors) {
+                    return self.drop_block(number, DropReason::Accounting);
                 }
                 Message::Corrected { block: number, errors, leaked }
             }
@@ -337,8 +361,8 @@ impl Bob {
             DropReason::Verification
         } else if block.reconciled.ledger.qber() > self.common.rules.abort {
             DropReason::Qber
-        } else if !self.common.rules.gives_keys(&block.reconciled) {
-            DropReason::NothingLeft
+        } else if let Err(reason) = self.common.rules.secret_bits(&block.reconciled) {
+            reason
         } else {
             block.reconciled.ledger.verification = VERIFICATION_BITS;
             self.common.count_spent_pad(now);
@@ -371,7 +395,7 @@ impl Bob {
         now: Timestamp,
         propose: &Propose,
     ) -> Result<(), EngineError> {
-        let Some(Block { mut reconciled, stage }) = self.blocks.remove(&propose.block) else {
+        let Some(Block { mut reconciled, stage, .. }) = self.blocks.remove(&propose.block) else {
             return Ok(());
         };
         let Stage::Verified(pad) = stage else {
@@ -389,7 +413,7 @@ impl Bob {
         let secret = self.common.rules.secret_bits(&reconciled);
         let reason = if !genuine {
             DropReason::Authentication
-        } else if propose.secret != secret {
+        } else if secret != Ok(propose.secret) {
             DropReason::Accounting
         } else {
             // The tag holds: every word of the transcript is Alice's.
@@ -428,6 +452,7 @@ impl Bob {
             return Ok(());
         };
         note_amplification(&mut block.ledger, propose, epsilon(&block.key, &block.transcript));
+        block.ledger.secrecy = self.common.rules.secrecy();
         let (finished, pads, hash_keys) = cut.finish(propose, tag);
         self.common.forget_unjudged(now);
         Common::note_proposal(tx, propose.block)?;
@@ -443,4 +468,15 @@ impl Bob {
             self.common.drop_block(block.reconciled.ledger, reason);
         }
     }
+}
+
+/// Counts the bits that reconciliation flipped, by intensity.
+fn corrected(sifted: &BitString, block: &Reconciled) -> ByIntensity<u32> {
+    let mut flipped = sifted.duplicate();
+    flipped.xor(&block.key);
+    let mut errors = [0; 3];
+    for (_, &k) in flipped.iter().zip(&block.intensities).filter(|(flipped, _)| *flipped) {
+        errors[usize::from(k)] += 1;
+    }
+    errors
 }

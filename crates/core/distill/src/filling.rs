@@ -2,6 +2,7 @@
 //! or drop it at the same batch without a word.
 
 use claviger_gf2::BitString;
+use claviger_photonics::promise::{BlockCounts, ByIntensity};
 use claviger_units::Fraction;
 use claviger_wire::classical::Batch;
 use rand::SeedableRng;
@@ -10,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::authenticate::Transcript;
 use crate::rules::Rules;
+use crate::sifted::{SiftedBatch, count};
 
 /// What a finished batch means for the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub(crate) struct Filling {
     pub(crate) next: Batch,
     /// Sifted bits that were not given away.
     pub(crate) key: BitString,
+    /// The intensity of each.
+    pub(crate) intensities: Vec<u8>,
+    /// Tests so far.
+    pub(crate) counts: BlockCounts,
     /// Everything said about the block so far.
     pub(crate) transcript: Transcript,
     /// Light and clicks so far.
@@ -65,6 +71,8 @@ impl Filling {
         Self {
             next: Batch { block: number, number: 0 },
             key: BitString::new(),
+            intensities: Vec::new(),
+            counts: BlockCounts::default(),
             transcript: Transcript::default(),
             tally: Tally::default(),
             sampled: 0,
@@ -96,28 +104,41 @@ impl Filling {
         self.tally.clicks += clicks as u64;
     }
 
-    /// Takes in a batch: its sifted bits, which of them were sampled, and how many differed.
+    /// Takes in a batch: what was sifted, which bits of it were sampled, and how many differed of
+    /// them and of the tests.
     pub(crate) fn add(
         &mut self,
-        bits: &BitString,
+        batch: &SiftedBatch,
         sampled: &[u32],
-        errors: u32,
+        errors: (u32, ByIntensity<u32>),
         rules: &Rules,
         target: usize,
     ) -> Filled {
         let mut taken = sampled.iter().copied().peekable();
-        for i in 0..bits.len() {
+        for (i, (bit, &intensity)) in batch.key.iter().zip(&batch.intensities).enumerate() {
             if taken.next_if(|&at| at as usize == i).is_none() {
-                self.key.push(bits.bit(i));
+                self.key.push(bit);
+                self.intensities.push(intensity);
             }
         }
-        self.sifted += bits.len() as u64;
+        self.sifted += batch.key.len() as u64;
         self.sampled += sampled.len() as u64;
-        self.sample_errors += u64::from(errors);
+        self.sample_errors += u64::from(errors.0);
+        let tests = count(&batch.test_intensities);
+        for (k, &wrong) in errors.1.iter().enumerate() {
+            self.counts.tests[k] += tests[k];
+            self.counts.test_errors[k] += u64::from(wrong);
+        }
         self.next.number += 1;
         if self.is_suspicious(rules) {
             Filled::Suspicious
         } else if self.key.len() >= target {
+            if rules.fixes_length() {
+                // The length was promised for so many bits, not for those of a whole last batch.
+                self.key = self.key.slice(0..target);
+                self.intensities.truncate(target);
+            }
+            self.counts.key = count(&self.intensities);
             Filled::Closed
         } else {
             Filled::Continue

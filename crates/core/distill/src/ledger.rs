@@ -1,5 +1,7 @@
 //! The ledger of a block: everything that an auditor asks of its key.
 
+use claviger_photonics::promise::{BlockCounts, ByIntensity};
+use claviger_security::SecurityClaim;
 use claviger_units::{Fraction, Span};
 use claviger_wire::classical::DropReason;
 
@@ -14,6 +16,12 @@ pub struct BlockLedger {
     pub end: Span,
     /// Clicks at Bob's detectors.
     pub clicks: u64,
+    /// Bits and errors by intensity.
+    pub counts: BlockCounts,
+    /// What is claimed of its keys.
+    pub claim: SecurityClaim,
+    /// Chance that its keys are not secret, where the claim states one; else zero.
+    pub secrecy: f64,
     /// Sifted bits after sampling.
     pub sifted: u32,
     /// Bits given away to estimate the error rate.
@@ -34,8 +42,7 @@ pub struct BlockLedger {
     pub remainder: u32,
     /// Keys of 256 bits.
     pub keys: u32,
-    /// Chance that the ends differ unnoticed or that a forged transcript passed; the era's
-    /// security model itself is a heuristic and states no ε.
+    /// Chance that the ends differ unnoticed or that a forged transcript passed.
     pub epsilon: f64,
     /// Whether the key buffers took it.
     pub outcome: Outcome,
@@ -54,7 +61,15 @@ pub enum Outcome {
 
 impl BlockLedger {
     /// The names of the columns of [`Self::to_csv`].
-    pub const CSV_HEADER: &'static str = "block,begin_s,end_s,clicks,sifted,sampled,sample_errors,errors,qber,leaked,f,verification,secret,reserve,remainder,keys,epsilon,outcome";
+    pub const CSV_HEADER: &'static str = "block,begin_s,end_s,clicks,sifted,sampled,sample_errors,tests,test_errors,errors,qber,leaked,f,verification,secret,reserve,remainder,keys,claim,epsilon,secrecy,outcome";
+
+    /// Notes what was corrected, by intensity; false where that cannot be.
+    pub(crate) fn note_errors(&mut self, errors: ByIntensity<u32>) -> bool {
+        self.counts.key_errors = errors.map(u64::from);
+        self.errors = errors.iter().fold(0, |sum: u32, &n| sum.saturating_add(n));
+        let mut pairs = self.counts.key_errors.iter().zip(self.counts.key);
+        pairs.all(|(&wrong, all)| wrong <= all)
+    }
 
     /// Returns the error rate: of the corrected block, else of the sample.
     #[must_use]
@@ -86,7 +101,7 @@ impl BlockLedger {
             Outcome::Dropped(reason) => format!("dropped: {reason}"),
         };
         format!(
-            "{},{:.3},{:.3},{},{},{},{},{},{:.6},{},{f},{},{},{},{},{},{:.3e},{outcome}",
+            "{},{:.3},{:.3},{},{},{},{},{},{},{},{:.6},{},{f},{},{},{},{},{},{},{:.3e},{:.3e},{outcome}",
             self.block,
             self.begin.as_secs_f64(),
             self.end.as_secs_f64(),
@@ -94,6 +109,8 @@ impl BlockLedger {
             self.sifted,
             self.sampled,
             self.sample_errors,
+            self.counts.tests.iter().sum::<u64>(),
+            self.counts.test_errors.iter().sum::<u64>(),
             self.errors,
             self.qber().as_f64(),
             self.leaked,
@@ -102,7 +119,9 @@ impl BlockLedger {
             self.reserve,
             self.remainder,
             self.keys,
+            self.claim,
             self.epsilon,
+            self.secrecy,
         )
     }
 }

@@ -18,6 +18,7 @@ pub mod seed;
 mod block;
 mod filling;
 mod session;
+mod sifted;
 
 pub use alice::{Alice, OwnerRatio};
 pub use authenticate::{InitialSecret, Reserve};

@@ -247,6 +247,8 @@ impl Common {
         let ledger = self.ledger_of(&filling);
         Reconciled {
             key: filling.key,
+            intensities: filling.intensities,
+            closed_as: self.closed - 1,
             transcript: filling.transcript,
             tally: filling.tally,
             rng: filling.rng,
@@ -335,6 +337,9 @@ impl Common {
             begin: self.rules.time_of(filling.tally.begin),
             end: self.rules.time_of(filling.tally.end),
             clicks: filling.tally.clicks,
+            counts: filling.counts,
+            claim: self.rules.claim(),
+            secrecy: 0.0,
             sifted: u32::try_from(filling.key.len()).unwrap_or(u32::MAX),
             sampled: filling.sampled,
             sample_errors: filling.sample_errors,

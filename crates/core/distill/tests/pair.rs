@@ -103,12 +103,8 @@ impl Pair {
     fn waste_window(&mut self) -> Vec<(u64, Detector)> {
         self.end += self.rules.window;
         self.now = Timestamp::START + self.rules.time_of(self.end);
-        let mut clicks = Vec::new();
-        while self.fibre.next_pulse() < self.end {
-            let click = self.fibre.next_click();
-            clicks.push((click.pulse, click.detector));
-        }
-        clicks
+        let clicks = std::iter::from_fn(|| self.fibre.click_before(self.end));
+        clicks.map(|click| (click.pulse, click.detector)).collect()
     }
 
     fn run_window(&mut self) {

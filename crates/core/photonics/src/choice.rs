@@ -5,53 +5,84 @@ use core::fmt;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-use crate::sarg04::{Basis, Choice, State};
+use crate::coding::Coding;
+use crate::states::{Basis, Choice, State};
 
-/// Alice's choices: state and companion of every pulse, from a seed.
+/// Alice's choices for every pulse, from a seed.
 ///
 /// The choice for a pulse depends on the seed and on the pulse's index only (`ChaCha8` at a place
 /// that the index names), so nothing is kept for pulses that never click. Asking in rising order
-/// is fastest: a refill serves 512 pulses.
+/// is fastest: a refill serves 512 pulses of even choices, 64 of others.
 ///
 /// ```
-/// use claviger_photonics::ChoiceGenerator;
+/// use claviger_photonics::{ChoiceGenerator, LinkPreset};
 ///
-/// let (mut alice, mut fibre) = (ChoiceGenerator::from_seed(&[1; 32]), ChoiceGenerator::from_seed(&[1; 32]));
+/// let coding = LinkPreset::named("lab")?.coding();
+/// let mut alice = ChoiceGenerator::new(&[1; 32], &coding);
+/// let mut fibre = ChoiceGenerator::new(&[1; 32], &coding);
 /// let early = alice.choice(3);
 /// assert_eq!(alice.choice(1_000_000_007), fibre.choice(1_000_000_007));
 /// assert_eq!(fibre.choice(3), early);
+/// # Ok::<(), claviger_photonics::preset::PresetError>(())
 /// ```
-pub struct ChoiceGenerator(PulseStream);
+pub struct ChoiceGenerator {
+    stream: PulseStream,
+    coding: Coding,
+}
 
 impl ChoiceGenerator {
     /// Makes the generator of `seed`, which is as secret as the key that will come of it.
     #[must_use]
-    pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self(PulseStream::new(seed, Stream::Alice))
+    pub fn new(seed: &[u8; 32], coding: &Coding) -> Self {
+        Self { stream: PulseStream::new(seed, Stream::Alice), coding: *coding }
     }
 
     /// Returns the choice for the pulse of that index.
     pub fn choice(&mut self, pulse: u64) -> Choice {
-        // Four bits a pulse, of which one is unused, so that none straddles two bytes.
-        let bits = self.0.byte(pulse / 2) >> (pulse % 2 * 4);
+        if self.coding.is_even() { self.even(pulse) } else { self.weighted(pulse) }
+    }
+
+    /// Four bits a pulse, of which one is unused, so that none straddles two bytes.
+    fn even(&mut self, pulse: u64) -> Choice {
+        let bits = self.stream.byte(pulse / 2) >> (pulse % 2 * 4);
         let state = State { basis: Basis::of_key_bit(bits & 1 != 0), value: bits & 2 != 0 };
-        Choice { state, companion: bits & 4 != 0 }
+        Choice { state, companion: bits & 4 != 0, intensity: 0 }
+    }
+
+    /// Four bytes a pulse: value and basis in two, the intensity in two.
+    fn weighted(&mut self, pulse: u64) -> Choice {
+        let [a, b, c, d] = self.stream.bytes(pulse);
+        let (first, second) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+        let basis = if self.coding.chooses_key_basis(first) { Basis::Z } else { Basis::X };
+        Choice {
+            state: State { basis, value: first >> 15 == 1 },
+            companion: false,
+            intensity: self.coding.chosen_intensity(second),
+        }
     }
 }
 
 /// Bob's bases for every pulse, from a seed; see [`ChoiceGenerator`].
-pub struct BasisGenerator(PulseStream);
+pub struct BasisGenerator {
+    stream: PulseStream,
+    coding: Coding,
+}
 
 impl BasisGenerator {
     /// Makes the generator of `seed`, which is as secret as the key that will come of it.
     #[must_use]
-    pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self(PulseStream::new(seed, Stream::Bob))
+    pub fn new(seed: &[u8; 32], coding: &Coding) -> Self {
+        Self { stream: PulseStream::new(seed, Stream::Bob), coding: *coding }
     }
 
     /// Returns the basis for the pulse of that index.
     pub fn basis(&mut self, pulse: u64) -> Basis {
-        Basis::of_key_bit(self.0.byte(pulse / 8) >> (pulse % 8) & 1 != 0)
+        if self.coding.is_even() {
+            let byte = self.stream.byte(pulse / 8);
+            return Basis::of_key_bit(byte >> (pulse % 8) & 1 != 0);
+        }
+        let bits = u16::from_le_bytes(self.stream.bytes(pulse));
+        if self.coding.chooses_key_basis(bits) { Basis::Z } else { Basis::X }
     }
 }
 
@@ -94,13 +125,24 @@ impl PulseStream {
         Self { rng, chunk: 0, bytes }
     }
 
-    fn byte(&mut self, index: u64) -> u8 {
-        let chunk = index / CHUNK as u64;
+    fn load(&mut self, chunk: u64) {
         if chunk != self.chunk {
             self.rng.set_word_pos(u128::from(chunk) * (CHUNK as u128 / 4));
             self.rng.fill_bytes(&mut self.bytes);
             self.chunk = chunk;
         }
+    }
+
+    /// The `N` bytes of a pulse, where `N` divides the chunk.
+    fn bytes<const N: usize>(&mut self, pulse: u64) -> [u8; N] {
+        let per_chunk = (CHUNK / N) as u64;
+        self.load(pulse / per_chunk);
+        let (entries, _) = self.bytes.as_chunks::<N>();
+        usize::try_from(pulse % per_chunk).map_or([0; N], |within| entries[within])
+    }
+
+    fn byte(&mut self, index: u64) -> u8 {
+        self.load(index / CHUNK as u64);
         // The index within a chunk is the lowest byte of the index.
         let [within, ..] = index.to_le_bytes();
         self.bytes[usize::from(within)]
@@ -110,17 +152,63 @@ impl PulseStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coding::{Intensity, Protocol};
+    use claviger_units::Fraction;
     use proptest::prelude::*;
+
+    fn alice(seed: u8) -> ChoiceGenerator {
+        ChoiceGenerator::new(&[seed; 32], &Coding::plain(Protocol::Sarg04, 1.0))
+    }
+
+    fn bob(seed: u8) -> BasisGenerator {
+        BasisGenerator::new(&[seed; 32], &Coding::plain(Protocol::Sarg04, 1.0))
+    }
+
+    fn decoy() -> Coding {
+        let intensities = [(0.5, 0.7), (0.1, 0.2), (0.0, 0.1)];
+        let intensities = intensities
+            .map(|(mean, share)| Intensity { mean, probability: Fraction::clamped(share) });
+        Coding::decoy(&intensities, Fraction::clamped(0.9)).unwrap()
+    }
+
+    #[test]
+    fn weighted_choices_are_as_weighted_and_independent() {
+        let coding = decoy();
+        let mut alice = ChoiceGenerator::new(&[5; 32], &coding);
+        let mut bob = BasisGenerator::new(&[5; 32], &coding);
+        let mut cells = [[[[0_u32; 2]; 2]; 2]; 3];
+        for pulse in 0..200_000 {
+            let (choice, basis) = (alice.choice(pulse), bob.basis(pulse));
+            let [a, b] = [choice.state.basis, basis].map(|basis| usize::from(basis.key_bit()));
+            cells[usize::from(choice.intensity)][a][b][usize::from(choice.state.value)] += 1;
+        }
+        let mut chi2 = 0.0;
+        for (k, by_basis) in cells.iter().enumerate() {
+            let share = coding.intensities()[k].probability.as_f64();
+            for (a, by_bob) in by_basis.iter().enumerate() {
+                for (b, by_value) in by_bob.iter().enumerate() {
+                    let p = |x: usize| {
+                        [coding.key_basis().as_f64(), 1.0 - coding.key_basis().as_f64()][x]
+                    };
+                    let expected = 100_000.0 * share * p(a) * p(b);
+                    chi2 += by_value
+                        .iter()
+                        .map(|&n| (f64::from(n) - expected).powi(2) / expected)
+                        .sum::<f64>();
+                }
+            }
+        }
+        assert!(chi2 < 49.8, "{chi2} has a chance below 1 in 1000 with 23 degrees of freedom");
+    }
 
     #[test]
     fn choices_are_even_and_independent() {
-        let (mut alice, mut bob) =
-            (ChoiceGenerator::from_seed(&[5; 32]), BasisGenerator::from_seed(&[5; 32]));
+        let (mut alice, mut bob) = (alice(5), bob(5));
         let mut cells = [0_u32; 16];
         for pulse in 0..160_000 {
             let choice = alice.choice(pulse);
             let bits = [
-                choice.key_bit(),
+                choice.state.basis.key_bit(),
                 choice.state.value,
                 choice.companion,
                 bob.basis(pulse).key_bit(),
@@ -134,8 +222,8 @@ mod tests {
     /// Pinned, because Alice and the fibre may be different builds on different machines.
     #[test]
     fn the_first_choices_of_a_seed_never_change() {
-        let mut alice = ChoiceGenerator::from_seed(&[0; 32]);
-        let mut bob = BasisGenerator::from_seed(&[0; 32]);
+        let mut alice = alice(0);
+        let mut bob = bob(0);
         let text: String = (0..16)
             .map(|pulse| (alice.choice(pulse), bob.basis(pulse)))
             .map(|(a, b)| {
@@ -156,13 +244,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_pulse_can_be_asked_again_in_any_order(pulses in prop::collection::vec(any::<u64>(), 1..20)) {
-            let mut there = ChoiceGenerator::from_seed(&[9; 32]);
-            let mut bob = BasisGenerator::from_seed(&[9; 32]);
+            let mut there = alice(9);
+            let mut bob = bob(9);
             let first: Vec<_> = pulses.iter().map(|&p| (there.choice(p), bob.basis(p))).collect();
             let again: Vec<_> = pulses.iter().rev().map(|&p| (there.choice(p), bob.basis(p))).collect();
             prop_assert!(first.into_iter().eq(again.into_iter().rev()));
             for &p in &pulses {
-                let fresh = ChoiceGenerator::from_seed(&[9; 32]).choice(p);
+                let fresh = alice(9).choice(p);
                 prop_assert_eq!(there.choice(p), fresh);
             }
         }

@@ -5,12 +5,24 @@
 #![expect(clippy::cast_precision_loss, reason = "counts of pulses stay far below 2^53")]
 
 pub mod choice;
+pub mod coding;
+pub mod eve;
 pub mod light;
 pub mod preset;
+pub mod promise;
 pub mod sarg04;
+pub mod sift;
+pub mod states;
+pub mod statistics;
 pub mod theory;
 
+mod gaps;
+mod gate;
+
 pub use choice::{BasisGenerator, ChoiceGenerator};
-pub use light::{Click, Eve, Fibre};
+pub use coding::{Coding, Protocol};
+pub use eve::{Attack, Eve};
+pub use light::{Click, Fibre};
 pub use preset::LinkPreset;
-pub use sarg04::{Announcement, Basis, Choice, Detector, State};
+pub use states::{Basis, Choice, Detector, State};
+pub use statistics::PulseStatistics;

@@ -1,19 +1,20 @@
 //! The fibre in one direction: from Alice's choices to Bob's clicks, without work for empty pulses.
 //!
-//! A pulse clicks with the same probability whatever was chosen for it, because both detectors are
-//! alike and the bases only decide how the light is split between them. So the gap to the next
-//! click is drawn first, and choices, eavesdropper and detector are worked out for that pulse
-//! alone. Nothing is approximated: the statistics are those of playing pulse by pulse, which a test
-//! does as a reference.
+//! A pulse clicks with a chance that depends on what was chosen for it and on what Eve does, and
+//! that never exceeds a known ceiling. So the gap to the next *candidate* is drawn as if every
+//! pulse had the ceiling, and choices, eavesdropper and detectors are worked out for the candidate
+//! alone: it clicks with its own chance over the ceiling. Afterpulses are drawn when their trap is
+//! filled. Nothing is approximated: the statistics are those of playing pulse by pulse, which a
+//! test does as a reference.
 
-use claviger_units::Fraction;
-use rand_core::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::choice::{BasisGenerator, ChoiceGenerator};
+use crate::eve::{Eve, Knowledge};
+use crate::gaps::{Chance, Gaps, coin, uniform};
+use crate::gate::{Action, Edge, Gate, Light, Silence};
 use crate::preset::LinkPreset;
-use crate::sarg04::{Basis, Detector, State};
-use crate::theory::{self, Protocol};
+use crate::states::{Basis, Choice, Detector, State};
 
 /// One click at Bob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,19 +23,8 @@ pub struct Click {
     pub pulse: u64,
     /// The detector that fired. Where both did, a coin decided which counts.
     pub detector: Detector,
-}
-
-/// What is done to the light on its way.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Eve {
-    /// Share of the pulses that she measures, each in a basis of her own chance, and sends on as she
-    /// found them, as bright as before. At 1 the sifted error rate rises to a third.
-    pub intercept_resend: Fraction,
-}
-
-impl Eve {
-    /// Nobody there.
-    pub const ABSENT: Self = Self { intercept_resend: Fraction::ZERO };
+    /// What Eve has of this pulse; Bob never learns it.
+    pub eve: Knowledge,
 }
 
 /// The light between Alice and Bob: an endless row of clicks, in rising order of their pulses.
@@ -47,25 +37,28 @@ impl Eve {
 /// let lab = LinkPreset::named("lab")?;
 /// let rng = Xoshiro256PlusPlus::seed_from_u64(1);
 /// let mut fibre = Fibre::new(&lab, &[1; 32], &[2; 32], Eve::ABSENT, rng);
-/// let mut clicks = 0;
-/// while fibre.next_pulse() < 1_000_000 {
-///     fibre.next_click();
-///     clicks += 1;
-/// }
+/// let clicks = std::iter::from_fn(|| fibre.click_before(1_000_000)).count();
 /// assert!((5_000..7_000).contains(&clicks), "{clicks}");
 /// # Ok::<(), claviger_photonics::preset::PresetError>(())
 /// ```
 #[derive(Debug)]
 pub struct Fibre {
+    preset: LinkPreset,
     alice: ChoiceGenerator,
     bob: BasisGenerator,
     rng: Xoshiro256PlusPlus,
-    gaps: GeometricGaps,
-    wrong_detector: Chance,
+    eve: Eve,
+    gate: Gate,
+    // Everything that may happen to a pulse, by intensity and state.
+    scripts: Vec<Vec<Action>>,
+    ceiling: f64,
+    gaps: Gaps,
+    traps: Traps,
     dead_gates: u64,
-    eavesdropped: Chance,
-    // Invariant: the pulse that clicks next; beyond the dead time of every earlier click.
-    next: u64,
+    // Invariant: the next pulse that may click by its light; beyond every earlier dead time.
+    candidate: u64,
+    // The first pulse that was not played.
+    at: u64,
 }
 
 impl Fibre {
@@ -79,197 +72,207 @@ impl Fibre {
         eve: Eve,
         mut rng: Xoshiro256PlusPlus,
     ) -> Self {
-        let pulse = Pulse::of(preset);
-        let gaps = GeometricGaps::new(pulse.click);
-        let next = gaps.draw(&mut rng);
+        let coding = preset.coding();
+        let gate = Gate::new(&preset.optics, &coding, &eve);
+        let ceiling = gate.ceiling();
+        let gaps = Gaps::new(ceiling);
+        let candidate = gaps.draw(&mut rng);
         Self {
-            alice: ChoiceGenerator::from_seed(alice_seed),
-            bob: BasisGenerator::from_seed(bob_seed),
+            alice: ChoiceGenerator::new(alice_seed, &coding),
+            bob: BasisGenerator::new(bob_seed, &coding),
             rng,
+            eve,
+            scripts: scripts(&gate),
+            gate,
+            ceiling,
             gaps,
-            wrong_detector: Chance::of(pulse.wrong_detector),
+            traps: Traps::of(preset),
             dead_gates: preset.dead_gates(),
-            eavesdropped: Chance::of(eve.intercept_resend.as_f64()),
-            next,
+            candidate,
+            at: 0,
+            preset: preset.clone(),
         }
     }
 
-    /// Returns the index of the pulse that clicks next, without moving on to it.
-    #[must_use]
-    pub const fn next_pulse(&self) -> u64 {
-        self.next
+    /// Plays on to the next click of a pulse before `end`; `None` where there is none, and then
+    /// everything before `end` has been played.
+    pub fn click_before(&mut self, end: u64) -> Option<Click> {
+        loop {
+            let trap = self.traps.next_from(self.at);
+            let pulse = trap.map_or(self.candidate, |trap| trap.release.min(self.candidate));
+            if pulse >= end {
+                self.at = self.at.max(end);
+                return None;
+            }
+            let released = trap.filter(|trap| trap.release == pulse).map(|trap| trap.detector);
+            self.at = pulse + 1;
+            let (fired, knowledge) = if pulse == self.candidate {
+                self.play(pulse)
+            } else {
+                (Fired::NONE, Knowledge::Nothing)
+            };
+            let fired = fired.or(released);
+            let counted = fired.counted(&mut self.rng);
+            if counted.is_some() {
+                // Both detectors are blind for the dead time.
+                self.at = self.at.saturating_add(self.dead_gates);
+                self.traps.fill(fired, self.at, &mut self.rng);
+            }
+            if self.candidate < self.at {
+                self.candidate = self.next_candidate();
+            }
+            if let Some(detector) = counted {
+                return Some(Click { pulse, detector, eve: knowledge });
+            }
+        }
     }
 
-    /// Moves on to the next click and returns it.
-    pub fn next_click(&mut self) -> Click {
-        let pulse = self.next;
-        let detector = self.detect(pulse);
-        // Both detectors are blind for the dead time, then as likely to click as ever.
-        let gap = self.gaps.draw(&mut self.rng);
-        self.next = pulse.saturating_add(1 + self.dead_gates).saturating_add(gap);
-        Click { pulse, detector }
-    }
-
-    /// Changes what is done to the light, from the pulse of the next click on.
+    /// Changes what is done to the light, from the first pulse on that was not played.
     pub fn set_eve(&mut self, eve: Eve) {
-        self.eavesdropped = Chance::of(eve.intercept_resend.as_f64());
-    }
-
-    /// Decides which detector fires for a pulse that makes one fire.
-    fn detect(&mut self, pulse: u64) -> Detector {
-        let mut arriving = self.alice.choice(pulse).state;
-        if self.eavesdropped.comes_true(&mut self.rng) {
-            arriving = intercept(arriving, &mut self.rng);
+        if eve == self.eve {
+            return;
         }
-        if self.bob.basis(pulse) == arriving.basis {
-            let wrong = self.wrong_detector.comes_true(&mut self.rng);
-            Detector::for_value(arriving.value ^ wrong)
-        } else {
-            // The light is split evenly, so either detector is as likely, dark counts or not.
-            Detector::for_value(coin(&mut self.rng))
+        self.eve = eve;
+        self.gate = Gate::new(&self.preset.optics, &self.preset.coding(), &eve);
+        self.scripts = scripts(&self.gate);
+        self.ceiling = self.gate.ceiling();
+        self.gaps = Gaps::new(self.ceiling);
+        // Gaps have no memory, so this one may be drawn anew.
+        self.candidate = self.next_candidate();
+    }
+
+    fn next_candidate(&mut self) -> u64 {
+        self.at.saturating_add(self.gaps.draw(&mut self.rng))
+    }
+
+    /// Decides which detectors a candidate fires by its light, and what Eve has of it.
+    fn play(&mut self, pulse: u64) -> (Fired, Knowledge) {
+        let choice = self.alice.choice(pulse);
+        let basis = self.bob.basis(pulse);
+        let action = self.act(choice);
+        let mut silence = self.gate.silence(&action, choice.intensity, basis);
+        if self.gate.spills() && action.light != Light::Faked {
+            for neighbour in [pulse.checked_sub(1), pulse.checked_add(1)].into_iter().flatten() {
+                silence = silence.and(self.spilt(neighbour, basis, action.edge));
+            }
+        }
+        let chances = silence.outcomes();
+        // One even number decides everything: whether the candidate clicks, and what fires.
+        let drawn = uniform(&mut self.rng) * self.ceiling;
+        let single = chances.only_zero + chances.only_one;
+        let fired = Fired {
+            zero: drawn < chances.only_zero || (single..single + chances.both).contains(&drawn),
+            one: (chances.only_zero..single + chances.both).contains(&drawn),
+        };
+        (fired, action.knowledge)
+    }
+
+    fn spilt(&mut self, neighbour: u64, basis: Basis, edge: Edge) -> Silence {
+        let Choice { state, intensity, .. } = self.alice.choice(neighbour);
+        self.gate.spilt(state, intensity, basis, edge)
+    }
+
+    /// Chooses what Eve does to a pulse.
+    fn act(&mut self, choice: Choice) -> Action {
+        let script = &self.scripts[script_index(choice.state, choice.intensity)];
+        let (last, others) = script.split_last().expect("something is done to every pulse");
+        if others.is_empty() {
+            return *last;
+        }
+        let mut drawn = uniform(&mut self.rng);
+        for action in others {
+            drawn -= action.weight;
+            if drawn < 0.0 {
+                return *action;
+            }
+        }
+        *last
+    }
+}
+
+fn scripts(gate: &Gate) -> Vec<Vec<Action>> {
+    let mut scripts = vec![Vec::new(); 12];
+    for intensity in 0..3 {
+        for n in 0..4 {
+            let state = State { basis: Basis::of_key_bit(n & 1 != 0), value: n & 2 != 0 };
+            scripts[script_index(state, intensity)] = gate.actions(state, intensity);
+        }
+    }
+    scripts
+}
+
+fn script_index(state: State, intensity: u8) -> usize {
+    usize::from(intensity) * 4 + usize::from(state.basis.key_bit()) + 2 * usize::from(state.value)
+}
+
+/// The detectors that fired in a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fired {
+    zero: bool,
+    one: bool,
+}
+
+impl Fired {
+    const NONE: Self = Self { zero: false, one: false };
+
+    fn or(self, released: Option<Detector>) -> Self {
+        Self {
+            zero: self.zero || released == Some(Detector::Zero),
+            one: self.one || released == Some(Detector::One),
+        }
+    }
+
+    /// The detector that counts; of two a coin decides.
+    fn counted(self, rng: &mut Xoshiro256PlusPlus) -> Option<Detector> {
+        match self {
+            Self { zero: false, one: false } => None,
+            Self { zero: true, one: true } => Some(Detector::for_value(coin(rng))),
+            Self { one, .. } => Some(Detector::for_value(one)),
         }
     }
 }
 
-/// Measures in a random basis and sends on what was found.
-fn intercept(sent: State, rng: &mut Xoshiro256PlusPlus) -> State {
-    let basis = Basis::of_key_bit(coin(rng));
-    if basis == sent.basis { sent } else { State { basis, value: coin(rng) } }
-}
-
-fn coin(rng: &mut Xoshiro256PlusPlus) -> bool {
-    rng.next_u64() >> 63 == 1
-}
-
-/// The probabilities of one pulse outside dead times.
-struct Pulse {
-    /// At least one detector fires.
-    click: f64,
-    /// It is the wrong one, given a click and matching bases; half of the double clicks count.
-    wrong_detector: f64,
-}
-
-impl Pulse {
-    /// Photon numbers are Poissonian and each photon takes its own way, so the two detectors fire
-    /// independently: each with 1 − (1 − dark)·exp(−λ) where λ is its share of the mean.
-    fn of(preset: &LinkPreset) -> Self {
-        let optics = &preset.optics;
-        let mean = theory::mean_at_detectors(Protocol::Sarg04, optics);
-        let fires =
-            |share: f64| 1.0 - (1.0 - optics.dark_count_probability) * (-mean * share).exp();
-        let right = fires(f64::midpoint(1.0, optics.visibility));
-        let wrong = fires((1.0 - optics.visibility) / 2.0);
-        let click = 1.0 - (1.0 - right) * (1.0 - wrong);
-        let only_wrong = wrong * (1.0 - right);
-        Self { click, wrong_detector: (only_wrong + right * wrong / 2.0) / click }
-    }
-}
-
-/// An event of fixed probability, to a precision of 2⁻⁶⁴.
-#[derive(Clone, Copy, Debug)]
-struct Chance(u64);
-
-impl Chance {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the cast saturates; a certain event fails once in 2^64 times"
-    )]
-    fn of(probability: f64) -> Self {
-        Self((pinned(probability) * 2_f64.powi(64)) as u64)
-    }
-
-    fn comes_true(self, rng: &mut Xoshiro256PlusPlus) -> bool {
-        rng.next_u64() < self.0
-    }
-}
-
-/// Rounds to 36 significant bits, so that a last bit of another machine's `exp` or `pow` does not
-/// change a run. The relative error of 10⁻¹¹ would show after 10²² clicks.
-const fn pinned(value: f64) -> f64 {
-    const CUT: u64 = 1 << 17;
-    f64::from_bits((value.to_bits() + CUT / 2) & !(CUT - 1))
-}
-
-/// Draws how many pulses pass before one clicks: k with probability (1 − p)ᵏ·p.
-///
-/// The binary digits of a geometric number are independent of each other: digit i is one with
-/// probability qⁱ/(1 + qⁱ), where qⁱ stands for (1 − p) to the power 2ⁱ. So each is a [`Chance`] of
-/// its own; no logarithm, no rounding of the number drawn.
+/// Charges that an avalanche left in a detector: each fires it once more when it is released,
+/// unless that falls into a dead time.
 #[derive(Debug)]
-struct GeometricGaps {
-    digits: Vec<Chance>,
+struct Traps {
+    filled: Chance,
+    waits: Option<Gaps>,
+    // In order of release.
+    pending: Vec<Trap>,
 }
 
-impl GeometricGaps {
-    /// Gaps of 2⁴⁸ pulses and more, two years of light, are not drawn.
-    const MOST_DIGITS: usize = 48;
-
-    fn new(click: f64) -> Self {
-        let powers = core::iter::successors(Some(1.0 - pinned(click)), |power| Some(power * power));
-        let chances = powers.map(|power| Chance::of(power / (1.0 + power)));
-        let digits = chances.take(Self::MOST_DIGITS).take_while(|chance| chance.0 > 0).collect();
-        Self { digits }
-    }
-
-    fn draw(&self, rng: &mut Xoshiro256PlusPlus) -> u64 {
-        let digits = self.digits.iter().enumerate();
-        digits.fold(0, |gap, (i, chance)| gap | u64::from(chance.comes_true(rng)) << i)
-    }
+#[derive(Clone, Copy, Debug)]
+struct Trap {
+    release: u64,
+    detector: Detector,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rand_core::SeedableRng;
-
-    #[test]
-    fn gaps_are_geometric() {
-        for p in [0.6, 0.05, 0.003] {
-            let gaps = GeometricGaps::new(p);
-            let mut rng = Xoshiro256PlusPlus::seed_from_u64(8);
-            // Bins of about a twentieth of the mean, the last open.
-            let width = (0.05 / p).ceil();
-            let mut bins = [0.0; 60];
-            for _ in 0..400_000 {
-                let bin = (gaps.draw(&mut rng) as f64 / width).floor().min(59.0);
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "between 0 and 59"
-                )]
-                let bin = bin as usize;
-                bins[bin] += 1.0;
-            }
-            let survives = |bin: usize| (1.0 - p).powf(bin as f64 * width);
-            let (mut chi2, mut degrees) = (0.0, -1.0);
-            for (bin, seen) in bins.iter().enumerate() {
-                let beyond = if bin == 59 { 0.0 } else { survives(bin + 1) };
-                let expected = 400_000.0 * (survives(bin) - beyond);
-                if expected > 5.0 {
-                    chi2 += (seen - expected).powi(2) / expected;
-                    degrees += 1.0;
-                }
-            }
-            let sigma: f64 = (chi2 - degrees) / (2.0_f64 * degrees).sqrt();
-            assert!(sigma < 3.5, "p = {p}: chi² {chi2} with {degrees} degrees of freedom");
-        }
+impl Traps {
+    fn of(preset: &LinkPreset) -> Self {
+        let afterpulses = &preset.optics.afterpulses;
+        let filled = Chance::of(afterpulses.probability);
+        let waits = filled.is_possible().then(|| Gaps::new(1.0 / (1.0 + afterpulses.mean_gates)));
+        Self { filled, waits, pending: Vec::new() }
     }
 
-    #[test]
-    fn certain_and_impossible_events_are() {
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(3);
-        assert!((0..1000).all(|_| Chance::of(1.0).comes_true(&mut rng)));
-        assert!(!(0..1000).any(|_| Chance::of(0.0).comes_true(&mut rng)));
-        assert_eq!(GeometricGaps::new(1.0).draw(&mut rng), 0);
-        assert!(GeometricGaps::new(0.0).draw(&mut rng) < 1 << 48, "an end, even without light");
+    /// Returns the next trap that is released at `at` or later; earlier ones met a dead time.
+    fn next_from(&mut self, at: u64) -> Option<Trap> {
+        self.waits.as_ref()?;
+        let missed = self.pending.iter().take_while(|trap| trap.release < at).count();
+        self.pending.drain(..missed);
+        self.pending.first().copied()
     }
 
-    #[test]
-    fn rounding_keeps_36_bits() {
-        for x in [0.1, 1.0 / 3.0, 5e-6, 1.0] {
-            assert!((pinned(x) / x - 1.0).abs() < 2_f64.powi(-36));
-            assert!((pinned(x) - pinned(f64::from_bits(x.to_bits() + 3))).abs() < f64::EPSILON * x);
+    /// Fills traps of the detectors that fired; the earliest release is at `alive`.
+    fn fill(&mut self, fired: Fired, alive: u64, rng: &mut Xoshiro256PlusPlus) {
+        let Some(waits) = &self.waits else { return };
+        for (detector, fired) in [(Detector::Zero, fired.zero), (Detector::One, fired.one)] {
+            if fired && self.filled.comes_true(rng) {
+                let release = alive.saturating_add(waits.draw(rng));
+                let place = self.pending.partition_point(|trap| trap.release <= release);
+                self.pending.insert(place, Trap { release, detector });
+            }
         }
     }
 }

@@ -2,10 +2,16 @@
 
 mod raw;
 
+pub use claviger_security::SecurityClaim;
+use claviger_security::SecurityParameters;
+use claviger_security::entropy::{Efficiency, binary_entropy};
 use claviger_units::{BitRate, Bits, Decibels, Fraction, Span};
 
-pub use self::raw::{Fault, PresetError, RawFirstBlocks, RawMean, RawPreset};
-use crate::theory::{self, BlockCosts, Efficiency, Protocol};
+pub use self::raw::{
+    Fault, PresetError, RawAfterpulses, RawFirstBlocks, RawGate, RawIntensity, RawMean, RawPreset,
+};
+use crate::coding::{Coding, Protocol};
+use crate::theory::{self, BlockCosts};
 
 /// The link gives no key, and these are the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -43,7 +49,7 @@ pub enum Cascade {
     Original,
 }
 
-/// A checked description of a link: light, detectors, blocks.
+/// A checked description of a link: light, detectors, blocks, and the claim of its keys.
 ///
 /// ```
 /// use claviger_photonics::{LinkPreset, theory};
@@ -59,6 +65,8 @@ pub enum Cascade {
 pub struct LinkPreset {
     name: String,
     pub(crate) optics: Optics,
+    source: Source,
+    security: Security,
     cascade: Cascade,
     efficiency: Efficiency,
     blocks: Blocks,
@@ -71,22 +79,96 @@ pub struct LinkPreset {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Optics {
     pub(crate) pulse_rate_hz: f64,
+    /// Of fibre and optical switch together.
     pub(crate) loss: Decibels,
     pub(crate) fibre_km: f64,
-    pub(crate) delay_line_km: f64,
-    pub(crate) mean: MeanPhotons,
+    pub(crate) trains: Trains,
     pub(crate) bob_efficiency: f64,
     pub(crate) dark_count_probability: f64,
     pub(crate) dead_gates: u64,
+    pub(crate) afterpulses: Afterpulses,
+    pub(crate) arrival: Arrival,
     pub(crate) visibility: f64,
+}
+
+/// Whether pulses come in trains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Trains {
+    /// Plug and play: a delay line holds one train, and both fibres must empty before the next.
+    Through { delay_line_km: f64 },
+    /// One way: pulses come without pause.
+    None,
+}
+
+/// Charges that an avalanche leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Afterpulses {
+    /// Chance that an avalanche leaves one that is released after the dead time.
+    pub(crate) probability: f64,
+    /// Gates until its release, on average, counted from the end of the dead time.
+    pub(crate) mean_gates: f64,
+}
+
+/// When photons are registered, relative to the gate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Arrival {
+    /// In the gate: what misses it is part of the efficiency.
+    InGate,
+    /// Spread by jitter: a normal distribution with this deviation, and gates of this width, both
+    /// in parts of the time between two pulses.
+    Spread { jitter: f64, gate: f64 },
+}
+
+/// What Alice's source emits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Source {
+    /// One intensity; both bases alike.
+    Plain { protocol: Protocol, mean: MeanPhotons },
+    /// Several intensities, of which the extinction of the modulator is part already.
+    Decoy(Coding),
 }
 
 /// The brightness of a pulse that leaves Alice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum MeanPhotons {
-    /// The best of the era, which depends on the loss and the protocol.
-    FollowsLoss,
+    /// t, the transmittance: the best of the era for BB84.
+    Transmittance,
+    /// 2√t: the best of the era for SARG04.
+    TwiceRoot,
     Fixed(f64),
+}
+
+impl MeanPhotons {
+    pub(crate) fn at(self, transmittance: f64) -> f64 {
+        match self {
+            Self::Transmittance => transmittance,
+            Self::TwiceRoot => 2.0 * transmittance.sqrt(),
+            Self::Fixed(mean) => mean,
+        }
+    }
+}
+
+/// What is claimed of the keys, and what the claim needs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Security {
+    /// The secret fraction of the era.
+    EraHeuristic,
+    /// The bound of GLLP for blocks without end.
+    Gllp,
+    /// A bound for each block as it is.
+    FiniteSize(SecurityParameters),
+}
+
+impl Security {
+    /// Returns the claim.
+    #[must_use]
+    pub const fn claim(&self) -> SecurityClaim {
+        match self {
+            Self::EraHeuristic => SecurityClaim::EraHeuristic,
+            Self::Gllp => SecurityClaim::Gllp,
+            Self::FiniteSize(_) => SecurityClaim::FiniteSize,
+        }
+    }
 }
 
 impl Optics {
@@ -95,23 +177,49 @@ impl Optics {
         10_f64.powf(-self.loss.as_db() / 10.0)
     }
 
-    pub(crate) fn mean_photon_number(&self, protocol: Protocol) -> f64 {
-        match (self.mean, protocol) {
-            (MeanPhotons::Fixed(mean), _) => mean,
-            (MeanPhotons::FollowsLoss, Protocol::Bb84) => self.transmittance(),
-            (MeanPhotons::FollowsLoss, Protocol::Sarg04) => 2.0 * self.transmittance().sqrt(),
-        }
-    }
-
     /// Share of the time in which trains pass: the delay line fills, then both fibres empty.
     pub(crate) fn duty(&self) -> f64 {
-        self.delay_line_km / (self.delay_line_km + self.fibre_km)
+        match self.trains {
+            Trains::Through { delay_line_km } => delay_line_km / (delay_line_km + self.fibre_km),
+            Trains::None => 1.0,
+        }
     }
 
     /// Pulses per second, the pauses between trains included.
     pub(crate) fn mean_pulse_rate(&self) -> f64 {
         self.pulse_rate_hz * self.duty()
     }
+
+    /// Shares of the photons that are registered in their own gate, and in each neighbouring one.
+    pub(crate) fn gate_shares(&self) -> (f64, f64) {
+        match self.arrival {
+            Arrival::InGate => (1.0, 0.0),
+            Arrival::Spread { jitter, gate } => {
+                let half = gate / 2.0;
+                let own = normal_between(-half / jitter, half / jitter);
+                (own, normal_between((1.0 - half) / jitter, (1.0 + half) / jitter))
+            }
+        }
+    }
+}
+
+/// The normal distribution between two bounds, in deviations; Simpson's rule, to about 10⁻¹².
+fn normal_between(low: f64, high: f64) -> f64 {
+    const STEPS: u32 = 2000;
+    let (low, high) = (low.clamp(-12.0, 12.0), high.clamp(-12.0, 12.0));
+    let step = (high - low) / f64::from(STEPS);
+    let density = |x: f64| (-x * x / 2.0).exp() / core::f64::consts::TAU.sqrt();
+    let sum: f64 = (0..=STEPS)
+        .map(|i| {
+            let weight = match i {
+                0 | STEPS => 1.0,
+                i if i % 2 == 1 => 4.0,
+                _ => 2.0,
+            };
+            weight * density(low + f64::from(i) * step)
+        })
+        .sum();
+    sum * step / 3.0
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,14 +230,18 @@ struct Blocks {
 }
 
 impl LinkPreset {
-    /// The built-in presets: the paper's two set-ups.
-    pub const NAMES: [&str; 2] = ["lab", "city"];
+    /// The built-in presets: the paper's two set-ups, the hardware of its era at any loss, the
+    /// paper's fibre under a stricter reading, and a modern link.
+    pub const NAMES: [&str; 5] = ["lab", "city", "clavis2", "lab-gllp", "decoy-1ghz"];
 
     /// Returns a built-in preset.
     pub fn named(name: &str) -> Result<Self, PresetError> {
         match name {
             "lab" => Self::from_toml(include_str!("../../../../presets/lab.toml")),
             "city" => Self::from_toml(include_str!("../../../../presets/city.toml")),
+            "clavis2" => Self::from_toml(include_str!("../../../../presets/clavis2.toml")),
+            "lab-gllp" => Self::from_toml(include_str!("../../../../presets/lab-gllp.toml")),
+            "decoy-1ghz" => Self::from_toml(include_str!("../../../../presets/decoy-1ghz.toml")),
             _ => Err(PresetError::UnknownName { name: name.to_owned() }),
         }
     }
@@ -141,7 +253,34 @@ impl LinkPreset {
         raw.try_into()
     }
 
-    /// Returns the same link with another loss; a mean photon number given as a rule follows it.
+    /// Returns the protocol.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        match self.source {
+            Source::Plain { protocol, .. } => protocol,
+            Source::Decoy(_) => Protocol::DecoyBb84,
+        }
+    }
+
+    /// Returns what both ends choose from at the link's loss.
+    #[must_use]
+    pub fn coding(&self) -> Coding {
+        match self.source {
+            Source::Plain { protocol, mean } => {
+                Coding::plain(protocol, mean.at(self.optics.transmittance()))
+            }
+            Source::Decoy(coding) => coding,
+        }
+    }
+
+    /// Returns what is claimed of the keys.
+    #[must_use]
+    pub const fn security(&self) -> Security {
+        self.security
+    }
+
+    /// Returns the same link with another loss, that of an optical switch included; a mean photon
+    /// number given as a rule follows it.
     #[must_use]
     pub fn with_loss(mut self, loss: Decibels) -> Self {
         self.optics.loss = loss;
@@ -176,6 +315,12 @@ impl LinkPreset {
     #[must_use]
     pub const fn block_bits(&self, number: u64) -> Bits {
         if number < self.blocks.first_count { self.blocks.first_sifted } else { self.blocks.sifted }
+    }
+
+    /// Tells whether the block of that number is one of the smaller first ones.
+    #[must_use]
+    pub const fn is_first(&self, number: u64) -> bool {
+        number < self.blocks.first_count
     }
 
     /// Returns the share of the sifted bits that is disclosed to estimate the error rate.
@@ -251,9 +396,9 @@ impl LinkPreset {
             loss: self.loss(),
             sifted: expected.sifted,
             qber: expected.qber,
-            secret: expected.tags.secret_content(expected.qber),
+            secret: expected.secret_content(costs.sifted),
             corrected: Fraction::clamped(
-                costs.efficiency.ratio() * theory::binary_entropy(expected.qber.as_f64()),
+                costs.efficiency.ratio() * binary_entropy(expected.qber).as_f64(),
             ),
             most: losses.find(|loss| gives_key(&self.clone().with_loss(*loss))),
         })
@@ -268,7 +413,7 @@ mod tests {
 
     #[test]
     fn the_built_in_presets_are_the_papers_set_ups() {
-        let [lab, city] = LinkPreset::NAMES.map(|name| LinkPreset::named(name).unwrap());
+        let [lab, city] = ["lab", "city"].map(|name| LinkPreset::named(name).unwrap());
         assert_eq!((lab.name(), lab.loss().as_db()), ("lab", 4.0));
         assert_eq!((city.name(), city.loss().as_db()), ("city", 7.0));
         for preset in [&lab, &city] {
@@ -277,7 +422,7 @@ mod tests {
             assert_eq!(preset.viability(Bits::new(320)), Ok(()));
         }
         let error = LinkPreset::named("lob").unwrap_err().to_string();
-        assert!(error.contains("lab and city"), "{error}");
+        assert!(error.contains("lab, city, clavis2"), "{error}");
     }
 
     #[test]

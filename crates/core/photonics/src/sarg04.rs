@@ -10,71 +10,21 @@
 //! Without disturbance a quarter of the clicks is conclusive. With visibility V it is (2 − V)/4,
 //! of which (1 − V)/(2 − V) are wrong; of dark counts one half, of which one half (PHYSICS.md §1).
 
-/// A basis, and so the key bit that sending in it stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Basis {
-    /// The basis that stands for key bit 0.
-    Z,
-    /// The basis that stands for key bit 1.
-    X,
-}
-
-impl Basis {
-    /// Returns the basis that stands for `key_bit`.
-    #[must_use]
-    pub const fn of_key_bit(key_bit: bool) -> Self {
-        if key_bit { Self::X } else { Self::Z }
-    }
-
-    /// Returns the key bit that a state of this basis stands for.
-    #[must_use]
-    pub const fn key_bit(self) -> bool {
-        matches!(self, Self::X)
-    }
-}
-
-/// One of the four states: a value in a basis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
-    /// The basis.
-    pub basis: Basis,
-    /// The value within the basis.
-    pub value: bool,
-}
-
-/// What Alice chooses for one pulse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
-    /// The state that she sends.
-    pub state: State,
-    /// The value of the state of the other basis that she will announce along with it.
-    pub companion: bool,
-}
-
-impl Choice {
-    /// Returns what Alice says once this pulse has clicked.
-    #[must_use]
-    pub const fn announcement(self) -> Announcement {
-        match self.state.basis {
-            Basis::Z => Announcement::of(self.state.value, self.companion),
-            Basis::X => Announcement::of(self.companion, self.state.value),
-        }
-    }
-
-    /// Returns Alice's bit of the sifted key, should Bob be conclusive.
-    #[must_use]
-    pub const fn key_bit(self) -> bool {
-        self.state.basis.key_bit()
-    }
-}
+use crate::states::{Basis, Choice, Detector};
 
 /// A pair of states, one of each basis, of which one was sent. It says nothing of the key bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcement(u8);
 
 impl Announcement {
-    /// How many bits an announcement takes.
-    pub const BITS: usize = 2;
+    /// Returns what Alice says of a pulse that has clicked.
+    #[must_use]
+    pub const fn of_choice(choice: Choice) -> Self {
+        match choice.state.basis {
+            Basis::Z => Self::of(choice.state.value, choice.companion),
+            Basis::X => Self::of(choice.companion, choice.state.value),
+        }
+    }
 
     const fn of(z: bool, x: bool) -> Self {
         Self(z as u8 | (x as u8) << 1)
@@ -102,39 +52,18 @@ impl Announcement {
     }
 }
 
-/// Bob's two detectors: which one fires is the value that he measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detector {
-    /// The detector for value 0.
-    Zero,
-    /// The detector for value 1.
-    One,
-}
-
-impl Detector {
-    /// Returns the detector for `value`.
-    #[must_use]
-    pub const fn for_value(value: bool) -> Self {
-        if value { Self::One } else { Self::Zero }
-    }
-
-    /// Returns the value that a click of this detector stands for.
-    #[must_use]
-    pub const fn value(self) -> bool {
-        matches!(self, Self::One)
-    }
-}
-
 /// Returns Bob's bit of the sifted key, or `None` where his click does not decide.
 ///
 /// ```
-/// use claviger_photonics::sarg04::{Basis, Choice, Detector, State, conclude};
+/// use claviger_photonics::sarg04::{Announcement, conclude, key_bit};
+/// use claviger_photonics::{Basis, Choice, Detector, State};
 ///
-/// let sent = Choice { state: State { basis: Basis::X, value: false }, companion: true };
+/// let state = State { basis: Basis::X, value: false };
+/// let sent = Choice { state, companion: true, intensity: 0 };
 /// // Bob measured in Z and found 0: the announced Z state has value 1, so X was sent.
-/// let bit = conclude(Basis::Z, Detector::Zero, sent.announcement());
-/// assert_eq!(bit, Some(sent.key_bit()));
-/// assert_eq!(conclude(Basis::Z, Detector::One, sent.announcement()), None);
+/// let bit = conclude(Basis::Z, Detector::Zero, Announcement::of_choice(sent));
+/// assert_eq!(bit, Some(key_bit(sent)));
+/// assert_eq!(conclude(Basis::Z, Detector::One, Announcement::of_choice(sent)), None);
 /// ```
 #[must_use]
 pub const fn conclude(bob: Basis, detector: Detector, announcement: Announcement) -> Option<bool> {
@@ -142,30 +71,37 @@ pub const fn conclude(bob: Basis, detector: Detector, announcement: Announcement
     if detector.value() == announcement.value_in(bob) { None } else { Some(!bob.key_bit()) }
 }
 
+/// Returns Alice's bit of the sifted key, should Bob be conclusive: the basis that she sent in.
+#[must_use]
+pub const fn key_bit(choice: Choice) -> bool {
+    choice.state.basis.key_bit()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::states::State;
 
     const BASES: [Basis; 2] = [Basis::Z, Basis::X];
     const VALUES: [bool; 2] = [false, true];
 
     fn all_choices() -> impl Iterator<Item = Choice> {
         let states = BASES.into_iter().flat_map(|basis| VALUES.map(|value| State { basis, value }));
-        states.flat_map(|state| VALUES.map(|companion| Choice { state, companion }))
+        states.flat_map(|state| VALUES.map(|companion| Choice { state, companion, intensity: 0 }))
     }
 
     #[test]
     fn what_quantum_mechanics_allows_is_never_concluded_wrongly() {
         for choice in all_choices() {
-            let announcement = choice.announcement();
+            let announcement = Announcement::of_choice(choice);
             // In Alice's own basis Bob finds her value and concludes nothing.
             let matching =
                 conclude(choice.state.basis, Detector::for_value(choice.state.value), announcement);
             assert_eq!(matching, None, "{choice:?}");
             // In the other he finds either value: one of them decides, and rightly.
-            let other = Basis::of_key_bit(!choice.key_bit());
+            let other = Basis::of_key_bit(!key_bit(choice));
             let bits = [Detector::Zero, Detector::One].map(|d| conclude(other, d, announcement));
-            assert!(bits.contains(&None) && bits.contains(&Some(choice.key_bit())), "{choice:?}");
+            assert!(bits.contains(&None) && bits.contains(&Some(key_bit(choice))), "{choice:?}");
         }
     }
 
@@ -175,8 +111,8 @@ mod tests {
             let pair = Announcement::from_bits(bits).unwrap();
             assert_eq!(pair.bits(), bits);
             let keys: Vec<bool> = all_choices()
-                .filter(|choice| choice.announcement() == pair)
-                .map(Choice::key_bit)
+                .filter(|&choice| Announcement::of_choice(choice) == pair)
+                .map(key_bit)
                 .collect();
             assert_eq!(keys, [false, true], "{pair:?}");
         }

@@ -22,6 +22,9 @@ pub enum QuantityError {
 pub struct Decibels(f64);
 
 impl Decibels {
+    /// No loss.
+    pub const ZERO: Self = Self(0.0);
+
     /// Makes a loss from decibels.
     pub fn from_db(db: f64) -> Result<Self, QuantityError> {
         if db.is_finite() && db >= 0.0 { Ok(Self(db)) } else { Err(QuantityError::Loss(db)) }

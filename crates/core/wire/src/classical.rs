@@ -1,7 +1,7 @@
 //! The classical channel between Alice and Bob (ours; `PROTOCOL.md` P4 says what authenticates it).
 //!
 //! A message is one frame of a byte stream. Nothing here is secret: whoever listens learns which
-//! pulses clicked, which pairs were announced, the parities, the public seeds, and the tags.
+//! pulses clicked, what was announced of them, the parities, the public seeds, and the tags.
 //! Batches and blocks are numbered so that a message out of its turn is noticed, not guessed at.
 
 use claviger_units::{Fraction, KeyId, Site};
@@ -20,35 +20,39 @@ pub enum Message {
     Prove(Prove),
     /// Bob: these pulses clicked, in one window of link time.
     Detections(Detections),
-    /// Alice: the announced pair of states for each click of the batch, two bits a click.
+    /// Alice: what she says of each click of the batch: a pair of states, or basis and intensity.
     Announcements {
         /// Where it belongs.
         batch: Batch,
-        /// Two bits a click, four clicks a byte, first click lowest.
-        pairs: Vec<u8>,
+        /// As many bits a click as the protocol has, first click lowest.
+        said: Vec<u8>,
     },
-    /// Bob: the clicks of the batch from which he could conclude a bit.
+    /// Bob: the clicks of the batch that both ends keep.
     Conclusive {
         /// Where it belongs.
         batch: Batch,
         /// One bit a click, eight clicks a byte, first click lowest.
         mask: Vec<u8>,
     },
-    /// Alice: the sifted bits of the batch that are given away to estimate the error rate.
+    /// Alice: the sifted bits of the batch that are given away to estimate error rates.
     Sample {
         /// Where it belongs.
         batch: Batch,
-        /// Positions within the sifted bits of the batch, rising.
+        /// Positions within the bits of the batch that would become key, rising.
         positions: Vec<u32>,
         /// Alice's bits there, eight a byte, first lowest.
         bits: Vec<u8>,
+        /// Alice's bits of all tests of the batch, eight a byte, first lowest.
+        tests: Vec<u8>,
     },
-    /// Bob: how many of the sampled bits differ from his.
+    /// Bob: how many of the bits given away differ from his.
     SampleErrors {
         /// Where it belongs.
         batch: Batch,
-        /// Differing bits.
+        /// Of those at the positions.
         errors: u32,
+        /// Of the tests, by intensity.
+        tests: [u32; 3],
     },
     /// Alice: the block has its bits; this is how it will be reconciled.
     Close(Close),
@@ -86,8 +90,8 @@ pub enum Message {
     Corrected {
         /// The block.
         block: u64,
-        /// Bits he flipped.
-        errors: u32,
+        /// Bits he flipped, by intensity.
+        errors: [u32; 3],
         /// Parities he saw; Alice drops the block where she counts otherwise.
         leaked: u32,
     },
@@ -258,10 +262,12 @@ pub enum DropReason {
     NotCommitted,
     /// Too many proposals in a row came to nothing; each costs a pad, so the link pauses.
     Paused,
+    /// It fell short of the length promised beforehand, or disclosed more than was fixed.
+    Acceptance,
 }
 
 impl DropReason {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::SampledQber,
         Self::Qber,
         Self::Verification,
@@ -273,6 +279,7 @@ impl DropReason {
         Self::ReserveEmpty,
         Self::NotCommitted,
         Self::Paused,
+        Self::Acceptance,
     ];
 
     fn number(self) -> u8 {
@@ -299,6 +306,7 @@ impl core::fmt::Display for DropReason {
             Self::ReserveEmpty => "the authentication reserve is empty",
             Self::NotCommitted => "the key buffers did not take the block",
             Self::Paused => "pausing after proposals that came to nothing",
+            Self::Acceptance => "fell short of the length promised beforehand",
         })
     }
 }
@@ -311,13 +319,16 @@ impl Message {
             Self::Greet(greet) => greet.encode(),
             Self::Prove(prove) => Writer::kind(2).raw(&prove.mac).raw(&prove.body()).finish(),
             Self::Detections(detections) => detections.encode(),
-            Self::Announcements { batch, pairs } => batch.start(4).bytes(pairs).finish(),
+            Self::Announcements { batch, said } => batch.start(4).bytes(said).finish(),
             Self::Conclusive { batch, mask } => batch.start(5).bytes(mask).finish(),
-            Self::Sample { batch, positions, bits } => {
+            Self::Sample { batch, positions, bits, tests } => {
                 let start = batch.start(6).count(positions.len());
-                positions.iter().fold(start, |w, &p| w.u32(p)).bytes(bits).finish()
+                let positions = positions.iter().fold(start, |w, &at| w.u32(at));
+                positions.bytes(bits).bytes(tests).finish()
             }
-            Self::SampleErrors { batch, errors } => batch.start(7).u32(*errors).finish(),
+            Self::SampleErrors { batch, errors, tests } => {
+                write_three(batch.start(7).u32(*errors), tests).finish()
+            }
             Self::Close(close) => Writer::kind(8)
                 .u64(close.block)
                 .u32(close.sifted)
@@ -334,7 +345,7 @@ impl Message {
             }
             Self::Answer { block, bits } => Writer::kind(12).u64(*block).bytes(bits).finish(),
             Self::Corrected { block, errors, leaked } => {
-                Writer::kind(13).u64(*block).u32(*errors).u32(*leaked).finish()
+                write_three(Writer::kind(13).u64(*block), errors).u32(*leaked).finish()
             }
             Self::Verify { block, key, hash } => {
                 Writer::kind(14).u64(*block).raw(key).raw(hash).finish()
@@ -356,14 +367,19 @@ impl Message {
             1 => Self::Greet(Greet::read(&mut r)?),
             2 => Self::Prove(Prove::read(&mut r)?),
             3 => Self::Detections(Detections::read(&mut r)?),
-            4 => Self::Announcements { batch: Batch::read(&mut r)?, pairs: r.bytes()?.to_vec() },
+            4 => Self::Announcements { batch: Batch::read(&mut r)?, said: r.bytes()?.to_vec() },
             5 => Self::Conclusive { batch: Batch::read(&mut r)?, mask: r.bytes()?.to_vec() },
             6 => Self::Sample {
                 batch: Batch::read(&mut r)?,
                 positions: read_all(&mut r, 4, Reader::u32)?,
                 bits: r.bytes()?.to_vec(),
+                tests: r.bytes()?.to_vec(),
             },
-            7 => Self::SampleErrors { batch: Batch::read(&mut r)?, errors: r.u32()? },
+            7 => Self::SampleErrors {
+                batch: Batch::read(&mut r)?,
+                errors: r.u32()?,
+                tests: read_three(&mut r)?,
+            },
             8 => Self::Close(Close {
                 block: r.u64()?,
                 sifted: r.u32()?,
@@ -374,7 +390,9 @@ impl Message {
             10 => Self::NextPass { block: r.u64()?, pass: r.u8()? },
             11 => Self::Ask { block: r.u64()?, ranges: read_all(&mut r, 9, Range::read)? },
             12 => Self::Answer { block: r.u64()?, bits: r.bytes()?.to_vec() },
-            13 => Self::Corrected { block: r.u64()?, errors: r.u32()?, leaked: r.u32()? },
+            13 => {
+                Self::Corrected { block: r.u64()?, errors: read_three(&mut r)?, leaked: r.u32()? }
+            }
             14 => Self::Verify { block: r.u64()?, key: r.array()?, hash: r.array()? },
             15 => Self::Verified { block: r.u64()?, pad: PadName::read(&mut r)? },
             16 => Self::Propose(Propose::read(&mut r)?),
@@ -529,6 +547,14 @@ impl Propose {
     }
 }
 
+fn write_three(writer: Writer, counts: &[u32; 3]) -> Writer {
+    counts.iter().fold(writer, |w, &count| w.u32(count))
+}
+
+fn read_three(r: &mut Reader<'_>) -> Result<[u32; 3], DecodeError> {
+    Ok([r.u32()?, r.u32()?, r.u32()?])
+}
+
 fn read_all<'a, T>(
     r: &mut Reader<'a>,
     entry_bytes: usize,
@@ -578,10 +604,15 @@ mod tests {
                 hash_keys: vec![0, 256],
                 first_block: 10,
             }),
-            Message::Announcements { batch: batch(), pairs: vec![1, 2] },
+            Message::Announcements { batch: batch(), said: vec![1, 2] },
             Message::Conclusive { batch: batch(), mask: vec![] },
-            Message::Sample { batch: batch(), positions: vec![4, 70], bits: vec![3] },
-            Message::SampleErrors { batch: batch(), errors: 1 },
+            Message::Sample {
+                batch: batch(),
+                positions: vec![4, 70],
+                bits: vec![3],
+                tests: vec![7],
+            },
+            Message::SampleErrors { batch: batch(), errors: 1, tests: [3, 2, 0] },
             Message::Close(Close {
                 block: 3,
                 sifted: 100_123,
@@ -592,7 +623,7 @@ mod tests {
             Message::NextPass { block: 3, pass: 1 },
             Message::Ask { block: 3, ranges: vec![Range { pass: 1, start: 5, length: 20 }] },
             Message::Answer { block: 3, bits: vec![1] },
-            Message::Corrected { block: 3, errors: 1500, leaked: 13_000 },
+            Message::Corrected { block: 3, errors: [1500, 30, 0], leaked: 13_000 },
             Message::Verify { block: 3, key: [5; 16], hash: [6; 8] },
             Message::Verified { block: 3, pad: PadName { segment: 0, slot: 4 } },
             Message::Propose(Propose {

@@ -181,11 +181,8 @@ impl Light {
         let Some(running) = &mut self.running else { return };
         running.fibre.set_eve(eve);
         running.end += self.rules.window;
-        let mut clicks = Vec::new();
-        while running.fibre.next_pulse() < running.end {
-            let click = running.fibre.next_click();
-            clicks.push((click.pulse, click.detector.value()));
-        }
+        let clicks = std::iter::from_fn(|| running.fibre.click_before(running.end));
+        let clicks = clicks.map(|click| (click.pulse, click.detector.value())).collect();
         // A late window is made up for, but not more than a second of them.
         let earliest = now - Span::from_secs(1);
         running.due = (running.due + self.pace).max(earliest);

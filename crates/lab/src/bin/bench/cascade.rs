@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use claviger_distill::cascade::{Answerer, Corrector, Schedule, Step};
 use claviger_distill::rules::VERIFICATION_BITS;
 use claviger_gf2::BitString;
-use claviger_photonics::theory::binary_entropy;
+use claviger_security::entropy::binary_entropy;
 use claviger_units::Fraction;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -18,13 +18,13 @@ pub(crate) fn efficiency(_: Length) -> Result<Figure> {
     let (mut ratios, mut residual, mut failed) = (Vec::new(), 0, 0);
     for _ in 0..CASCADE_RUNS {
         let run = reconcile(&mut rng)?;
-        let entropy = binary_entropy(f64::from(run.errors) / CASCADE_BITS as f64);
+        let entropy = binary_entropy(Fraction::of(run.errors.into(), CASCADE_BITS as u64)).as_f64();
         ratios.push(f64::from(run.leaked) / (CASCADE_BITS as f64 * entropy));
         residual += run.residual;
         failed += u32::from(run.residual > 0);
     }
-    let verification =
-        f64::from(VERIFICATION_BITS) / (CASCADE_BITS as f64 * binary_entropy(CASCADE_QBER));
+    let verification = f64::from(VERIFICATION_BITS)
+        / (CASCADE_BITS as f64 * binary_entropy(Fraction::clamped(CASCADE_QBER)).as_f64());
     let remarks = vec![
         format!("{CASCADE_BITS} bits at 2 %, original schedule, mean of {CASCADE_RUNS} runs"),
         "every parity that left Alice is counted".to_owned(),

@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 use claviger_distill::rules::OVERHEAD;
 use claviger_distill::{BlockLedger, Outcome, Rules};
 use claviger_lab::VirtualLink;
-use claviger_photonics::theory::{BlockCosts, Efficiency, expected};
+use claviger_photonics::theory::{BlockCosts, expected};
 use claviger_photonics::{Eve, LinkPreset};
+use claviger_security::entropy::Efficiency;
 use claviger_units::Span;
 
 use crate::SEED;
