@@ -7,9 +7,12 @@
 
 mod bits;
 mod clmul;
+mod middle;
 mod poly;
+mod ternary;
 mod toeplitz;
 
 pub use bits::BitString;
+pub use clmul::Kernel;
 pub use poly::{Gf128, PolyHasher, poly_hash};
-pub use toeplitz::toeplitz;
+pub use toeplitz::{toeplitz, toeplitz_by};

@@ -5,7 +5,7 @@ use core::ops::{Add, Mul};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::clmul::convolve;
+use crate::clmul::Kernel;
 
 /// An element of GF(2¹²⁸) = GF(2)\[x\] / (x¹²⁸ + x⁷ + x² + x + 1).
 ///
@@ -48,9 +48,10 @@ impl Mul for Gf128 {
 
     fn mul(self, other: Self) -> Self {
         let (a, b) = (self.halves(), other.halves());
-        let middle = convolve(&a, &b);
-        let low = convolve(&a[..1], &b[..1]) ^ middle << 64;
-        let high = convolve(&a[1..], &b[1..]) ^ middle >> 64;
+        let kernel = Kernel::best();
+        let middle = kernel.convolve(&a, &b);
+        let low = kernel.convolve(&a[..1], &b[..1]) ^ middle << 64;
+        let high = kernel.convolve(&a[1..], &b[1..]) ^ middle >> 64;
         // x¹²⁸ = x⁷ + x² + x + 1; what this pushes beyond the top comes round once more.
         let times_reduction = |v: u128| v ^ v << 1 ^ v << 2 ^ v << 7;
         let beyond = high >> 127 ^ high >> 126 ^ high >> 121;

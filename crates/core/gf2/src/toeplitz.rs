@@ -3,7 +3,9 @@
 use zeroize::Zeroizing;
 
 use crate::bits::BitString;
-use crate::clmul::convolve;
+use crate::clmul::Kernel;
+use crate::middle;
+use crate::ternary::Plan;
 
 /// Returns the product of the Toeplitz matrix of `seed` with `input`: `output_bits` bits.
 ///
@@ -11,6 +13,8 @@ use crate::clmul::convolve;
 /// lower left corner of the matrix, its first in the upper right one. The family is universal₂
 /// for a uniform seed, which must be public only after the input is fixed and is used once
 /// (PHYSICS.md §4).
+///
+/// Takes the same time for all values of the same lengths.
 ///
 /// ```
 /// use claviger_gf2::{BitString, toeplitz};
@@ -25,46 +29,118 @@ use crate::clmul::convolve;
 /// Where the seed does not have n + `output_bits` − 1 bits, or the input is empty.
 #[must_use]
 pub fn toeplitz(input: &BitString, seed: &BitString, output_bits: usize) -> BitString {
+    toeplitz_by(Kernel::best(), input, seed, output_bits)
+}
+
+/// Does what [`toeplitz`] does with a kernel of one's own choice, to compare them.
+///
+/// # Panics
+/// Where the seed does not have n + `output_bits` − 1 bits, or the input is empty.
+#[must_use]
+pub fn toeplitz_by(
+    kernel: Kernel,
+    input: &BitString,
+    seed: &BitString,
+    output_bits: usize,
+) -> BitString {
     let n = input.len();
     assert!(n > 0, "an empty input has nothing to hash");
     assert_eq!(seed.len(), n + output_bits - 1, "a seed has input + output - 1 bits");
     if output_bits == 0 {
         return BitString::new();
     }
-    // The output is the coefficients n − 1 … n + m − 2 of seed(z)·input(z).
-    let (first, end) = ((n - 1) / 64, (n + output_bits - 2) / 64 + 1);
-    let offset = (n - 1) % 64;
-    let product = product_words(seed.words(), input.words(), first..end);
-    BitString::from_words(product, (end - first) * 64).slice(offset..offset + output_bits)
+    // The output is the coefficients n − 1 … n + m − 2 of seed(z)·input(z). With as many zeros before
+    // the seed as bring the first of them to the start of a word, nothing is shifted any more.
+    let mut diagonals = BitString::with_capacity(seed.len() + 63);
+    diagonals.append(&BitString::with_len((n - 1).next_multiple_of(64) - (n - 1)));
+    diagonals.append(seed);
+    let job =
+        Job::new(diagonals.words(), input.words(), (n - 1).div_ceil(64), output_bits.div_ceil(64));
+    BitString::from_words(kernel.hash(&job), output_bits)
 }
 
-/// The words `wanted` of the product of two polynomials.
-fn product_words(a: &[u64], b: &[u64], wanted: core::ops::Range<usize>) -> Vec<u64> {
-    // Each sum reaches over two words: its upper half belongs to the word above.
-    let sums = wanted.start.saturating_sub(1)..wanted.end;
-    let start = sums.start;
-    let sums = Zeroizing::new(sums.map(|k| coefficient(a, b, k)).collect::<Vec<u128>>());
-    let mut words = Vec::with_capacity(wanted.len());
-    words.extend(wanted.map(|k| {
-        let below = if k == 0 { 0 } else { sums[k - 1 - start] };
-        low(sums[k - start]) ^ low(below >> 64)
-    }));
-    words
+/// The words of a Toeplitz hash: those of d(z)·x(z) from word `first` on.
+///
+/// As nobody asks for what is below and above them, there are two ways to less than the whole
+/// product: square tiles of the matrix, each a middle product, for small or oblong matrices; and a cyclic
+/// product just long enough that what wraps around falls below `first`.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    diagonals: &'a [u64],
+    input: &'a [u64],
+    first: usize,
+    outputs: usize,
+    way: Way,
 }
 
-/// Σ a\[i\]·b\[k − i\] over all i that both have.
-fn coefficient(a: &[u64], b: &[u64], k: usize) -> u128 {
-    let from = (k + 1).saturating_sub(b.len());
-    let to = a.len().min(k + 1);
-    if from >= to {
-        return 0;
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Middle products of this many words.
+    Tiles(usize),
+    Cycle(Plan),
+}
+
+impl<'a> Job<'a> {
+    /// Describes the cheapest way to `outputs` words.
+    fn new(diagonals: &'a [u64], input: &'a [u64], first: usize, outputs: usize) -> Self {
+        let side = middle::padded(input.len().min(outputs));
+        let n_tiles = input.len().div_ceil(side) * outputs.div_ceil(side);
+        // The last bit of the product is beyond the last output by less than the input's length,
+        // which is what lies below the first.
+        let plan = Plan::for_words((first + outputs).max(diagonals.len()));
+        let way = if n_tiles * middle::cost(side) <= plan.cost() {
+            Way::Tiles(side)
+        } else {
+            Way::Cycle(plan)
+        };
+        Self { diagonals, input, first, outputs, way }
     }
-    convolve(&a[from..to], &b[k + 1 - to..k + 1 - from])
+
+    /// Computes the words with a kernel's middle product.
+    #[inline(always)]
+    pub(crate) fn run(
+        &self,
+        middle: impl Fn(&[u64], &[u64], &mut [u64], &mut [u64]) + Copy,
+    ) -> Vec<u64> {
+        match self.way {
+            Way::Tiles(side) => self.tiles(side, middle),
+            Way::Cycle(plan) => {
+                let product = plan.cyclic_product(self.diagonals, self.input, middle);
+                product[self.first..self.first + self.outputs].to_vec()
+            }
+        }
+    }
+
+    /// Adds up the products of square tiles, in a matrix that zeros fill up to whole tiles.
+    #[inline(always)]
+    fn tiles(
+        &self,
+        side: usize,
+        middle: impl Fn(&[u64], &[u64], &mut [u64], &mut [u64]),
+    ) -> Vec<u64> {
+        let (columns, rows) = (self.input.len().div_ceil(side), self.outputs.div_ceil(side));
+        let diagonals =
+            padded(self.diagonals, columns * side - self.first, (columns + rows) * side);
+        let input = padded(self.input, 0, columns * side);
+        let mut product = Zeroizing::new(vec![0; side]);
+        let mut scratch = Zeroizing::new(vec![0; middle::scratch_words(side)]);
+        let mut output = vec![0; rows * side];
+        for (row, output) in output.chunks_exact_mut(side).enumerate() {
+            for (column, input) in input.chunks_exact(side).enumerate() {
+                let start = (columns - 1 - column + row) * side;
+                middle(&diagonals[start..start + 2 * side], input, &mut product, &mut scratch);
+                middle::add(output, &product);
+            }
+        }
+        output
+    }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
-const fn low(value: u128) -> u64 {
-    value as u64
+/// Copies words into `len` words of zeros, from `start` on.
+fn padded(words: &[u64], start: usize, len: usize) -> Zeroizing<Vec<u64>> {
+    let mut padded = Zeroizing::new(vec![0; len]);
+    padded[start..start + words.len()].copy_from_slice(words);
+    padded
 }
 
 #[cfg(test)]

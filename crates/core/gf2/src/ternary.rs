@@ -1,0 +1,361 @@
+//! Cyclic products of long polynomials, by a Fourier transform with cube roots (Schönhage 1977).
+//!
+//! A Fourier transform turns a cyclic product of K numbers into K single products, if the numbers
+//! know a root of unity ω of order K. Over GF(2) the power of two of the usual transform is out of
+//! the question (1 + 1 = 0: there is no half), so that here K = 3ᵏ. Single bits have no such root; bits in bundles
+//! have. In the ring of the polynomials modulo x²ᴸ + xᴸ + 1
+//!
+//! - x³ᴸ = 1, because (x²ᴸ + xᴸ + 1)(xᴸ + 1) = x³ᴸ + 1: to multiply with a root of unity is to shift bits;
+//! - ζ = xᴸ is a cube root with 1 + ζ + ζ² = 0: the transform can be inverted, and K is odd, hence 1
+//!   in GF(2): nothing to divide by.
+//!
+//! So the N bits of either factor are cut into K pieces of at most L bits, each the lower half of an
+//! element a₀ + a₁ζ; both are transformed ([`Plan::forward`]), multiplied element by element
+//! ([`Plan::multiply`]) and transformed back ([`Plan::backward`]): the sums of products of pieces,
+//! which have less than 2L bits and thus are whole. Only the K products are multiplications, of L ≈ √N
+//! bits; everything else adds and shifts, about N·log N bits.
+//!
+//! Everything here is compiled once for each kernel of [`crate::clmul`], hence the `inline(always)`.
+
+use zeroize::Zeroizing;
+
+use crate::middle;
+
+/// How a cyclic product of a certain length is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// K = 3ᵏ, the number of elements.
+    elements: usize,
+    /// Words of a factor in each element. Invariant: `64 * piece <= bits`.
+    piece: usize,
+    /// L. Invariant: `3 * bits` is a multiple of `elements`.
+    bits: usize,
+    /// Words of half an element, with zeros beyond L bits. Invariant: a padded size of a middle
+    /// product.
+    half: usize,
+}
+
+impl Plan {
+    /// Chooses the cheapest way for a cyclic product of at least `words` words.
+    pub(crate) fn for_words(words: usize) -> Self {
+        let plans = (2..12).map(|k| Self::with_levels(k, words));
+        plans.min_by_key(Self::cost).expect("the range is not empty")
+    }
+
+    fn with_levels(k: u32, words: usize) -> Self {
+        let elements = 3_usize.pow(k);
+        let piece = words.div_ceil(elements);
+        let bits = (64 * piece).next_multiple_of(elements / 3);
+        Self { elements, piece, bits, half: middle::padded(bits.div_ceil(64)) }
+    }
+
+    /// Estimates the time of a product, in units of a product of two words.
+    pub(crate) fn cost(&self) -> usize {
+        let levels = self.elements.ilog(3) as usize;
+        let shifts = 3 * levels * self.half * COST_OF_LEVEL_PERCENT / 100;
+        self.elements * (3 * middle::cost(self.half) + shifts)
+    }
+
+    /// Returns the words of a(x)·b(x) modulo xᴺ + 1, with N the 64 · `words` of the plan or more.
+    #[inline(always)]
+    pub(crate) fn cyclic_product(
+        &self,
+        a: &[u64],
+        b: &[u64],
+        middle: impl Fn(&[u64], &[u64], &mut [u64], &mut [u64]) + Copy,
+    ) -> Zeroizing<Vec<u64>> {
+        let mut shifter = Shifter::new(self.half);
+        let mut a = self.elements_of(a);
+        self.forward(&mut a, &mut shifter);
+        let mut b = self.elements_of(b);
+        self.forward(&mut b, &mut shifter);
+        let mut scratch = Zeroizing::new(vec![0; 6 * self.half + middle::scratch_words(self.half)]);
+        let elements = a.chunks_exact(2 * self.half).zip(b.chunks_exact_mut(2 * self.half));
+        for (a, b) in elements {
+            self.multiply(a, b, &mut shifter, &mut scratch, middle);
+        }
+        self.backward(&mut b, &mut shifter);
+        self.words_of(&b)
+    }
+
+    /// Cuts a factor into pieces, each the lower half of an element.
+    #[inline(always)]
+    fn elements_of(&self, words: &[u64]) -> Zeroizing<Vec<u64>> {
+        let mut elements = Zeroizing::new(vec![0; self.elements * 2 * self.half]);
+        let pieces = words.chunks(self.piece);
+        assert!(pieces.len() <= self.elements, "a factor fits into the cycle");
+        for (element, piece) in elements.chunks_exact_mut(2 * self.half).zip(pieces) {
+            element[..piece.len()].copy_from_slice(piece);
+        }
+        elements
+    }
+
+    /// Adds the elements up, each at its place in the cycle.
+    #[inline(always)]
+    fn words_of(&self, elements: &[u64]) -> Zeroizing<Vec<u64>> {
+        let cycle = self.elements * self.piece;
+        let mut words = Zeroizing::new(vec![0; cycle + 2 * self.half + 1]);
+        let (skip, shift) = (self.bits / 64, self.bits % 64);
+        for (k, element) in elements.chunks_exact(2 * self.half).enumerate() {
+            let (low, high) = element.split_at(self.half);
+            let place = &mut words[k * self.piece..];
+            middle::add(place, low);
+            let mut carry = 0;
+            for (word, &high) in place[skip..].iter_mut().zip(high.iter().chain([&0])) {
+                *word ^= high << shift | carry;
+                carry = high >> 1 >> (63 - shift);
+            }
+        }
+        let (cycle, beyond) = words.split_at_mut(cycle);
+        // What stands beyond the end of a short cycle can itself reach round more than once.
+        for round in beyond.chunks(cycle.len()) {
+            middle::add(cycle, round);
+        }
+        words
+    }
+
+    /// Transforms in place: element k becomes the value at ω to the power of k's digits reversed.
+    #[inline(always)]
+    fn forward(&self, elements: &mut [u64], shifter: &mut Shifter) {
+        let mut block = self.elements;
+        while block > 1 {
+            for block in elements.chunks_exact_mut(block * 2 * self.half) {
+                self.each_triple(block, |step, a, b, c| {
+                    butterfly(a, b, c, Turn::Forward);
+                    shifter.multiply_by_power(b, step, self.bits);
+                    shifter.multiply_by_power(c, 2 * step, self.bits);
+                });
+            }
+            block /= 3;
+        }
+    }
+
+    /// Undoes [`Plan::forward`], step by step.
+    #[inline(always)]
+    fn backward(&self, elements: &mut [u64], shifter: &mut Shifter) {
+        let mut block = 3;
+        while block <= self.elements {
+            for block in elements.chunks_exact_mut(block * 2 * self.half) {
+                self.each_triple(block, |step, a, b, c| {
+                    shifter.multiply_by_power(b, 3 * self.bits - step, self.bits);
+                    shifter.multiply_by_power(c, 6 * self.bits - 2 * step, self.bits);
+                    butterfly(a, b, c, Turn::Backward);
+                });
+            }
+            block *= 3;
+        }
+    }
+
+    /// Calls `step` with the j-th elements of the three thirds of a block, and with the power of x
+    /// that is the j-th power of the block's root of unity.
+    #[inline(always)]
+    fn each_triple(
+        &self,
+        block: &mut [u64],
+        mut step: impl FnMut(usize, &mut [u64], &mut [u64], &mut [u64]),
+    ) {
+        let third = block.len() / 3;
+        let n_triples = third / (2 * self.half);
+        let (a, rest) = block.split_at_mut(third);
+        let (b, c) = rest.split_at_mut(third);
+        let [a, b, c] = [a, b, c].map(|third| third.chunks_exact_mut(2 * self.half));
+        for (j, ((a, b), c)) in a.zip(b).zip(c).enumerate() {
+            step(j * self.bits / n_triples, a, b, c);
+        }
+    }
+
+    /// Multiplies b by a in the ring.
+    ///
+    /// As a matrix, multiplication by a consists of four Toeplitz matrices of L × L bits, two of which are the
+    /// same: ⎡U+S S⎤ over ⎡S V+S⎤ with S = U + V, U of the bits a₀ below the diagonal and so on. So
+    /// the product is U·b₀ + S·(b₀ + b₁), V·b₁ + S·(b₀ + b₁): three middle products.
+    #[inline(always)]
+    fn multiply(
+        &self,
+        a: &[u64],
+        b: &mut [u64],
+        shifter: &mut Shifter,
+        scratch: &mut [u64],
+        middle: impl Fn(&[u64], &[u64], &mut [u64], &mut [u64]),
+    ) {
+        let half = self.half;
+        let (diagonals, scratch) = scratch.split_at_mut(2 * half);
+        let (shared, scratch) = scratch.split_at_mut(half);
+        let (sum, scratch) = scratch.split_at_mut(half);
+        let (products, scratch) = scratch.split_at_mut(2 * half);
+        shifter.load(a);
+        let (b0, b1) = b.split_at(half);
+        sum.copy_from_slice(b0);
+        middle::add(sum, b1);
+        // U, V and S: the bits of the first part from −L on, those of the second from 0 on.
+        let matrices = [(Part::Low, Part::Sum), (Part::High, Part::Low), (Part::Sum, Part::High)];
+        let (low, high) = products.split_at_mut(half);
+        for ((below, above), (x, y)) in
+            matrices.into_iter().zip([(b0, &mut *low), (b1, high), (sum, shared)])
+        {
+            shifter.read(below, self.bits, &mut diagonals[..half]);
+            diagonals[half..].copy_from_slice(shifter.part(above));
+            middle(diagonals, x, y, scratch);
+        }
+        for (b, product) in b.chunks_exact_mut(half).zip(products.chunks_exact(half)) {
+            b.copy_from_slice(product);
+            middle::add(b, shared);
+            clear_from(b, self.bits);
+        }
+    }
+}
+
+/// Sends (a, b, c) to (a + b + c, a + ζb + ζ²c, a + ζ²b + ζc), or with ζ and ζ² exchanged.
+///
+/// With b = b₀ + b₁ζ and ζ² = ζ + 1: ζb = b₁ + (b₀ + b₁)ζ and ζ²b = (b₀ + b₁) + b₀ζ.
+#[inline(always)]
+fn butterfly(a: &mut [u64], b: &mut [u64], c: &mut [u64], turn: Turn) {
+    let [(a_low, a_high), (b_low, b_high), (c_low, c_high)] = [a, b, c].map(lanes_of_halves);
+    let high = a_high.iter_mut().zip(b_high).zip(c_high);
+    let low = a_low.iter_mut().zip(b_low).zip(c_low);
+    for (((a0, b0), c0), ((a1, b1), c1)) in low.zip(high) {
+        let (b_sum, c_sum) = (xor(*b0, *b1), xor(*c0, *c1));
+        let once = [xor(*a0, xor(*b1, c_sum)), xor(*a1, xor(b_sum, *c0))];
+        let twice = [xor(*a0, xor(b_sum, *c1)), xor(*a1, xor(*b0, c_sum))];
+        (*a0, *a1) = (xor(*a0, xor(*b0, *c0)), xor(*a1, xor(*b1, *c1)));
+        ([*b0, *b1], [*c0, *c1]) = match turn {
+            Turn::Forward => (once, twice),
+            Turn::Backward => (twice, once),
+        };
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Turn {
+    Forward,
+    Backward,
+}
+
+/// Reads an element at any bit: it stands here between zeros.
+struct Shifter {
+    half: usize,
+    // Invariant: for each part `half` zeros, the part, and `half` zeros and one lane.
+    padded: Zeroizing<Vec<u64>>,
+}
+
+/// What of an element a₀ + a₁ζ is read: a₀, a₁ or a₀ + a₁.
+#[derive(Clone, Copy)]
+enum Part {
+    Low,
+    High,
+    Sum,
+}
+
+impl Shifter {
+    fn new(half: usize) -> Self {
+        Self { half, padded: Zeroizing::new(vec![0; 3 * (3 * half + LANE)]) }
+    }
+
+    #[inline(always)]
+    fn load(&mut self, element: &[u64]) {
+        let (half, stride) = (self.half, self.stride());
+        let (low, high) = element.split_at(half);
+        let (to_low, rest) = self.padded.split_at_mut(stride);
+        let (to_high, to_sum) = rest.split_at_mut(stride);
+        let [to_low, to_high, to_sum] =
+            [to_low, to_high, to_sum].map(|padded| &mut padded[half..2 * half]);
+        to_low.copy_from_slice(low);
+        to_high.copy_from_slice(high);
+        to_sum.copy_from_slice(low);
+        middle::add(to_sum, high);
+    }
+
+    /// Multiplies an element by x to the power of `exponent`.
+    ///
+    /// The part that is shifted beyond xᴸ comes back once in either half, as x²ᴸ = xᴸ + 1.
+    #[inline(always)]
+    fn multiply_by_power(&mut self, element: &mut [u64], exponent: usize, bits: usize) {
+        let (turns, shift) = (exponent / bits % 3, exponent % bits);
+        if turns == 0 && shift == 0 {
+            return;
+        }
+        self.load(element);
+        let (low, high, sum) = match turns {
+            0 => (Part::Low, Part::High, Part::Sum),
+            1 => (Part::High, Part::Sum, Part::Low),
+            _ => (Part::Sum, Part::Low, Part::High),
+        };
+        let (to_low, to_high) = element.split_at_mut(self.half);
+        let (stay, return_) = (64 * self.half - shift, 64 * self.half + bits - shift);
+        self.read_two((low, stay), (high, return_), to_low);
+        self.read_two((high, stay), (sum, return_), to_high);
+        clear_from(to_low, bits);
+        clear_from(to_high, bits);
+    }
+
+    /// Reads half an element from `bit` of a padded part on.
+    #[inline(always)]
+    fn read(&self, part: Part, bit: usize, to: &mut [u64]) {
+        let words = self.at(part, bit);
+        for (to, word) in to.as_chunks_mut().0.iter_mut().zip(words) {
+            *to = word;
+        }
+    }
+
+    /// Reads the sum of what stands at two places.
+    #[inline(always)]
+    fn read_two(&self, one: (Part, usize), two: (Part, usize), to: &mut [u64]) {
+        let words = self.at(one.0, one.1).zip(self.at(two.0, two.1));
+        for (to, (one, two)) in to.as_chunks_mut().0.iter_mut().zip(words) {
+            *to = xor(one, two);
+        }
+    }
+
+    #[inline(always)]
+    fn at(&self, part: Part, bit: usize) -> impl Iterator<Item = [u64; LANE]> + '_ {
+        let (from, shift) = (self.start(part) + bit / 64, bit % 64);
+        let low = self.padded[from..from + self.half].as_chunks::<LANE>().0;
+        let high = self.padded[from + 1..from + 1 + self.half].as_chunks::<LANE>().0;
+        low.iter().zip(high).map(move |(low, high)| {
+            // Two shifts, because one by 64 would be none.
+            core::array::from_fn(|i| low[i] >> shift | high[i] << 1 << (63 - shift))
+        })
+    }
+
+    #[inline(always)]
+    fn part(&self, part: Part) -> &[u64] {
+        let start = self.start(part) + self.half;
+        &self.padded[start..start + self.half]
+    }
+
+    const fn start(&self, part: Part) -> usize {
+        self.stride() * part as usize
+    }
+
+    const fn stride(&self) -> usize {
+        3 * self.half + LANE
+    }
+}
+
+/// Words that are worked upon at a time, so that the compiler finds vectors. Divides padded sizes.
+const LANE: usize = 4;
+
+/// The time of shifting a word of an element, for the two thirds of them that one level of a transform shifts, in
+/// percent of that of a product of two words; measured.
+const COST_OF_LEVEL_PERCENT: usize = 200;
+
+#[inline(always)]
+fn lanes_of_halves(element: &mut [u64]) -> (&mut [[u64; LANE]], &mut [[u64; LANE]]) {
+    let (low, high) = element.split_at_mut(element.len() / 2);
+    (low.as_chunks_mut().0, high.as_chunks_mut().0)
+}
+
+#[inline(always)]
+fn xor(a: [u64; LANE], b: [u64; LANE]) -> [u64; LANE] {
+    core::array::from_fn(|i| a[i] ^ b[i])
+}
+
+/// Clears the bits from `bit` on.
+#[inline(always)]
+fn clear_from(words: &mut [u64], bit: usize) {
+    let beyond = &mut words[bit / 64..];
+    if let Some(first) = beyond.first_mut() {
+        *first &= (1 << (bit % 64)) - 1;
+    }
+    beyond.iter_mut().skip(1).for_each(|word| *word = 0);
+}
