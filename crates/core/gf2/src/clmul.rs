@@ -179,7 +179,7 @@ macro_rules! define_schoolbook {
                     *odd = xor(*odd, multiply_odd(words, factor));
                 }
             }
-            let mut carry = high(bits128::convolve(x, &t[..N]));
+            let mut carry = column_below(x, &t[..N]);
             for ([even, odd], output) in sums.into_iter().zip(y.as_chunks_mut::<WORDS>().0) {
                 *output = words(low_halves(even, odd));
                 for (output, high) in output.iter_mut().zip(words(high_halves(even, odd))) {
@@ -187,6 +187,19 @@ macro_rules! define_schoolbook {
                     carry = high;
                 }
             }
+        }
+
+        /// The upper half of the sum of products for column N − 1.
+        #[$features]
+        fn column_below(x: &[u64], t: &[u64]) -> u64 {
+            let mut sum = zero();
+            for (x, t) in
+                x.as_chunks::<WORDS>().0.iter().zip(t.as_rchunks::<WORDS>().1.iter().rev())
+            {
+                let (x, t) = (load(x), swap_pairs(load(t)));
+                sum = xor(sum, xor(multiply_low_high(x, t), multiply_high_low(x, t)));
+            }
+            words(sum).as_chunks::<2>().0.iter().fold(0, |sum, [_, high]| sum ^ high)
         }
     };
 }
@@ -196,12 +209,12 @@ macro_rules! define_schoolbook {
 mod bits512 {
     use core::arch::x86_64::{
         __m512i as Vector, _mm512_clmulepi64_epi128, _mm512_loadu_si512,
-        _mm512_set1_epi64 as broadcast_signed, _mm512_setzero_si512 as zero, _mm512_storeu_si512,
-        _mm512_unpackhi_epi64 as high_halves, _mm512_unpacklo_epi64 as low_halves,
-        _mm512_xor_si512 as xor,
+        _mm512_set1_epi64 as broadcast_signed, _mm512_setzero_si512 as zero, _mm512_shuffle_i64x2,
+        _mm512_storeu_si512, _mm512_unpackhi_epi64 as high_halves,
+        _mm512_unpacklo_epi64 as low_halves, _mm512_xor_si512 as xor,
     };
 
-    use super::{bits128, bits256, high};
+    use super::bits256;
 
     const WORDS: usize = 8;
 
@@ -234,6 +247,24 @@ mod bits512 {
         _mm512_clmulepi64_epi128::<0x01>(words, factor)
     }
 
+    /// The products of the even words with their neighbours.
+    #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
+    fn multiply_low_high(words: Vector, others: Vector) -> Vector {
+        _mm512_clmulepi64_epi128::<0x10>(words, others)
+    }
+
+    /// The products of the odd words with their neighbours.
+    #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
+    fn multiply_high_low(words: Vector, others: Vector) -> Vector {
+        _mm512_clmulepi64_epi128::<0x01>(words, others)
+    }
+
+    /// The pairs of words in reverse order.
+    #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
+    fn swap_pairs(words: Vector) -> Vector {
+        _mm512_shuffle_i64x2::<0b00_01_10_11>(words, words)
+    }
+
     #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
     fn load(words: &[u64; WORDS]) -> Vector {
         // SAFETY: the array is as long as the vector, and the load asks for no alignment.
@@ -253,13 +284,11 @@ mod bits512 {
 #[cfg(target_arch = "x86_64")]
 mod bits256 {
     use core::arch::x86_64::{
-        __m256i as Vector, _mm256_clmulepi64_epi128, _mm256_loadu_si256,
+        __m256i as Vector, _mm256_clmulepi64_epi128, _mm256_loadu_si256, _mm256_permute2x128_si256,
         _mm256_set1_epi64x as broadcast_signed, _mm256_setzero_si256 as zero, _mm256_storeu_si256,
         _mm256_unpackhi_epi64 as high_halves, _mm256_unpacklo_epi64 as low_halves,
         _mm256_xor_si256 as xor,
     };
-
-    use super::{bits128, high};
 
     const WORDS: usize = 4;
 
@@ -281,6 +310,24 @@ mod bits256 {
     #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
     fn multiply_odd(words: Vector, factor: Vector) -> Vector {
         _mm256_clmulepi64_epi128::<0x01>(words, factor)
+    }
+
+    /// The products of the even words with their neighbours.
+    #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
+    fn multiply_low_high(words: Vector, others: Vector) -> Vector {
+        _mm256_clmulepi64_epi128::<0x10>(words, others)
+    }
+
+    /// The products of the odd words with their neighbours.
+    #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
+    fn multiply_high_low(words: Vector, others: Vector) -> Vector {
+        _mm256_clmulepi64_epi128::<0x01>(words, others)
+    }
+
+    /// The pairs of words in reverse order.
+    #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
+    fn swap_pairs(words: Vector) -> Vector {
+        _mm256_permute2x128_si256::<0x01>(words, words)
     }
 
     #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
@@ -306,8 +353,6 @@ mod bits128 {
         _mm_set1_epi64x as broadcast_signed, _mm_setzero_si128 as zero, _mm_storeu_si128,
         _mm_unpackhi_epi64 as high_halves, _mm_unpacklo_epi64 as low_halves, _mm_xor_si128 as xor,
     };
-
-    use super::{bits128, high};
 
     const WORDS: usize = 2;
 
@@ -346,6 +391,24 @@ mod bits128 {
     #[target_feature(enable = "pclmulqdq")]
     fn multiply_odd(words: Vector, factor: Vector) -> Vector {
         _mm_clmulepi64_si128::<0x01>(words, factor)
+    }
+
+    /// The products of the even words with their neighbours.
+    #[target_feature(enable = "pclmulqdq")]
+    fn multiply_low_high(words: Vector, others: Vector) -> Vector {
+        _mm_clmulepi64_si128::<0x10>(words, others)
+    }
+
+    /// The products of the odd words with their neighbours.
+    #[target_feature(enable = "pclmulqdq")]
+    fn multiply_high_low(words: Vector, others: Vector) -> Vector {
+        _mm_clmulepi64_si128::<0x01>(words, others)
+    }
+
+    /// The pairs of words in reverse order.
+    #[target_feature(enable = "pclmulqdq")]
+    fn swap_pairs(words: Vector) -> Vector {
+        words
     }
 
     #[target_feature(enable = "pclmulqdq")]

@@ -7,6 +7,7 @@
 
 mod bits;
 mod clmul;
+mod lanes;
 mod middle;
 mod poly;
 mod ternary;

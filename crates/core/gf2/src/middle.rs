@@ -18,6 +18,8 @@
 //!
 //! Everything here is compiled once for each kernel of [`crate::clmul`], hence the `inline(always)`.
 
+use crate::lanes::{add, add_two};
+
 /// Returns the least size of a middle product that holds `words` words.
 ///
 /// These sizes are 8, 12 or 16 words, halved or cut in thirds any number of times.
@@ -65,28 +67,19 @@ pub(crate) fn split(
     let part = |i: usize| &x[(r - 1 - i) * n..(r - i) * n];
     for i in 0..r {
         let (sum, scratch) = scratch.split_at_mut(2 * n);
-        sum.copy_from_slice(block(i));
-        (1..r).for_each(|j| add(sum, block(i + j)));
+        add_two(sum, block(i), block(i + 1));
+        (2..r).for_each(|j| add(sum, block(i + j)));
         smaller(sum, part(i), &mut y[i * n..(i + 1) * n], scratch);
     }
     for i in 0..r {
         for j in i + 1..r {
             let (sum, scratch) = scratch.split_at_mut(n);
             let (product, scratch) = scratch.split_at_mut(n);
-            sum.copy_from_slice(part(i));
-            add(sum, part(j));
+            add_two(sum, part(i), part(j));
             smaller(block(i + j), sum, product, scratch);
             add(&mut y[i * n..(i + 1) * n], product);
             add(&mut y[j * n..(j + 1) * n], product);
         }
-    }
-}
-
-/// Adds `other` word by word.
-#[inline(always)]
-pub(crate) fn add(sum: &mut [u64], other: &[u64]) {
-    for (mine, theirs) in sum.iter_mut().zip(other) {
-        *mine ^= theirs;
     }
 }
 

@@ -17,8 +17,11 @@
 //!
 //! Everything here is compiled once for each kernel of [`crate::clmul`], hence the `inline(always)`.
 
+use core::ops::Range;
+
 use zeroize::Zeroizing;
 
+use crate::lanes::{LANE, add, add_two, copy};
 use crate::middle;
 
 /// How a cyclic product of a certain length is cut.
@@ -56,62 +59,63 @@ impl Plan {
         self.elements * (3 * middle::cost(self.half) + shifts)
     }
 
-    /// Returns the words of a(x)·b(x) modulo xᴺ + 1, with N the 64 · `words` of the plan or more.
+    /// Returns the words `wanted` of a(x)·b(x) modulo xᴺ + 1, with N the bits of the plan or more.
     #[inline(always)]
     pub(crate) fn cyclic_product(
         &self,
         a: &[u64],
         b: &[u64],
+        wanted: Range<usize>,
         middle: impl Fn(&[u64], &[u64], &mut [u64], &mut [u64]) + Copy,
-    ) -> Zeroizing<Vec<u64>> {
+    ) -> Vec<u64> {
         let mut shifter = Shifter::new(self.half);
-        let mut a = self.elements_of(a);
-        self.forward(&mut a, &mut shifter);
-        let mut b = self.elements_of(b);
-        self.forward(&mut b, &mut shifter);
+        // One allocation for both, and for the result: memory new to the process is slow.
+        let len = self.elements * 2 * self.half;
+        let mut elements = Zeroizing::new(vec![0; 2 * len]);
+        let (a_elements, b_elements) = elements.split_at_mut(len);
+        for (words, elements) in [(a, &mut *a_elements), (b, &mut *b_elements)] {
+            self.cut(words, elements);
+            self.forward(elements, &mut shifter);
+        }
         let mut scratch = Zeroizing::new(vec![0; 6 * self.half + middle::scratch_words(self.half)]);
-        let elements = a.chunks_exact(2 * self.half).zip(b.chunks_exact_mut(2 * self.half));
-        for (a, b) in elements {
+        let a_and_b =
+            a_elements.chunks_exact(2 * self.half).zip(b_elements.chunks_exact_mut(2 * self.half));
+        for (a, b) in a_and_b {
             self.multiply(a, b, &mut shifter, &mut scratch, middle);
         }
-        self.backward(&mut b, &mut shifter);
-        self.words_of(&b)
+        self.backward(b_elements, &mut shifter);
+        self.join(b_elements, a_elements);
+        a_elements[wanted].to_vec()
     }
 
     /// Cuts a factor into pieces, each the lower half of an element.
     #[inline(always)]
-    fn elements_of(&self, words: &[u64]) -> Zeroizing<Vec<u64>> {
-        let mut elements = Zeroizing::new(vec![0; self.elements * 2 * self.half]);
+    fn cut(&self, words: &[u64], elements: &mut [u64]) {
         let pieces = words.chunks(self.piece);
         assert!(pieces.len() <= self.elements, "a factor fits into the cycle");
         for (element, piece) in elements.chunks_exact_mut(2 * self.half).zip(pieces) {
             element[..piece.len()].copy_from_slice(piece);
         }
-        elements
     }
 
     /// Adds the elements up, each at its place in the cycle.
     #[inline(always)]
-    fn words_of(&self, elements: &[u64]) -> Zeroizing<Vec<u64>> {
-        let cycle = self.elements * self.piece;
-        let mut words = Zeroizing::new(vec![0; cycle + 2 * self.half + 1]);
+    fn join(&self, elements: &[u64], words: &mut [u64]) {
+        words.fill(0);
         let (skip, shift) = (self.bits / 64, self.bits % 64);
         for (k, element) in elements.chunks_exact(2 * self.half).enumerate() {
             let (low, high) = element.split_at(self.half);
             let place = &mut words[k * self.piece..];
-            middle::add(place, low);
+            add(place, low);
             let mut carry = 0;
-            for (word, &high) in place[skip..].iter_mut().zip(high.iter().chain([&0])) {
+            for (word, &high) in place[skip..].iter_mut().zip(high) {
                 *word ^= high << shift | carry;
                 carry = high >> 1 >> (63 - shift);
             }
         }
-        let (cycle, beyond) = words.split_at_mut(cycle);
-        // What stands beyond the end of a short cycle can itself reach round more than once.
-        for round in beyond.chunks(cycle.len()) {
-            middle::add(cycle, round);
-        }
-        words
+        // The product of two pieces is two pieces long: the last one reaches round by one.
+        let (cycle, beyond) = words.split_at_mut(self.elements * self.piece);
+        cycle.iter_mut().zip(&beyond[..self.piece]).for_each(|(word, beyond)| *word ^= beyond);
     }
 
     /// Transforms in place: element k becomes the value at ω to the power of k's digits reversed.
@@ -120,11 +124,11 @@ impl Plan {
         let mut block = self.elements;
         while block > 1 {
             for block in elements.chunks_exact_mut(block * 2 * self.half) {
-                self.each_triple(block, |step, a, b, c| {
+                for (step, [a, b, c]) in self.triples(block) {
                     butterfly(a, b, c, Turn::Forward);
                     shifter.multiply_by_power(b, step, self.bits);
                     shifter.multiply_by_power(c, 2 * step, self.bits);
-                });
+                }
             }
             block /= 3;
         }
@@ -136,32 +140,30 @@ impl Plan {
         let mut block = 3;
         while block <= self.elements {
             for block in elements.chunks_exact_mut(block * 2 * self.half) {
-                self.each_triple(block, |step, a, b, c| {
+                for (step, [a, b, c]) in self.triples(block) {
                     shifter.multiply_by_power(b, 3 * self.bits - step, self.bits);
                     shifter.multiply_by_power(c, 6 * self.bits - 2 * step, self.bits);
                     butterfly(a, b, c, Turn::Backward);
-                });
+                }
             }
             block *= 3;
         }
     }
 
-    /// Calls `step` with the j-th elements of the three thirds of a block, and with the power of x
-    /// that is the j-th power of the block's root of unity.
+    /// Returns the j-th elements of the three thirds of a block for every j, and with them the
+    /// power of x that is the j-th power of the block's root of unity.
     #[inline(always)]
-    fn each_triple(
+    fn triples<'a>(
         &self,
-        block: &mut [u64],
-        mut step: impl FnMut(usize, &mut [u64], &mut [u64], &mut [u64]),
-    ) {
-        let third = block.len() / 3;
+        block: &'a mut [u64],
+    ) -> impl Iterator<Item = (usize, [&'a mut [u64]; 3])> + use<'a> {
+        let (third, bits) = (block.len() / 3, self.bits);
         let n_triples = third / (2 * self.half);
         let (a, rest) = block.split_at_mut(third);
         let (b, c) = rest.split_at_mut(third);
         let [a, b, c] = [a, b, c].map(|third| third.chunks_exact_mut(2 * self.half));
-        for (j, ((a, b), c)) in a.zip(b).zip(c).enumerate() {
-            step(j * self.bits / n_triples, a, b, c);
-        }
+        let triples = a.zip(b).zip(c).enumerate();
+        triples.map(move |(j, ((a, b), c))| (j * bits / n_triples, [a, b, c]))
     }
 
     /// Multiplies b by a in the ring.
@@ -185,8 +187,7 @@ impl Plan {
         let (products, scratch) = scratch.split_at_mut(2 * half);
         shifter.load(a);
         let (b0, b1) = b.split_at(half);
-        sum.copy_from_slice(b0);
-        middle::add(sum, b1);
+        add_two(sum, b0, b1);
         // U, V and S: the bits of the first part from −L on, those of the second from 0 on.
         let matrices = [(Part::Low, Part::Sum), (Part::High, Part::Low), (Part::Sum, Part::High)];
         let (low, high) = products.split_at_mut(half);
@@ -194,31 +195,46 @@ impl Plan {
             matrices.into_iter().zip([(b0, &mut *low), (b1, high), (sum, shared)])
         {
             shifter.read(below, self.bits, &mut diagonals[..half]);
-            diagonals[half..].copy_from_slice(shifter.part(above));
+            copy(&mut diagonals[half..], shifter.part(above));
             middle(diagonals, x, y, scratch);
         }
         for (b, product) in b.chunks_exact_mut(half).zip(products.chunks_exact(half)) {
-            b.copy_from_slice(product);
-            middle::add(b, shared);
+            add_two(b, product, shared);
             clear_from(b, self.bits);
         }
     }
 }
 
-/// Sends (a, b, c) to (a + b + c, a + ζb + ζ²c, a + ζ²b + ζc), or with ζ and ζ² exchanged.
-///
-/// With b = b₀ + b₁ζ and ζ² = ζ + 1: ζb = b₁ + (b₀ + b₁)ζ and ζ²b = (b₀ + b₁) + b₀ζ.
+/// Sends (a, b, c) to (a + b + c, a + ζb + ζ²c, a + ζ²b + ζc), the second and third as `turn` says.
 #[inline(always)]
 fn butterfly(a: &mut [u64], b: &mut [u64], c: &mut [u64], turn: Turn) {
-    let [(a_low, a_high), (b_low, b_high), (c_low, c_high)] = [a, b, c].map(lanes_of_halves);
-    let high = a_high.iter_mut().zip(b_high).zip(c_high);
-    let low = a_low.iter_mut().zip(b_low).zip(c_low);
-    for (((a0, b0), c0), ((a1, b1), c1)) in low.zip(high) {
-        let (b_sum, c_sum) = (xor(*b0, *b1), xor(*c0, *c1));
-        let once = [xor(*a0, xor(*b1, c_sum)), xor(*a1, xor(b_sum, *c0))];
-        let twice = [xor(*a0, xor(b_sum, *c1)), xor(*a1, xor(*b0, c_sum))];
-        (*a0, *a1) = (xor(*a0, xor(*b0, *c0)), xor(*a1, xor(*b1, *c1)));
-        ([*b0, *b1], [*c0, *c1]) = match turn {
+    let half = a.len() / 2;
+    let [(a0, a1), (b0, b1), (c0, c1)] = [a, b, c].map(|element| element.split_at_mut(half));
+    butterfly_of_halves(a0, a1, b0, b1, c0, c1, turn);
+}
+
+/// With b = b₀ + b₁ζ and ζ² = ζ + 1: ζb = b₁ + (b₀ + b₁)ζ and ζ²b = (b₀ + b₁) + b₀ζ.
+///
+/// Each half is an argument of its own so that the compiler knows that none overlaps another.
+#[inline(always)]
+fn butterfly_of_halves(
+    a0: &mut [u64],
+    a1: &mut [u64],
+    b0: &mut [u64],
+    b1: &mut [u64],
+    c0: &mut [u64],
+    c1: &mut [u64],
+    turn: Turn,
+) {
+    let n = a0.len();
+    let (a1, b0, b1) = (&mut a1[..n], &mut b0[..n], &mut b1[..n]);
+    let (c0, c1) = (&mut c0[..n], &mut c1[..n]);
+    for i in 0..n {
+        let (b_sum, c_sum) = (b0[i] ^ b1[i], c0[i] ^ c1[i]);
+        let once = (a0[i] ^ b1[i] ^ c_sum, a1[i] ^ b_sum ^ c0[i]);
+        let twice = (a0[i] ^ b_sum ^ c1[i], a1[i] ^ b0[i] ^ c_sum);
+        (a0[i], a1[i]) = (a0[i] ^ b0[i] ^ c0[i], a1[i] ^ b1[i] ^ c1[i]);
+        ((b0[i], b1[i]), (c0[i], c1[i])) = match turn {
             Turn::Forward => (once, twice),
             Turn::Backward => (twice, once),
         };
@@ -257,12 +273,9 @@ impl Shifter {
         let (low, high) = element.split_at(half);
         let (to_low, rest) = self.padded.split_at_mut(stride);
         let (to_high, to_sum) = rest.split_at_mut(stride);
-        let [to_low, to_high, to_sum] =
-            [to_low, to_high, to_sum].map(|padded| &mut padded[half..2 * half]);
-        to_low.copy_from_slice(low);
-        to_high.copy_from_slice(high);
-        to_sum.copy_from_slice(low);
-        middle::add(to_sum, high);
+        copy(&mut to_low[half..2 * half], low);
+        copy(&mut to_high[half..2 * half], high);
+        add_two(&mut to_sum[half..2 * half], low, high);
     }
 
     /// Multiplies an element by x to the power of `exponent`.
@@ -291,30 +304,20 @@ impl Shifter {
     /// Reads half an element from `bit` of a padded part on.
     #[inline(always)]
     fn read(&self, part: Part, bit: usize, to: &mut [u64]) {
-        let words = self.at(part, bit);
-        for (to, word) in to.as_chunks_mut().0.iter_mut().zip(words) {
-            *to = word;
-        }
+        shifted(to, self.at(part, bit), bit % 64);
     }
 
     /// Reads the sum of what stands at two places.
     #[inline(always)]
     fn read_two(&self, one: (Part, usize), two: (Part, usize), to: &mut [u64]) {
-        let words = self.at(one.0, one.1).zip(self.at(two.0, two.1));
-        for (to, (one, two)) in to.as_chunks_mut().0.iter_mut().zip(words) {
-            *to = xor(one, two);
-        }
+        shifted_sum(to, self.at(one.0, one.1), one.1 % 64, self.at(two.0, two.1), two.1 % 64);
     }
 
+    /// The words that the bits from `bit` on stand in, one more than half an element has.
     #[inline(always)]
-    fn at(&self, part: Part, bit: usize) -> impl Iterator<Item = [u64; LANE]> + '_ {
-        let (from, shift) = (self.start(part) + bit / 64, bit % 64);
-        let low = self.padded[from..from + self.half].as_chunks::<LANE>().0;
-        let high = self.padded[from + 1..from + 1 + self.half].as_chunks::<LANE>().0;
-        low.iter().zip(high).map(move |(low, high)| {
-            // Two shifts, because one by 64 would be none.
-            core::array::from_fn(|i| low[i] >> shift | high[i] << 1 << (63 - shift))
-        })
+    fn at(&self, part: Part, bit: usize) -> &[u64] {
+        let from = self.start(part) + bit / 64;
+        &self.padded[from..=from + self.half]
     }
 
     #[inline(always)]
@@ -332,22 +335,29 @@ impl Shifter {
     }
 }
 
-/// Words that are worked upon at a time, so that the compiler finds vectors. Divides padded sizes.
-const LANE: usize = 4;
-
 /// The time of shifting a word of an element, for the two thirds of them that one level of a transform shifts, in
 /// percent of that of a product of two words; measured.
 const COST_OF_LEVEL_PERCENT: usize = 200;
 
 #[inline(always)]
-fn lanes_of_halves(element: &mut [u64]) -> (&mut [[u64; LANE]], &mut [[u64; LANE]]) {
-    let (low, high) = element.split_at_mut(element.len() / 2);
-    (low.as_chunks_mut().0, high.as_chunks_mut().0)
+fn shifted(to: &mut [u64], from: &[u64], shift: usize) {
+    let n = to.len();
+    let (low, high) = (&from[..n], &from[1..=n]);
+    for i in 0..n {
+        // Two shifts, because one by 64 would be none.
+        to[i] = low[i] >> shift | high[i] << 1 << (63 - shift);
+    }
 }
 
 #[inline(always)]
-fn xor(a: [u64; LANE], b: [u64; LANE]) -> [u64; LANE] {
-    core::array::from_fn(|i| a[i] ^ b[i])
+fn shifted_sum(to: &mut [u64], one: &[u64], shift: usize, two: &[u64], other_shift: usize) {
+    let n = to.len();
+    let (low, high) = (&one[..n], &one[1..=n]);
+    let (low2, high2) = (&two[..n], &two[1..=n]);
+    for i in 0..n {
+        to[i] = (low[i] >> shift | high[i] << 1 << (63 - shift))
+            ^ (low2[i] >> other_shift | high2[i] << 1 << (63 - other_shift));
+    }
 }
 
 /// Clears the bits from `bit` on.

@@ -4,6 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::bits::BitString;
 use crate::clmul::Kernel;
+use crate::lanes::add;
 use crate::middle;
 use crate::ternary::Plan;
 
@@ -51,11 +52,9 @@ pub fn toeplitz_by(
     }
     // The output is the coefficients n − 1 … n + m − 2 of seed(z)·input(z). With as many zeros before
     // the seed as bring the first of them to the start of a word, nothing is shifted any more.
-    let mut diagonals = BitString::with_capacity(seed.len() + 63);
-    diagonals.append(&BitString::with_len((n - 1).next_multiple_of(64) - (n - 1)));
-    diagonals.append(seed);
-    let job =
-        Job::new(diagonals.words(), input.words(), (n - 1).div_ceil(64), output_bits.div_ceil(64));
+    let first = (n - 1).div_ceil(64);
+    let diagonals = shifted_up(seed, 64 * first - (n - 1));
+    let job = Job::new(&diagonals, input.words(), first, output_bits.div_ceil(64));
     BitString::from_words(kernel.hash(&job), output_bits)
 }
 
@@ -105,8 +104,8 @@ impl<'a> Job<'a> {
         match self.way {
             Way::Tiles(side) => self.tiles(side, middle),
             Way::Cycle(plan) => {
-                let product = plan.cyclic_product(self.diagonals, self.input, middle);
-                product[self.first..self.first + self.outputs].to_vec()
+                let wanted = self.first..self.first + self.outputs;
+                plan.cyclic_product(self.diagonals, self.input, wanted, middle)
             }
         }
     }
@@ -129,11 +128,25 @@ impl<'a> Job<'a> {
             for (column, input) in input.chunks_exact(side).enumerate() {
                 let start = (columns - 1 - column + row) * side;
                 middle(&diagonals[start..start + 2 * side], input, &mut product, &mut scratch);
-                middle::add(output, &product);
+                add(output, &product);
             }
         }
         output
     }
+}
+
+/// Puts `shift` < 64 zeros before a string.
+fn shifted_up(string: &BitString, shift: usize) -> Zeroizing<Vec<u64>> {
+    let (words, len) = (string.words(), (string.len() + shift).div_ceil(64));
+    let mut shifted = Zeroizing::new(Vec::with_capacity(len));
+    shifted.push(words[0] << shift);
+    // Two shifts, because one by 64 would be none.
+    let above = words.windows(2).map(|pair| pair[1] << shift | pair[0] >> 1 >> (63 - shift));
+    shifted.extend(above);
+    if shifted.len() < len {
+        shifted.push(words[words.len() - 1] >> 1 >> (63 - shift));
+    }
+    shifted
 }
 
 /// Copies words into `len` words of zeros, from `start` on.
