@@ -1,8 +1,8 @@
 //! The kernels: what a CPU does best with words of 64 coefficients, chosen when the program runs.
 //!
 //! Each kernel is the same safe text ([`crate::middle`], [`crate::ternary`]) compiled for one set of
-//! instructions around one `schoolbook` of its own. The portable kernel runs everywhere, and tests
-//! hold the others equal to it.
+//! instructions, around a `schoolbook` of its own for at most 16 words. The portable kernel runs
+//! everywhere; tests hold all of them equal to the definition, as far as the CPU has them.
 #![expect(unsafe_code, reason = "CPU instructions behind a run-time test of the CPU")]
 
 use crate::toeplitz::Job;
@@ -160,8 +160,10 @@ macro_rules! compile_algorithms {
 
 /// Defines a `schoolbook` in a module whose `Vector` holds `WORDS` words.
 ///
-/// One instruction multiplies the even, another the odd words of a vector by one word: the sums of
-/// products for the columns k, k + 2, … and for k + 1, k + 3, … stand in two registers.
+/// `multiply` takes one word of every pair of either vector: `0x00` the even ones of both, `0x01` the
+/// odd ones of the first with the even ones of the second, `0x10` the reverse. A whole vector of t is
+/// multiplied by one word of x, so that the sums for the columns k, k + 2, … and for k + 1, k + 3, …
+/// stand in two registers.
 #[cfg(target_arch = "x86_64")]
 macro_rules! define_schoolbook {
     ($name:ident, #[$features:meta]) => {
@@ -171,12 +173,12 @@ macro_rules! define_schoolbook {
             let (t, x, y) = (&t[..2 * N], &x[..N], &mut y[..N]);
             let mut sums = [[zero(); 2]; 8];
             for (j, &factor) in x.iter().enumerate() {
-                let factor = broadcast(factor);
+                let factor = broadcast(factor.cast_signed());
                 let columns = t[N - j..2 * N - j].as_chunks::<WORDS>().0;
                 for ([even, odd], words) in sums.iter_mut().zip(columns) {
                     let words = load(words);
-                    *even = xor(*even, multiply_even(words, factor));
-                    *odd = xor(*odd, multiply_odd(words, factor));
+                    *even = xor(*even, multiply::<0x00>(words, factor));
+                    *odd = xor(*odd, multiply::<0x01>(words, factor));
                 }
             }
             let mut carry = column_below(x, &t[..N]);
@@ -193,11 +195,10 @@ macro_rules! define_schoolbook {
         #[$features]
         fn column_below(x: &[u64], t: &[u64]) -> u64 {
             let mut sum = zero();
-            for (x, t) in
-                x.as_chunks::<WORDS>().0.iter().zip(t.as_rchunks::<WORDS>().1.iter().rev())
-            {
+            let t = t.as_rchunks::<WORDS>().1.iter().rev();
+            for (x, t) in x.as_chunks::<WORDS>().0.iter().zip(t) {
                 let (x, t) = (load(x), swap_pairs(load(t)));
-                sum = xor(sum, xor(multiply_low_high(x, t), multiply_high_low(x, t)));
+                sum = xor(sum, xor(multiply::<0x10>(x, t), multiply::<0x01>(x, t)));
             }
             words(sum).as_chunks::<2>().0.iter().fold(0, |sum, [_, high]| sum ^ high)
         }
@@ -208,8 +209,8 @@ macro_rules! define_schoolbook {
 #[cfg(target_arch = "x86_64")]
 mod bits512 {
     use core::arch::x86_64::{
-        __m512i as Vector, _mm512_clmulepi64_epi128, _mm512_loadu_si512,
-        _mm512_set1_epi64 as broadcast_signed, _mm512_setzero_si512 as zero, _mm512_shuffle_i64x2,
+        __m512i as Vector, _mm512_clmulepi64_epi128 as multiply, _mm512_loadu_si512,
+        _mm512_set1_epi64 as broadcast, _mm512_setzero_si512 as zero, _mm512_shuffle_i64x2,
         _mm512_storeu_si512, _mm512_unpackhi_epi64 as high_halves,
         _mm512_unpacklo_epi64 as low_halves, _mm512_xor_si512 as xor,
     };
@@ -228,35 +229,6 @@ mod bits512 {
         } else {
             bits256::schoolbook::<N>(t, x, y);
         }
-    }
-
-    #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
-    fn broadcast(word: u64) -> Vector {
-        broadcast_signed(word.cast_signed())
-    }
-
-    /// The products of `factor` with words 0, 2, …
-    #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
-    fn multiply_even(words: Vector, factor: Vector) -> Vector {
-        _mm512_clmulepi64_epi128::<0x00>(words, factor)
-    }
-
-    /// The products of `factor` with words 1, 3, …
-    #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
-    fn multiply_odd(words: Vector, factor: Vector) -> Vector {
-        _mm512_clmulepi64_epi128::<0x01>(words, factor)
-    }
-
-    /// The products of the even words with their neighbours.
-    #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
-    fn multiply_low_high(words: Vector, others: Vector) -> Vector {
-        _mm512_clmulepi64_epi128::<0x10>(words, others)
-    }
-
-    /// The products of the odd words with their neighbours.
-    #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
-    fn multiply_high_low(words: Vector, others: Vector) -> Vector {
-        _mm512_clmulepi64_epi128::<0x01>(words, others)
     }
 
     /// The pairs of words in reverse order.
@@ -284,45 +256,16 @@ mod bits512 {
 #[cfg(target_arch = "x86_64")]
 mod bits256 {
     use core::arch::x86_64::{
-        __m256i as Vector, _mm256_clmulepi64_epi128, _mm256_loadu_si256, _mm256_permute2x128_si256,
-        _mm256_set1_epi64x as broadcast_signed, _mm256_setzero_si256 as zero, _mm256_storeu_si256,
-        _mm256_unpackhi_epi64 as high_halves, _mm256_unpacklo_epi64 as low_halves,
-        _mm256_xor_si256 as xor,
+        __m256i as Vector, _mm256_clmulepi64_epi128 as multiply, _mm256_loadu_si256,
+        _mm256_permute2x128_si256, _mm256_set1_epi64x as broadcast, _mm256_setzero_si256 as zero,
+        _mm256_storeu_si256, _mm256_unpackhi_epi64 as high_halves,
+        _mm256_unpacklo_epi64 as low_halves, _mm256_xor_si256 as xor,
     };
 
     const WORDS: usize = 4;
 
     define_schoolbook!(schoolbook, #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]);
     compile_algorithms!(#[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]);
-
-    #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
-    fn broadcast(word: u64) -> Vector {
-        broadcast_signed(word.cast_signed())
-    }
-
-    /// The products of `factor` with words 0, 2, …
-    #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
-    fn multiply_even(words: Vector, factor: Vector) -> Vector {
-        _mm256_clmulepi64_epi128::<0x00>(words, factor)
-    }
-
-    /// The products of `factor` with words 1, 3, …
-    #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
-    fn multiply_odd(words: Vector, factor: Vector) -> Vector {
-        _mm256_clmulepi64_epi128::<0x01>(words, factor)
-    }
-
-    /// The products of the even words with their neighbours.
-    #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
-    fn multiply_low_high(words: Vector, others: Vector) -> Vector {
-        _mm256_clmulepi64_epi128::<0x10>(words, others)
-    }
-
-    /// The products of the odd words with their neighbours.
-    #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
-    fn multiply_high_low(words: Vector, others: Vector) -> Vector {
-        _mm256_clmulepi64_epi128::<0x01>(words, others)
-    }
 
     /// The pairs of words in reverse order.
     #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
@@ -349,8 +292,8 @@ mod bits256 {
 #[cfg(target_arch = "x86_64")]
 mod bits128 {
     use core::arch::x86_64::{
-        __m128i as Vector, _mm_clmulepi64_si128, _mm_loadu_si128,
-        _mm_set1_epi64x as broadcast_signed, _mm_setzero_si128 as zero, _mm_storeu_si128,
+        __m128i as Vector, _mm_clmulepi64_si128 as multiply, _mm_loadu_si128,
+        _mm_set1_epi64x as broadcast, _mm_setzero_si128 as zero, _mm_storeu_si128,
         _mm_unpackhi_epi64 as high_halves, _mm_unpacklo_epi64 as low_halves, _mm_xor_si128 as xor,
     };
 
@@ -366,43 +309,14 @@ mod bits128 {
         let (rest_b, pairs_b) = b.as_rchunks::<2>();
         for (x, y) in pairs_a.iter().zip(pairs_b.iter().rev()) {
             let (x, y) = (load(x), load(y));
-            even = xor(even, _mm_clmulepi64_si128::<0x10>(x, y));
-            odd = xor(odd, _mm_clmulepi64_si128::<0x01>(x, y));
+            even = xor(even, multiply::<0x10>(x, y));
+            odd = xor(odd, multiply::<0x01>(x, y));
         }
         if let (&[x], &[y]) = (rest_a, rest_b) {
-            even = xor(even, multiply_even(load(&[x, 0]), load(&[y, 0])));
+            even = xor(even, multiply::<0x00>(load(&[x, 0]), load(&[y, 0])));
         }
         let [low, high] = words(xor(even, odd));
         u128::from(high) << 64 | u128::from(low)
-    }
-
-    #[target_feature(enable = "pclmulqdq")]
-    fn broadcast(word: u64) -> Vector {
-        broadcast_signed(word.cast_signed())
-    }
-
-    /// The products of `factor` with words 0, 2, …
-    #[target_feature(enable = "pclmulqdq")]
-    fn multiply_even(words: Vector, factor: Vector) -> Vector {
-        _mm_clmulepi64_si128::<0x00>(words, factor)
-    }
-
-    /// The products of `factor` with words 1, 3, …
-    #[target_feature(enable = "pclmulqdq")]
-    fn multiply_odd(words: Vector, factor: Vector) -> Vector {
-        _mm_clmulepi64_si128::<0x01>(words, factor)
-    }
-
-    /// The products of the even words with their neighbours.
-    #[target_feature(enable = "pclmulqdq")]
-    fn multiply_low_high(words: Vector, others: Vector) -> Vector {
-        _mm_clmulepi64_si128::<0x10>(words, others)
-    }
-
-    /// The products of the odd words with their neighbours.
-    #[target_feature(enable = "pclmulqdq")]
-    fn multiply_high_low(words: Vector, others: Vector) -> Vector {
-        _mm_clmulepi64_si128::<0x01>(words, others)
     }
 
     /// The pairs of words in reverse order.
@@ -493,24 +407,95 @@ mod tests {
         a.iter().zip(b.iter().rev()).fold(0, |sum, (&x, &y)| sum ^ product(x, y))
     }
 
+    /// The middle of a long product, from the definition.
+    fn naive_middle(t: &[u64], x: &[u64]) -> Vec<u64> {
+        let n = x.len();
+        let column = |k: usize| naive(x, &t[k + 1 - n..=k]);
+        (n..2 * n).map(|k| low(column(k)) ^ high(column(k - 1))).collect()
+    }
+
+    fn pattern(len: usize, mut state: u64) -> Vec<u64> {
+        let step = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state ^ state >> 29
+        };
+        (0..len).map(step).collect()
+    }
+
+    fn kernels() -> Vec<Kernel> {
+        let kernels = Kernel::available();
+        assert_eq!(kernels.first(), Some(&Kernel::best()));
+        assert_eq!(kernels.last(), Some(&Kernel(Width::Portable)));
+        kernels
+    }
+
     #[test]
     fn extreme_words_multiply_alike() {
-        for x in [0, 1, 1 << 63, u64::MAX, 0x1111_1111_1111_1111, 0x8888_8888_8888_8888] {
-            for y in [0, 1, 1 << 63, u64::MAX, 0x1111_1111_1111_1111, 0x8888_8888_8888_8888] {
-                let expected = naive(&[x], &[y]);
-                assert_eq!(Kernel::best().convolve(&[x], &[y]), expected, "{x:x} {y:x}");
-                assert_eq!(portable::convolve(&[x], &[y]), expected, "{x:x} {y:x}");
+        let extremes = [0, 1, 1 << 63, u64::MAX, 0x1111_1111_1111_1111, 0x8888_8888_8888_8888];
+        for (x, y) in extremes.into_iter().flat_map(|x| extremes.map(|y| (x, y))) {
+            for kernel in kernels() {
+                let product = kernel.convolve(&[x], &[y]);
+                assert_eq!(product, naive(&[x], &[y]), "{}: {x:x} {y:x}", kernel.name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_computes_middle_products_of_every_size() {
+        // The schoolbook's sizes, halves and thirds of both, and more than one level of either.
+        for size in [8, 12, 16, 24, 32, 36, 48, 64, 72, 96, 108, 128, 144, 216] {
+            let (t, x) = (pattern(2 * size, 3), pattern(size, 5));
+            let expected = naive_middle(&t, &x);
+            for kernel in kernels() {
+                let mut y = vec![!0; size];
+                kernel.middle(&t, &x, &mut y);
+                assert_eq!(y, expected, "{}, {size} words", kernel.name());
+            }
+        }
+    }
+
+    /// One bit of the matrix and one of the vector at a time.
+    #[test]
+    fn every_kernel_puts_every_bit_in_its_place() {
+        for size in [8, 12, 16] {
+            for (i, j) in
+                (0..128 * size).step_by(61).flat_map(|i| [(i, 0), (i, 17), (i, 64 * size - 1)])
+            {
+                let (mut t, mut x, mut y) = (vec![0; 2 * size], vec![0; size], vec![!0; size]);
+                t[i / 64] |= 1 << (i % 64);
+                x[j / 64] |= 1 << (j % 64);
+                let mut expected = vec![0; size];
+                if let Some(row) = (i + j).checked_sub(64 * size).filter(|row| *row < 64 * size) {
+                    expected[row / 64] |= 1 << (row % 64);
+                }
+                for kernel in kernels() {
+                    kernel.middle(&t, &x, &mut y);
+                    assert_eq!(y, expected, "{}: diagonal {i}, column {j}", kernel.name());
+                }
             }
         }
     }
 
     proptest! {
         #[test]
-        fn both_kernels_are_the_definition(words in vec(any::<(u64, u64)>(), 0..9)) {
+        fn every_kernel_convolves_as_defined(words in vec(any::<(u64, u64)>(), 0..20)) {
             let (a, b): (Vec<u64>, Vec<u64>) = words.into_iter().unzip();
-            let expected = naive(&a, &b);
-            prop_assert_eq!(Kernel::best().convolve(&a, &b), expected);
-            prop_assert_eq!(portable::convolve(&a, &b), expected);
+            for kernel in kernels() {
+                prop_assert_eq!(kernel.convolve(&a, &b), naive(&a, &b), "{}", kernel.name());
+            }
+        }
+
+        #[test]
+        fn every_kernel_computes_middle_products_as_defined(
+            size in prop::sample::select(vec![8_usize, 12, 16, 24, 36, 48]),
+            words in vec(any::<u64>(), 3 * 48),
+        ) {
+            let (t, x) = (&words[..2 * size], &words[2 * 48..2 * 48 + size]);
+            for kernel in kernels() {
+                let mut y = vec![0; size];
+                kernel.middle(t, x, &mut y);
+                prop_assert_eq!(y, naive_middle(t, x), "{}", kernel.name());
+            }
         }
     }
 }

@@ -4,6 +4,9 @@
 //! caller asks for single bits, and every buffer is wiped when it is dropped. The only `unsafe` of
 //! the project is the call of the CPU's carry-less multiplication in `clmul`; a portable twin does
 //! the same, and property tests hold the two equal.
+//!
+//! A Toeplitz hash (`toeplitz`) is made of middle products (`middle`), for long inputs between
+//! Fourier transforms (`ternary`), both compiled for each instruction set that the CPU may have.
 
 mod bits;
 mod clmul;

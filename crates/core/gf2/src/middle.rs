@@ -95,3 +95,26 @@ fn is_padded(size: usize) -> bool {
         _ => size.is_multiple_of(parts(size)) && is_padded(size / parts(size)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_filled_up_to_the_next_that_can_be_cut() {
+        for (words, size) in
+            [(1, 8), (8, 8), (9, 12), (13, 16), (17, 24), (33, 36), (37, 48), (145, 192)]
+        {
+            assert_eq!(padded(words), size, "{words} words");
+        }
+    }
+
+    #[test]
+    fn a_padded_size_is_never_half_as_large_again() {
+        for words in 9..5000 {
+            let size = padded(words);
+            assert!(words <= size && 2 * size <= 3 * words + 6, "{words} words become {size}");
+            assert_eq!(padded(size), size);
+        }
+    }
+}

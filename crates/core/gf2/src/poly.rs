@@ -110,7 +110,8 @@ impl PolyHasher {
         let (first, rest) = bytes.split_at(bytes.len().min(to_a_block));
         self.update_block_by_block(first);
         // The powers of the key that a run needs are worth their time in several runs.
-        let (runs, rest) = if rest.len() < 4 * 16 * RUN { (&[][..], rest) } else { rest.as_chunks() };
+        let (runs, rest) =
+            if rest.len() < 4 * 16 * RUN { (&[][..], rest) } else { rest.as_chunks() };
         self.absorb_runs(runs);
         self.update_block_by_block(rest);
         self

@@ -73,17 +73,23 @@ impl Plan {
         let len = self.elements * 2 * self.half;
         let mut elements = Zeroizing::new(vec![0; 2 * len]);
         let (a_elements, b_elements) = elements.split_at_mut(len);
+        let inner = self.elements_in_cache();
         for (words, elements) in [(a, &mut *a_elements), (b, &mut *b_elements)] {
             self.cut(words, elements);
-            self.forward(elements, &mut shifter);
+            self.forward(elements, self.elements, inner, &mut shifter);
         }
         let mut scratch = Zeroizing::new(vec![0; 6 * self.half + middle::scratch_words(self.half)]);
-        let a_and_b =
-            a_elements.chunks_exact(2 * self.half).zip(b_elements.chunks_exact_mut(2 * self.half));
-        for (a, b) in a_and_b {
-            self.multiply(a, b, &mut shifter, &mut scratch, middle);
+        let len = inner * 2 * self.half;
+        for (a, b) in a_elements.chunks_exact_mut(len).zip(b_elements.chunks_exact_mut(len)) {
+            self.forward(a, inner, 1, &mut shifter);
+            self.forward(b, inner, 1, &mut shifter);
+            let pairs = a.chunks_exact(2 * self.half).zip(b.chunks_exact_mut(2 * self.half));
+            for (a, b) in pairs {
+                self.multiply(a, b, &mut shifter, &mut scratch, middle);
+            }
+            self.backward(b, 1, inner, &mut shifter);
         }
-        self.backward(b_elements, &mut shifter);
+        self.backward(b_elements, inner, self.elements, &mut shifter);
         self.join(b_elements, a_elements);
         a_elements[wanted].to_vec()
     }
@@ -118,11 +124,22 @@ impl Plan {
         cycle.iter_mut().zip(&beyond[..self.piece]).for_each(|(word, beyond)| *word ^= beyond);
     }
 
-    /// Transforms in place: element k becomes the value at ω to the power of k's digits reversed.
+    /// Returns how many elements of either factor go through all inner steps while they stay in the
+    /// CPU's nearer caches. A power of three.
+    fn elements_in_cache(&self) -> usize {
+        let mut inner = self.elements;
+        while inner * 2 * 2 * self.half * 8 > CACHE_BYTES && inner > 1 {
+            inner /= 3;
+        }
+        inner
+    }
+
+    /// Goes from transforms of `from` elements to transforms of `to`: all the way from K to 1, element
+    /// k becomes the value at ω to the power of k with its ternary digits reversed.
     #[inline(always)]
-    fn forward(&self, elements: &mut [u64], shifter: &mut Shifter) {
-        let mut block = self.elements;
-        while block > 1 {
+    fn forward(&self, elements: &mut [u64], from: usize, to: usize, shifter: &mut Shifter) {
+        let mut block = from;
+        while block > to {
             for block in elements.chunks_exact_mut(block * 2 * self.half) {
                 for (step, [a, b, c]) in self.triples(block) {
                     butterfly(a, b, c, Turn::Forward);
@@ -134,11 +151,11 @@ impl Plan {
         }
     }
 
-    /// Undoes [`Plan::forward`], step by step.
+    /// Undoes what [`Plan::forward`] does from `to` to `from`.
     #[inline(always)]
-    fn backward(&self, elements: &mut [u64], shifter: &mut Shifter) {
-        let mut block = 3;
-        while block <= self.elements {
+    fn backward(&self, elements: &mut [u64], from: usize, to: usize, shifter: &mut Shifter) {
+        let mut block = 3 * from;
+        while block <= to {
             for block in elements.chunks_exact_mut(block * 2 * self.half) {
                 for (step, [a, b, c]) in self.triples(block) {
                     shifter.multiply_by_power(b, 3 * self.bits - step, self.bits);
@@ -294,9 +311,9 @@ impl Shifter {
             _ => (Part::Sum, Part::Low, Part::High),
         };
         let (to_low, to_high) = element.split_at_mut(self.half);
-        let (stay, return_) = (64 * self.half - shift, 64 * self.half + bits - shift);
-        self.read_two((low, stay), (high, return_), to_low);
-        self.read_two((high, stay), (sum, return_), to_high);
+        let (stay, back) = (64 * self.half - shift, 64 * self.half + bits - shift);
+        self.read_two((low, stay), (high, back), to_low);
+        self.read_two((high, stay), (sum, back), to_high);
         clear_from(to_low, bits);
         clear_from(to_high, bits);
     }
@@ -335,9 +352,12 @@ impl Shifter {
     }
 }
 
+/// What the nearer caches hold for certain.
+const CACHE_BYTES: usize = 1 << 18;
+
 /// The time of shifting a word of an element, for the two thirds of them that one level of a transform shifts, in
 /// percent of that of a product of two words; measured.
-const COST_OF_LEVEL_PERCENT: usize = 200;
+const COST_OF_LEVEL_PERCENT: usize = 350;
 
 #[inline(always)]
 fn shifted(to: &mut [u64], from: &[u64], shift: usize) {
@@ -368,4 +388,94 @@ fn clear_from(words: &mut [u64], bit: usize) {
         *first &= (1 << (bit % 64)) - 1;
     }
     beyond.iter_mut().skip(1).for_each(|word| *word = 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clmul::Kernel;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// The cyclic product, bit by bit.
+    fn naive(plan: &Plan, a: &[u64], b: &[u64]) -> Vec<u64> {
+        let cycle = plan.elements * plan.piece;
+        let bit = |words: &[u64], i: usize| words[i / 64] >> (i % 64) & 1 == 1;
+        let mut product = vec![0; cycle];
+        for i in (0..64 * a.len()).filter(|&i| bit(a, i)) {
+            for j in (0..64 * b.len()).filter(|&j| bit(b, j)) {
+                let at = (i + j) % (64 * cycle);
+                product[at / 64] ^= 1 << (at % 64);
+            }
+        }
+        product
+    }
+
+    fn cyclic(plan: &Plan, a: &[u64], b: &[u64]) -> Vec<u64> {
+        let kernel = Kernel::best();
+        let cycle = 0..plan.elements * plan.piece;
+        plan.cyclic_product(a, b, cycle, |t, x, y, _| kernel.middle(t, x, y))
+    }
+
+    #[test]
+    fn a_plan_is_long_enough_and_has_its_root_of_unity() {
+        for words in (1..500).chain([24_575, 24_576, 24_577, 393_216]) {
+            for k in 2..9 {
+                let plan = Plan::with_levels(k, words);
+                assert!(words <= plan.elements * plan.piece, "{words} words, {k} levels");
+                assert!(64 * plan.piece <= plan.bits && plan.bits <= 64 * plan.half);
+                assert_eq!(3 * plan.bits % plan.elements, 0);
+                assert_eq!(plan.half, middle::padded(plan.half));
+            }
+        }
+    }
+
+    #[test]
+    fn full_cycles_wrap_around_at_every_depth() {
+        for (k, words) in [(1, 3), (1, 6), (2, 9), (2, 45), (3, 27), (3, 54), (4, 81)] {
+            let plan = Plan::with_levels(k, words);
+            let a: Vec<u64> =
+                (1..=words as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+            let b: Vec<u64> = a.iter().rev().map(|word| word ^ word >> 7).collect();
+            assert_eq!(cyclic(&plan, &a, &b), naive(&plan, &a, &b), "{plan:?}");
+            let ones = vec![u64::MAX; words];
+            assert_eq!(cyclic(&plan, &a, &ones), naive(&plan, &a, &ones), "{plan:?}");
+        }
+    }
+
+    /// xᵉ·xᶠ = xᵉ⁺ᶠ, also beyond x³ᴸ = 1, and 1 + xᴸ + x²ᴸ = 0.
+    #[test]
+    fn powers_of_x_add_up() {
+        let bits = 9 * 81;
+        let half = middle::padded(12);
+        let mut shifter = Shifter::new(half);
+        let mut power = |exponent: usize| {
+            let mut element = vec![0; 2 * half];
+            element[0] = 1;
+            shifter.multiply_by_power(&mut element, exponent, bits);
+            element
+        };
+        let sum =
+            |a: &[u64], b: &[u64]| -> Vec<u64> { a.iter().zip(b).map(|(a, b)| a ^ b).collect() };
+        assert_eq!(sum(&power(0), &power(bits)), power(2 * bits));
+        for e in 0..3 * bits {
+            assert_eq!(power(e), power(e + 3 * bits));
+            assert_eq!(sum(&power(e), &power(e + bits)), power(e + 2 * bits), "x to the {e}");
+            let mut shifted = power(e);
+            Shifter::new(half).multiply_by_power(&mut shifted, bits + 100, bits);
+            assert_eq!(shifted, power(e + bits + 100));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cyclic_products_are_their_definition(
+            k in 1_u32..5,
+            a in vec(any::<u64>(), 1..40),
+            b in vec(any::<u64>(), 1..40),
+        ) {
+            let plan = Plan::with_levels(k, a.len().max(b.len()));
+            prop_assert_eq!(cyclic(&plan, &a, &b), naive(&plan, &a, &b));
+        }
+    }
 }

@@ -176,42 +176,125 @@ mod tests {
         (0..len).map(step).collect()
     }
 
-    /// Lengths around the borders of words, and with outputs longer than inputs.
+    /// Both ways in turn, whatever is cheaper.
+    fn both_ways(kernel: Kernel, input: &BitString, seed: &BitString, m: usize) -> [BitString; 2] {
+        let (n, outputs) = (input.len(), m.div_ceil(64));
+        let first = (n - 1).div_ceil(64);
+        let diagonals = shifted_up(seed, 64 * first - (n - 1));
+        let plan = Plan::for_words(diagonals.len());
+        let side = middle::padded(input.words().len().min(outputs));
+        [Way::Tiles(side), Way::Cycle(plan)].map(|way| {
+            let job = Job { diagonals: &diagonals, input: input.words(), first, outputs, way };
+            BitString::from_words(kernel.hash(&job), m)
+        })
+    }
+
+    fn check(n: usize, m: usize) {
+        let (input, seed) = (pattern(n, 7), pattern(n + m - 1, 11));
+        let expected = naive(&input, &seed, m);
+        assert!(toeplitz(&input, &seed, m).ct_eq(&expected), "{n} bits to {m}");
+        for kernel in Kernel::available().into_iter().filter(|_| m > 0) {
+            let [tiles, cycle] = both_ways(kernel, &input, &seed, m);
+            assert!(tiles.ct_eq(&expected), "{n} bits to {m} by tiles, {}", kernel.name());
+            assert!(cycle.ct_eq(&expected), "{n} bits to {m} by a cycle, {}", kernel.name());
+        }
+    }
+
+    /// All up to a word and a bit; then around the borders of words, outputs longer than inputs too.
     #[test]
     fn all_small_lengths_agree_with_the_definition() {
+        for n in 1..66 {
+            (0..66).for_each(|m| check(n, m));
+        }
         for n in [1, 2, 63, 64, 65, 127, 128, 129, 200] {
             for m in [0, 1, 2, 63, 64, 65, 128, 129, 333] {
-                let (input, seed) = (pattern(n, 7), pattern(n + m - 1, 11));
-                assert!(
-                    toeplitz(&input, &seed, m).ct_eq(&naive(&input, &seed, m)),
-                    "{n} bits to {m}"
-                );
+                check(n, m);
+            }
+        }
+    }
+
+    /// One word and one bit less and more than what a middle product holds.
+    #[test]
+    fn lengths_around_every_padded_size_agree_with_the_definition() {
+        for words in [8, 12, 16, 24, 36] {
+            for n in [64 * words - 64, 64 * words - 1, 64 * words, 64 * words + 1, 64 * words + 64]
+            {
+                check(n, 64 * words / 2);
+                check(200, n);
+                check(n, n);
+            }
+        }
+    }
+
+    /// Lengths at which the transform becomes one level deeper: too long for the definition, but the
+    /// two ways have nothing but the schoolbook in common.
+    #[test]
+    fn tiles_and_cycles_agree_where_plans_change() {
+        let plan = |words: usize| format!("{:?}", Plan::for_words(words));
+        let changes = (20..1500).filter(|&words| plan(words) != plan(words + 1));
+        for words in changes {
+            for n in [64 * words - 1, 64 * words, 64 * words + 1] {
+                let m = n / 3;
+                let (input, seed) = (pattern(n - m, 3), pattern(n - 1, 5));
+                let [tiles, cycle] = both_ways(Kernel::best(), &input, &seed, m);
+                assert!(tiles.ct_eq(&cycle), "{} bits to {m}", n - m);
+            }
+        }
+    }
+
+    fn check_corners(n: usize, m: usize, kernels: &[Kernel]) {
+        let (input, seed) = (pattern(n, 3), pattern(n + m - 1, 5));
+        let row =
+            |i: usize| (0..n).fold(false, |sum, j| sum ^ (seed.bit(i + n - 1 - j) & input.bit(j)));
+        let rows = [0, 1, 63, 64, m / 2 + 1, m - 2, m - 1].map(|i| (i, row(i)));
+        for &kernel in kernels {
+            let output = toeplitz_by(kernel, &input, &seed, m);
+            assert_eq!(output.len(), m);
+            for (i, expected) in rows {
+                assert_eq!(output.bit(i), expected, "bit {i} of {m}, {}", kernel.name());
             }
         }
     }
 
     #[test]
-    fn a_block_of_the_link_agrees_with_the_definition_in_its_corners() {
-        let (n, m) = (100_000, 40_000);
-        let (input, seed) = (pattern(n, 3), pattern(n + m - 1, 5));
-        let output = toeplitz(&input, &seed, m);
-        for i in [0, 1, 63, 64, 20_001, m - 1] {
-            let expected =
-                (0..n).fold(false, |sum, j| sum ^ (seed.bit(i + n - 1 - j) & input.bit(j)));
-            assert_eq!(output.bit(i), expected, "bit {i}");
+    fn blocks_of_the_link_agree_with_the_definition_in_their_corners() {
+        for m in [40_000, 50_001, 99_999] {
+            check_corners(100_000, m, &Kernel::available());
         }
+    }
+
+    #[test]
+    fn a_million_bits_agree_with_the_definition_in_their_corners() {
+        check_corners(1 << 20, 1 << 19, &Kernel::available());
+        check_corners((1 << 20) + 1, 300_007, &[Kernel::best()]);
+        check_corners(1 << 20, 256, &[Kernel::best()]);
+    }
+
+    #[test]
+    fn sixteen_million_bits_agree_with_the_definition_in_their_corners() {
+        check_corners(1 << 24, 1 << 23, &[Kernel::best()]);
     }
 
     proptest! {
         #[test]
         fn toeplitz_is_its_definition(
-            input in vec(any::<bool>(), 1..400),
-            m in 0_usize..400,
+            input in vec(any::<bool>(), 1..1200),
+            m in 0_usize..1200,
             state: u64,
         ) {
             let input: BitString = input.into_iter().collect();
             let seed = pattern(input.len() + m - 1, state);
-            prop_assert!(toeplitz(&input, &seed, m).ct_eq(&naive(&input, &seed, m)));
+            let expected = naive(&input, &seed, m);
+            for kernel in Kernel::available() {
+                prop_assert!(toeplitz_by(kernel, &input, &seed, m).ct_eq(&expected));
+            }
+        }
+
+        #[test]
+        fn tiles_and_cycles_agree(n in 1_usize..40_000, m in 1_usize..40_000, state: u64) {
+            let (input, seed) = (pattern(n, state), pattern(n + m - 1, !state));
+            let [tiles, cycle] = both_ways(Kernel::best(), &input, &seed, m);
+            prop_assert!(tiles.ct_eq(&cycle));
         }
     }
 }
