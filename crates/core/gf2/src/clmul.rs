@@ -1,7 +1,7 @@
 //! The kernels: what a CPU does best with words of 64 coefficients, chosen when the program runs.
 //!
-//! Each kernel is the same safe text ([`crate::middle`], [`crate::ternary`]) compiled for one set of
-//! instructions, around a `schoolbook` of its own for at most 16 words. The portable kernel runs
+//! Each kernel is the same safe text ([`crate::middle`], [`crate::ternary`]) compiled for one set
+//! of instructions, around a `schoolbook` of its own for at most 16 words. The portable kernel runs
 //! everywhere; tests hold all of them equal to the definition, as far as the CPU has them.
 #![expect(unsafe_code, reason = "CPU instructions behind a run-time test of the CPU")]
 
@@ -52,8 +52,8 @@ impl Kernel {
     pub(crate) fn convolve(self, a: &[u64], b: &[u64]) -> u128 {
         assert_eq!(a.len(), b.len(), "as many words on either side");
         match self.0 {
-            // SAFETY: every kernel but the portable one needs `pclmulqdq`, and by the invariant this
-            // CPU has what the kernel needs.
+            // SAFETY: every kernel but the portable one needs `pclmulqdq`, and by the invariant
+            // this CPU has what the kernel needs.
             #[cfg(target_arch = "x86_64")]
             Width::Bits128 | Width::Bits256 | Width::Bits512 => unsafe { bits128::convolve(a, b) },
             Width::Portable => portable::convolve(a, b),
@@ -160,10 +160,10 @@ macro_rules! compile_algorithms {
 
 /// Defines a `schoolbook` in a module whose `Vector` holds `WORDS` words.
 ///
-/// `multiply` takes one word of every pair of either vector: `0x00` the even ones of both, `0x01` the
-/// odd ones of the first with the even ones of the second, `0x10` the reverse. A whole vector of t is
-/// multiplied by one word of x, so that the sums for the columns k, k + 2, … and for k + 1, k + 3, …
-/// stand in two registers.
+/// `multiply` takes one word of every pair of either vector: `0x00` the even ones of both, `0x01`
+/// the odd ones of the first and the even ones of the second, `0x10` the reverse. A vector of t is
+/// multiplied by one word of x at a time, so that the sums for the columns k, k + 2, … and those for
+/// k + 1, k + 3, … stand in two registers.
 #[cfg(target_arch = "x86_64")]
 macro_rules! define_schoolbook {
     ($name:ident, #[$features:meta]) => {
@@ -219,7 +219,9 @@ mod bits512 {
 
     const WORDS: usize = 8;
 
-    define_schoolbook!(whole_vectors, #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]);
+    define_schoolbook! {
+        whole_vectors, #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]
+    }
     compile_algorithms!(#[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]);
 
     #[target_feature(enable = "avx512f,avx2,vpclmulqdq,pclmulqdq")]

@@ -1,22 +1,22 @@
 //! Middle products: square Toeplitz matrices times vectors, by Karatsuba's identity.
 //!
-//! A Toeplitz matrix is constant along its diagonals, so 2N words t describe one of N × N words, and
-//! its product with N words x is the *middle* of the long product t(z)·x(z): bits 64N … 128N − 1,
-//! without what is below and above (bit 0 of t meets nothing).
+//! A Toeplitz matrix is constant along its diagonals, so 2N words t describe one of N × N words,
+//! and its product with N words x is the *middle* of the long product t(z)·x(z): bits 64N …
+//! 128N − 1, without what is below and above (bit 0 of t meets nothing).
 //!
 //! ```text
 //!        ⎡ T₁ T₀ ⎤ ⎡x₀⎤       y₀ = T₁x₀ + T₀x₁ = T₁(x₀ + x₁) + (T₀ + T₁)x₁
 //!    y = ⎣ T₂ T₁ ⎦ ⎣x₁⎦       y₁ = T₂x₀ + T₁x₁ = T₁(x₀ + x₁) + (T₁ + T₂)x₀
 //! ```
 //!
-//! Cut in halves, the matrix has three different blocks, each Toeplitz again and a stretch of t. Four
-//! products of blocks become three, because T₁(x₀ + x₁) serves both rows: addition is exclusive or,
-//! and what is added twice is gone. Repeated, N² products of words become about N^1.58. This is
-//! Karatsuba's multiplication transposed, and costs half of a whole product of which the middle is
-//! taken (Hanrot, Quercia, Zimmermann 2004). [`split`] does the same with thirds: six products
-//! instead of nine.
+//! Cut in halves, the matrix has three different blocks, each Toeplitz again and a stretch of t.
+//! Four products of blocks become three, because T₁(x₀ + x₁) serves both rows: addition is
+//! exclusive or, and what is added twice is gone. Repeated, N² products of words become about
+//! N^1.58. This is Karatsuba's multiplication transposed, and costs half of a whole product of
+//! which the middle is taken (Hanrot, Quercia, Zimmermann 2004). [`split`] does the same with
+//! thirds: six products instead of nine.
 //!
-//! Everything here is compiled once for each kernel of [`crate::clmul`], hence the `inline(always)`.
+//! Everything here is compiled for each kernel of [`crate::clmul`], hence the `inline(always)`.
 
 use crate::lanes::{add, add_two};
 

@@ -149,7 +149,7 @@ impl PolyHasher {
         self.sum = (self.sum + Gf128::from_bytes(block)) * self.key;
     }
 
-    /// Takes in whole runs of blocks, with one reduction for each instead of one for each block:
+    /// Takes in runs of blocks, with one reduction for each instead of one for each block:
     /// (…((sum + m₁)·k + m₂)·k + …)·k = (sum + m₁)·kʳ + m₂·kʳ⁻¹ + … + mᵣ·k.
     fn absorb_runs(&mut self, runs: &[[u8; 16 * RUN]]) {
         if runs.is_empty() {
@@ -196,7 +196,7 @@ impl Run {
         (self.low[i], self.high[i], self.sum[i]) = (low, high, low ^ high);
     }
 
-    /// Returns the sum of the products of the first with the last, the second with the last but one …
+    /// Returns the sum of the products of the first with the last, the second with the one before …
     fn convolve(&self, other: &Self, kernel: Kernel) -> Gf128 {
         let low = kernel.convolve(&self.low, &other.low);
         let high = kernel.convolve(&self.high, &other.high);

@@ -1,21 +1,21 @@
 //! Cyclic products of long polynomials, by a Fourier transform with cube roots (Schönhage 1977).
 //!
-//! A Fourier transform turns a cyclic product of K numbers into K single products, if the numbers
-//! know a root of unity ω of order K. Over GF(2) the power of two of the usual transform is out of
-//! the question (1 + 1 = 0: there is no half), so that here K = 3ᵏ. Single bits have no such root; bits in bundles
-//! have. In the ring of the polynomials modulo x²ᴸ + xᴸ + 1
+//! A Fourier transform turns a cyclic product of K numbers into K single products, if among the
+//! numbers there is a root of unity ω of order K. The usual powers of two are out of the question
+//! over GF(2), where 1 + 1 = 0 leaves nothing to divide by; so K = 3ᵏ. Single bits have no such
+//! root, but bundles of bits have. In the ring of the polynomials modulo x²ᴸ + xᴸ + 1
 //!
-//! - x³ᴸ = 1, because (x²ᴸ + xᴸ + 1)(xᴸ + 1) = x³ᴸ + 1: to multiply with a root of unity is to shift bits;
-//! - ζ = xᴸ is a cube root with 1 + ζ + ζ² = 0: the transform can be inverted, and K is odd, hence 1
-//!   in GF(2): nothing to divide by.
+//! - x³ᴸ = 1, because (x²ᴸ + xᴸ + 1)(xᴸ + 1) = x³ᴸ + 1: to multiply by a root is to shift bits;
+//! - ζ = xᴸ is a cube root of 1 with 1 + ζ + ζ² = 0, so that the transform can be undone, and the
+//!   factor K that this leaves is odd, hence 1.
 //!
-//! So the N bits of either factor are cut into K pieces of at most L bits, each the lower half of an
-//! element a₀ + a₁ζ; both are transformed ([`Plan::forward`]), multiplied element by element
-//! ([`Plan::multiply`]) and transformed back ([`Plan::backward`]): the sums of products of pieces,
-//! which have less than 2L bits and thus are whole. Only the K products are multiplications, of L ≈ √N
-//! bits; everything else adds and shifts, about N·log N bits.
+//! So either factor is cut into K pieces of at most L bits, each the lower half of an element
+//! a₀ + a₁ζ. Both are transformed ([`Plan::forward`]), multiplied element by element
+//! ([`Plan::multiply`]) and transformed back ([`Plan::backward`]). What comes out are sums of
+//! products of pieces, of less than 2L bits and thus whole ([`Plan::join`]). Only the K products of
+//! elements multiply; everything else adds and shifts, about N·log K bits for factors of N.
 //!
-//! Everything here is compiled once for each kernel of [`crate::clmul`], hence the `inline(always)`.
+//! Everything here is compiled for each kernel of [`crate::clmul`], hence the `inline(always)`.
 
 use core::ops::Range;
 
@@ -134,8 +134,10 @@ impl Plan {
         inner
     }
 
-    /// Goes from transforms of `from` elements to transforms of `to`: all the way from K to 1, element
-    /// k becomes the value at ω to the power of k with its ternary digits reversed.
+    /// Splits blocks of `from` elements into transformed blocks of `to`.
+    ///
+    /// After all steps, from K to 1, element k is the value at a power of ω whose exponent is k with
+    /// its ternary digits reversed. Products do not mind the order.
     #[inline(always)]
     fn forward(&self, elements: &mut [u64], from: usize, to: usize, shifter: &mut Shifter) {
         let mut block = from;
@@ -185,9 +187,17 @@ impl Plan {
 
     /// Multiplies b by a in the ring.
     ///
-    /// As a matrix, multiplication by a consists of four Toeplitz matrices of L × L bits, two of which are the
-    /// same: ⎡U+S S⎤ over ⎡S V+S⎤ with S = U + V, U of the bits a₀ below the diagonal and so on. So
-    /// the product is U·b₀ + S·(b₀ + b₁), V·b₁ + S·(b₀ + b₁): three middle products.
+    /// Multiplication by a is a matrix of four blocks of L × L bits. Let P₀ and P₁ be the lower
+    /// triangular Toeplitz matrices of a₀ and a₁, Q₀ and Q₁ the upper ones that hold what carries
+    /// over. With x²ᴸ = xᴸ + 1 the blocks are Toeplitz, and two are the same:
+    ///
+    /// ```text
+    ///   ⎡ S + U    S   ⎤ ⎡b₀⎤     U = P₀ + P₁ + Q₀     the product is S(b₀ + b₁) + U·b₀
+    ///   ⎣   S    S + V ⎦ ⎣b₁⎦     V = P₀ + Q₁                     and S(b₀ + b₁) + V·b₁
+    ///                             S = U + V
+    /// ```
+    ///
+    /// Three middle products, once more by Karatsuba's trick.
     #[inline(always)]
     fn multiply(
         &self,
@@ -205,14 +215,14 @@ impl Plan {
         shifter.load(a);
         let (b0, b1) = b.split_at(half);
         add_two(sum, b0, b1);
-        // U, V and S: the bits of the first part from −L on, those of the second from 0 on.
+        // U, V and S: above the diagonal the bits of one part of a, from it on those of another.
         let matrices = [(Part::Low, Part::Sum), (Part::High, Part::Low), (Part::Sum, Part::High)];
         let (low, high) = products.split_at_mut(half);
-        for ((below, above), (x, y)) in
+        for ((above, below), (x, y)) in
             matrices.into_iter().zip([(b0, &mut *low), (b1, high), (sum, shared)])
         {
-            shifter.read(below, self.bits, &mut diagonals[..half]);
-            copy(&mut diagonals[half..], shifter.part(above));
+            shifter.read(above, self.bits, &mut diagonals[..half]);
+            copy(&mut diagonals[half..], shifter.part(below));
             middle(diagonals, x, y, scratch);
         }
         for (b, product) in b.chunks_exact_mut(half).zip(products.chunks_exact(half)) {
@@ -264,10 +274,10 @@ enum Turn {
     Backward,
 }
 
-/// Reads an element at any bit: it stands here between zeros.
+/// Reads the parts of an element from any bit on: they stand here between zeros.
 struct Shifter {
     half: usize,
-    // Invariant: for each part `half` zeros, the part, and `half` zeros and one lane.
+    // Invariant: for each part `half` words of zeros, the part, and `half + LANE` words of zeros.
     padded: Zeroizing<Vec<u64>>,
 }
 
@@ -284,6 +294,7 @@ impl Shifter {
         Self { half, padded: Zeroizing::new(vec![0; 3 * (3 * half + LANE)]) }
     }
 
+    /// Puts an element in the place of the last.
     #[inline(always)]
     fn load(&mut self, element: &[u64]) {
         let (half, stride) = (self.half, self.stride());
@@ -355,10 +366,11 @@ impl Shifter {
 /// What the nearer caches hold for certain.
 const CACHE_BYTES: usize = 1 << 18;
 
-/// The time of shifting a word of an element, for the two thirds of them that one level of a transform shifts, in
-/// percent of that of a product of two words; measured.
+/// The time that one level of a transform takes for a word of both halves of an element, in percent
+/// of that of a product of two words; measured.
 const COST_OF_LEVEL_PERCENT: usize = 350;
 
+/// Writes `from` shifted down by less than a word.
 #[inline(always)]
 fn shifted(to: &mut [u64], from: &[u64], shift: usize) {
     let n = to.len();
@@ -369,6 +381,7 @@ fn shifted(to: &mut [u64], from: &[u64], shift: usize) {
     }
 }
 
+/// Writes the sum of two, each shifted down by a distance of its own.
 #[inline(always)]
 fn shifted_sum(to: &mut [u64], one: &[u64], shift: usize, two: &[u64], other_shift: usize) {
     let n = to.len();

@@ -50,8 +50,8 @@ pub fn toeplitz_by(
     if output_bits == 0 {
         return BitString::new();
     }
-    // The output is the coefficients n − 1 … n + m − 2 of seed(z)·input(z). With as many zeros before
-    // the seed as bring the first of them to the start of a word, nothing is shifted any more.
+    // The output is the coefficients n − 1 … n + m − 2 of seed(z)·input(z). With as many zeros
+    // before the seed as bring the first of them to the start of a word, nothing is shifted later.
     let first = (n - 1).div_ceil(64);
     let diagonals = shifted_up(seed, 64 * first - (n - 1));
     let job = Job::new(&diagonals, input.words(), first, output_bits.div_ceil(64));
@@ -60,9 +60,9 @@ pub fn toeplitz_by(
 
 /// The words of a Toeplitz hash: those of d(z)·x(z) from word `first` on.
 ///
-/// As nobody asks for what is below and above them, there are two ways to less than the whole
-/// product: square tiles of the matrix, each a middle product, for small or oblong matrices; and a cyclic
-/// product just long enough that what wraps around falls below `first`.
+/// Nobody asks for what is below and above them, so there are two ways to less than the whole
+/// product: square tiles of the matrix, each a middle product, for small or oblong matrices; and a
+/// cyclic product, just long enough that what wraps around falls below `first`.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     diagonals: &'a [u64],
@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    /// All up to a word and a bit; then around the borders of words, outputs longer than inputs too.
+    /// All up to a word and a bit; then borders of words, with outputs longer than inputs too.
     #[test]
     fn all_small_lengths_agree_with_the_definition() {
         for n in 1..66 {
@@ -226,8 +226,8 @@ mod tests {
         }
     }
 
-    /// Lengths at which the transform becomes one level deeper: too long for the definition, but the
-    /// two ways have nothing but the schoolbook in common.
+    /// Lengths at which the transform is cut another way: too long for the definition, but the two
+    /// ways have nothing but middle products in common.
     #[test]
     fn tiles_and_cycles_agree_where_plans_change() {
         let plan = |words: usize| format!("{:?}", Plan::for_words(words));
