@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
 #![expect(clippy::cast_precision_loss, reason = "counts of bits stay far below 2^53")]
 
+mod amplification;
 mod cascade;
 mod figure;
 mod link;
@@ -28,7 +29,9 @@ fn main() -> Result<()> {
     if format == Format::Table {
         println!("{:<16} {:>10} {:<7} remarks", "figure", "value", "unit");
     }
-    for measure in [link::lab_rate, link::city_rate, cascade::efficiency, link::lab_day] {
+    let measures =
+        [link::lab_rate, link::city_rate, cascade::efficiency, amplification::speed, link::lab_day];
+    for measure in measures {
         measure(length)?.print(format);
     }
     Ok(())
