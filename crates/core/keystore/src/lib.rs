@@ -19,7 +19,7 @@ mod table;
 
 pub use block::{Block, BlockKey, Origin, OwnerRatio, Site};
 pub use claviger_durable::peer::Session;
-pub use commit::ProposeError;
+pub use commit::{BlockStanding, ProposeError};
 pub use fetch::FetchError;
 pub use hand_out::{Container, HandOutError, Order, Slave};
 pub use store::{Event, KeyStore, KeyStoreError, Standing, StoreConfig, Stored};

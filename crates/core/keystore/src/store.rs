@@ -193,7 +193,7 @@ pub enum Standing {
 ///     acceptance: [7; 32],
 ///     keys: vec![BlockKey { id, owner: Site::A, key: Key256::from_bytes([9; 32]) }],
 /// };
-/// kmes[0].propose(now, block())?;
+/// disks[0].transact(|tx| kmes[0].propose(tx, now, block()))?;
 /// disks[1].transact(|tx| kmes[1].accept(tx, now, block()))?;
 /// carry(&mut disks, &mut kmes)?;
 ///

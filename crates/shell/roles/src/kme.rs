@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use claviger_durable::{EngineError, Tx};
 use claviger_keystore::{
-    Block, BlockKey, Event as StoreEvent, KeyStore, KeyStoreError, Origin, ProposeError, Session,
-    StoreConfig,
+    Block, BlockKey, BlockStanding, Event as StoreEvent, KeyStore, KeyStoreError, Origin,
+    ProposeError, Session, StoreConfig,
 };
 use claviger_kme::{
     DatagramDeclined, Declined, DevicePair, Event as Audit, Kme, KmeConfig, Limits, PATIENCE,
@@ -347,11 +347,12 @@ impl Entity {
         let (number, site) = (block.number, self.service.site);
         let now = self.service.context.clock.now();
         let taken = self.service.writer.run(move |core, tx| match site {
-            Site::A => core.store.propose(now, block),
+            Site::A => core.store.propose(tx, now, block),
             Site::B => core.store.accept(tx, now, block),
         });
         let answer = match taken.await? {
-            Ok(()) => Node::Held { number },
+            Ok(BlockStanding::Held) => Node::Held { number },
+            Ok(BlockStanding::Committed) => Node::Outcome { number, committed: true },
             Err(ProposeError::Busy) => Node::Later { number, reason: Delay::Busy },
             Err(ProposeError::Apart | ProposeError::RolledBack) => {
                 Node::Later { number, reason: Delay::Apart }

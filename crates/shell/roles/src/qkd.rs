@@ -337,6 +337,7 @@ impl Node {
                     Ok(())
                 }
                 Ok(ToKme::Outcome { number, committed }) => {
+                    self.waiting.remove(&number);
                     self.judged.retain(|held| *held != number);
                     let verdict = if committed { Committed::Yes } else { Committed::No };
                     self.judge(number, verdict).await

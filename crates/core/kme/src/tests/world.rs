@@ -123,8 +123,9 @@ impl World {
                 .map(|(id, owner, key)| BlockKey { id: *id, owner: *owner, key: key.duplicate() })
                 .collect(),
         };
-        self.a.store.propose(self.now, block()).unwrap();
-        let (store, now) = (&mut self.b.store, self.now);
+        let (store, now) = (&mut self.a.store, self.now);
+        self.a.engine.transact(|tx| store.propose(tx, now, block())).unwrap();
+        let store = &mut self.b.store;
         self.b.engine.transact(|tx| store.accept(tx, now, block())).unwrap();
         self.settle();
         names.iter().map(|(id, ..)| *id).collect()
