@@ -20,6 +20,6 @@ mod table;
 pub use block::{Block, BlockKey, Origin, OwnerRatio, Site};
 pub use claviger_durable::peer::Session;
 pub use commit::{BlockStanding, ProposeError};
-pub use fetch::FetchError;
+pub use fetch::{FetchError, Inquiry};
 pub use hand_out::{Container, HandOutError, Order, Slave};
 pub use store::{Event, KeyStore, KeyStoreError, Standing, StoreConfig, Stored};

@@ -204,7 +204,7 @@ pub enum Standing {
 /// let at_a = disks[0].transact(|tx| kmes[0].hand_out(tx, now, &order))?;
 /// carry(&mut disks, &mut kmes)?;
 /// let (master, slave) = (&order.master, &order.slaves[0].sae);
-/// let at_b = disks[1].transact(|tx| kmes[1].fetch(tx, now, slave, master, &[id]))?;
+/// let at_b = disks[1].transact(|tx| kmes[1].fetch(tx, now, slave, master, &[id], Inquiry::NEW))?;
 /// assert!(at_a[0].key.ct_eq(&at_b[0].key));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

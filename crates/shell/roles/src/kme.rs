@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use claviger_durable::{EngineError, Tx};
 use claviger_keystore::{
-    Block, BlockKey, BlockStanding, Event as StoreEvent, KeyStore, KeyStoreError, Origin,
+    Block, BlockKey, BlockStanding, Event as StoreEvent, Inquiry, KeyStore, KeyStoreError, Origin,
     ProposeError, Session, StoreConfig,
 };
 use claviger_kme::{
@@ -141,16 +141,20 @@ impl Service {
     /// Asks the core, again after each of its news, for at most the patience of `PROTOCOL.md` P2.
     async fn ask<R: Send + 'static>(
         &self,
-        job: impl Fn(&mut Core, &mut dyn Tx, Timestamp) -> Result<R, Declined> + Clone + Send + 'static,
+        job: impl Fn(&mut Core, &mut dyn Tx, Timestamp, Inquiry) -> Result<R, Declined>
+        + Clone
+        + Send
+        + 'static,
     ) -> Result<R, Failure> {
         let deadline = self.context.clock.now() + PATIENCE;
-        let mut news = self.changed.subscribe();
+        let (mut news, mut asked) = (self.changed.subscribe(), Inquiry::NEW);
         loop {
             let (now, job) = (self.context.clock.now(), job.clone());
             news.mark_unchanged();
-            match self.writer.run(move |core, tx| job(core, tx, now)).await? {
+            match self.writer.run(move |core, tx| job(core, tx, now, asked)).await? {
                 Ok(result) => return Ok(result),
-                Err(Declined::Pending(last)) => {
+                Err(Declined::Pending { last, inquiry }) => {
+                    asked = inquiry;
                     tokio::select! {
                         _ = news.changed() => {}
                         () = self.context.clock.sleep_until(Some(deadline)) => {
@@ -188,18 +192,19 @@ impl Service {
 
     async fn answer_datagram(&self, source: SocketAddr, datagram: Vec<u8>) -> Option<SecretBytes> {
         let deadline = self.context.clock.now() + PATIENCE;
-        let mut news = self.changed.subscribe();
+        let (mut news, mut asked) = (self.changed.subscribe(), Inquiry::NEW);
         loop {
             let (now, datagram) = (self.context.clock.now(), datagram.clone());
             let from = source.to_string();
             news.mark_unchanged();
             let job = move |core: &mut Core, tx: &mut dyn Tx| {
                 let Core { store, kme, .. } = core;
-                kme.handle_datagram(tx, now, store, from.as_bytes(), &datagram)
+                kme.handle_datagram(tx, now, store, from.as_bytes(), &datagram, asked)
             };
             match self.writer.run(job).await.ok()? {
                 Ok(answer) | Err(DatagramDeclined::Refused(answer)) => return Some(answer),
-                Err(DatagramDeclined::Pending(last)) => {
+                Err(DatagramDeclined::Pending { last, inquiry }) => {
+                    asked = inquiry;
                     tokio::select! {
                         _ = news.changed() => {}
                         () = self.context.clock.sleep_until(Some(deadline)) => return Some(last),

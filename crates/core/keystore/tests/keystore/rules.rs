@@ -3,7 +3,7 @@
 use claviger_durable::peer::Session;
 use claviger_durable::{Engine, EngineError, Table, Tx};
 use claviger_keystore::{
-    Block, BlockKey, BlockStanding, Event, FetchError, HandOutError, KeyStore,
+    Block, BlockKey, BlockStanding, Event, FetchError, HandOutError, Inquiry, KeyStore,
     KeyStoreError, Origin, ProposeError, Site, Slave, Standing,
 };
 use claviger_units::{Bits, Key256, KeyId, Span};
@@ -19,6 +19,14 @@ const B: Site = Site::B;
 
 fn slave(name: &str, site: Site) -> Slave {
     Slave { sae: sae(name), site }
+}
+
+/// What a fetch has asked that must wait for the peer.
+fn incomplete(result: Option<Result<(), FetchError>>) -> Inquiry {
+    match result {
+        Some(Err(FetchError::Incomplete { inquiry })) => inquiry,
+        other => panic!("{other:?} in place of Incomplete"),
+    }
 }
 
 /// How many records Alice has sent, all acknowledged: READYs make COMMITs, nothing else happened.
@@ -294,8 +302,8 @@ fn unknown_is_never_said_on_incomplete_knowledge() {
     let (slave, master) = (order.slaves[0].clone(), order.master.clone());
     // The notice is still on its way.
     let ids = world.hand_out(A, &order).unwrap().unwrap();
-    assert_eq!(world.fetch(&slave, &master, &ids), Some(Err(FetchError::Incomplete)));
-    assert_eq!(world.fetch(&slave, &master, &ids), Some(Err(FetchError::Incomplete)));
+    let inquiry = incomplete(world.fetch(&slave, &master, &ids));
+    assert_eq!(incomplete(world.fetch_again(&slave, &master, &ids, inquiry)), inquiry);
     world.run();
     assert!(world.kme(B).events.contains(&Event::KnowledgeComplete));
     assert_eq!(world.fetch(&slave, &master, &ids), Some(Ok(())));
@@ -309,11 +317,46 @@ fn unknown_is_never_said_on_incomplete_knowledge() {
     assert_eq!(world.fetch(&slave, &master, &ids), Some(Ok(())));
     // An answer about the past says nothing about a key handed out since.
     let next = world.ids[2];
-    assert_eq!(world.fetch(&slave, &master, &[next]), Some(Err(FetchError::Incomplete)));
-    world.run();
-    assert_eq!(world.fetch(&slave, &master, &[next]), Some(Err(FetchError::Unknown { id: next })));
+    let unknown = Some(Err(FetchError::Unknown { id: next }));
+    assert_eq!(world.fetch_patiently(&slave, &master, &[next]), unknown);
     assert_eq!(world.hand_out(A, &order), Some(Ok(vec![next])));
     assert_eq!(world.fetch_patiently(&slave, &master, &[next]), Some(Ok(())));
+}
+
+/// `PROTOCOL.md` P2: a question whose asker left says nothing to who comes after it.
+#[test]
+fn an_answer_serves_only_who_asked() {
+    let mut world = World::with_blocks(8, &[(4, 1)]);
+    let order = order(A, 1, 256);
+    let (slave, master) = (order.slaves[0].clone(), order.master.clone());
+    let next = world.ids[0];
+    // Somebody asks too early, and is gone when the answer comes.
+    let early = incomplete(world.fetch(&slave, &master, &[next]));
+    world.run();
+    assert_eq!(world.hand_out(A, &order), Some(Ok(vec![next])));
+    let late = incomplete(world.fetch(&slave, &master, &[next]));
+    let unknown = Some(Err(FetchError::Unknown { id: next }));
+    assert_eq!(world.fetch_again(&slave, &master, &[next], early), unknown);
+    world.run();
+    assert_eq!(world.fetch_again(&slave, &master, &[next], late), Some(Ok(())));
+    // A question that went down with its connection is put again.
+    let ids = world.hand_out(A, &order).unwrap().unwrap();
+    let lost = incomplete(world.fetch(&slave, &master, &ids));
+    world.disconnect();
+    assert_eq!(world.fetch_again(&slave, &master, &ids, lost), Some(Err(FetchError::Apart)));
+    world.meet();
+    assert_eq!(world.fetch_again(&slave, &master, &ids, lost), Some(Ok(())));
+    let never = KeyId::random(&mut world.rng);
+    let again = incomplete(world.fetch_again(&slave, &master, &[never], lost));
+    assert_ne!(again, lost);
+    world.run();
+    let unknown = Some(Err(FetchError::Unknown { id: never }));
+    assert_eq!(world.fetch_again(&slave, &master, &[never], again), unknown);
+    // One request asks once, however often it is tried.
+    let inquiry = incomplete(world.fetch(&slave, &master, &[never]));
+    assert_eq!(world.kme(A).inbox.len(), 1);
+    assert_eq!(incomplete(world.fetch_again(&slave, &master, &[never], inquiry)), inquiry);
+    assert_eq!(world.kme(A).inbox.len(), 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use claviger_durable::engine::Engine;
 use claviger_durable::{EngineError, MemoryEngine, Tx};
 use claviger_keystore::{
-    Block, BlockKey, BlockStanding, Container, Event, FetchError, HandOutError, KeyStore,
+    Block, BlockKey, BlockStanding, Container, Event, FetchError, HandOutError, Inquiry, KeyStore,
     KeyStoreError, Order, Origin, ProposeError, Session, Site, Slave, Standing, StoreConfig,
 };
 use claviger_units::{Bits, Key256, KeyId, SaeId, Span, Timestamp};
@@ -311,8 +311,19 @@ impl World {
         master: &SaeId,
         ids: &[KeyId],
     ) -> Option<Result<(), FetchError>> {
+        self.fetch_again(slave, master, ids, Inquiry::NEW)
+    }
+
+    /// A further try of the fetch that has made this inquiry.
+    pub(crate) fn fetch_again(
+        &mut self,
+        slave: &Slave,
+        master: &SaeId,
+        ids: &[KeyId],
+        inquiry: Inquiry,
+    ) -> Option<Result<(), FetchError>> {
         let work = |store: &mut KeyStore, tx: &mut dyn Tx, now| {
-            store.fetch(tx, now, &slave.sae, master, ids)
+            store.fetch(tx, now, &slave.sae, master, ids, inquiry)
         };
         let Some(result) = self.call(slave.site, work) else {
             self.apps.lost.extend(ids.iter().map(|id| (*id, slave.sae.clone())));
@@ -339,9 +350,13 @@ impl World {
         ids: &[KeyId],
     ) -> Option<Result<(), FetchError>> {
         match self.fetch(slave, master, ids)? {
-            Err(FetchError::Incomplete) => {
+            Err(FetchError::Incomplete { inquiry }) => {
                 self.run();
-                if self.is_up(slave.site) { self.fetch(slave, master, ids) } else { None }
+                if self.is_up(slave.site) {
+                    self.fetch_again(slave, master, ids, inquiry)
+                } else {
+                    None
+                }
             }
             result => Some(result),
         }

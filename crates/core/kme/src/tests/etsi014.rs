@@ -30,7 +30,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, Declined>) -> Refusal {
 
 fn pending<T: std::fmt::Debug>(result: Result<T, Declined>) -> Refusal {
     match result.unwrap_err() {
-        Declined::Pending(refusal) => refusal,
+        Declined::Pending { last, .. } => last,
         other => panic!("not pending: {other:?}"),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use claviger_durable::{Engine, EngineError, MemoryEngine, Tx};
-use claviger_keystore::{Block, BlockKey, KeyStore, Origin, StoreConfig};
+use claviger_keystore::{Block, BlockKey, Inquiry, KeyStore, Origin, StoreConfig};
 use claviger_units::{Bits, Key256, KeyId, SaeId, SecretBytes, Site, Span, Timestamp};
 use claviger_wire::etsi014::{KeyContainer, KeyIds, KeyRequest, Status};
 use claviger_wire::idq3p::{ByteOrder, Request, RequestId, Response, Wanted};
@@ -181,7 +181,7 @@ impl World {
         slave: &str,
     ) -> Result<Status, Declined> {
         let (caller, Party { engine, store, kme, .. }) = (sae_id(caller), self.party(site));
-        let call = Call { caller: &caller, other: slave };
+        let call = Call { caller: &caller, other: slave, inquiry: Inquiry::NEW };
         engine.transact(|tx| kme.status(tx, store, call))
     }
 
@@ -194,7 +194,7 @@ impl World {
     ) -> Result<KeyContainer, Declined> {
         let now = self.now;
         let (caller, Party { engine, store, kme, .. }) = (sae_id(caller), self.party(site));
-        let call = Call { caller: &caller, other: slave };
+        let call = Call { caller: &caller, other: slave, inquiry: Inquiry::NEW };
         let request = KeyRequest::from_body(body.as_bytes());
         engine.transact(|tx| kme.enc_keys(tx, now, store, call, request))
     }
@@ -208,7 +208,7 @@ impl World {
     ) -> Result<KeyContainer, Declined> {
         let now = self.now;
         let (caller, Party { engine, store, kme, .. }) = (sae_id(caller), self.party(site));
-        let call = Call { caller: &caller, other: master };
+        let call = Call { caller: &caller, other: master, inquiry };
         let request = KeyIds { ids: ids.to_vec() };
         engine.transact(|tx| kme.dec_keys(tx, now, store, call, Ok(request)))
     }
@@ -221,9 +221,20 @@ impl World {
         ids: &[KeyId],
     ) -> Result<KeyContainer, Declined> {
         match self.dec_keys(site, pair, ids) {
-            Err(Declined::Pending(_)) => {
+            Err(Declined::Pending { inquiry, .. }) => {
                 self.settle();
-                self.dec_keys(site, pair, ids)
+    ) -> Result<KeyContainer, Declined> {
+        self.dec_keys_again(site, (caller, master), ids, Inquiry::NEW)
+    }
+
+    /// A further try of the request that has made this inquiry.
+    pub(super) fn dec_keys_again(
+        &mut self,
+        site: Site,
+        (caller, master): (&str, &str),
+        ids: &[KeyId],
+        inquiry: Inquiry,
+                self.dec_keys_again(site, pair, ids, inquiry)
             }
             settled => settled,
         }
@@ -238,7 +249,8 @@ impl World {
     ) -> Result<SecretBytes, DatagramDeclined> {
         let now = self.now;
         let Party { engine, store, kme, .. } = self.party(site);
-        engine.transact(|tx| kme.handle_datagram(tx, now, store, source.as_bytes(), bytes))
+        let source = source.as_bytes();
+        engine.transact(|tx| kme.handle_datagram(tx, now, store, source, bytes, inquiry))
     }
 
     /// Asks by IDQ3P and reads the answer, whatever it says.
@@ -253,6 +265,17 @@ impl World {
 
 /// Delivers what waits on a wire.
 fn deliver(
+    ) -> Result<SecretBytes, DatagramDeclined> {
+        self.datagram_again(site, source, bytes, Inquiry::NEW)
+    }
+
+    /// A further try with the datagram that has made this inquiry.
+    pub(super) fn datagram_again(
+        &mut self,
+        site: Site,
+        source: &str,
+        bytes: &[u8],
+        inquiry: Inquiry,
     now: Timestamp,
     wire: &mut VecDeque<Vec<u8>>,
     engine: &mut MemoryEngine,
