@@ -374,7 +374,7 @@ impl Hub {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.service.writer.ended() => return Err(StoreError::Stopped.into()),
-                Some(output) = self.outputs.recv() => self.carry_out(output).await,
+                Some(output) = self.outputs.recv() => self.carry_out(output),
                 event = self.platform.next() => self.handle_platform(event).await?,
                 () = clock.sleep_until(timer) => self.handle_timer().await?,
             }
@@ -427,9 +427,9 @@ impl Hub {
         due.await
     }
 
-    async fn carry_out(&mut self, output: Output) {
+    fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Platform { session, frame } => self.platform.send_on(session, frame).await,
+            Output::Platform { session, frame } => self.platform.send_on(session, frame),
             Output::Timer(timer) => self.timer = timer,
             Output::Event(event) => self.tell(event),
             Output::Session(session) => {

@@ -368,7 +368,7 @@ impl Entity {
                 Node::Outcome { number, committed: false }
             }
         };
-        self.node.send(answer.encode()).await;
+        self.node.send(answer.encode());
         Ok(())
     }
 
@@ -383,7 +383,7 @@ impl Entity {
 
     async fn carry_out(&mut self, output: Output) -> Result<(), RoleError> {
         match output {
-            Output::Peer { session, frame } => self.peer.send_on(session, frame).await,
+            Output::Peer { session, frame } => self.peer.send_on(session, frame),
             Output::Timer(timer) => self.timer = timer,
             Output::Audit(line) => {
                 self.tell_audit(line);
@@ -400,12 +400,12 @@ impl Entity {
         self.service.changed.send_replace(());
         match event {
             StoreEvent::BlockCommitted { block, .. } => {
-                self.node.send(Node::Outcome { number: block, committed: true }.encode()).await;
+                self.node.send(Node::Outcome { number: block, committed: true }.encode());
                 self.tell_ratio().await?;
                 self.tell_level().await?;
             }
             StoreEvent::BlockAborted { block } => {
-                self.node.send(Node::Outcome { number: block, committed: false }.encode()).await;
+                self.node.send(Node::Outcome { number: block, committed: false }.encode());
             }
             StoreEvent::SessionChanged(Session::RolledBack { mine }) => {
                 let who = if mine { "this store" } else { "the peer's store" };
@@ -459,11 +459,11 @@ impl Entity {
         }
     }
 
-    async fn tell_ratio(&self) -> Result<(), RoleError> {
+    async fn tell_ratio(&mut self) -> Result<(), RoleError> {
         let now = self.service.context.clock.now();
         let of_b = self.core(move |core, _| Ok(core.store.ratio(now).of_b_in_64())).await?;
         let of_b = u32::from(of_b);
-        self.node.send(Node::Ratio { a: 64 - of_b, b: of_b }.encode()).await;
+        self.node.send(Node::Ratio { a: 64 - of_b, b: of_b }.encode());
         Ok(())
     }
 
