@@ -80,7 +80,9 @@ impl Kme {
         let order = self.order(call, request).map_err(|refusal| self.refused(call, refusal))?;
         let keys = store.hand_out(tx, now, &order);
         let keys = keys.map_err(|error| self.declined(call, error.into()))?;
-        self.events.push_back(Event::handed_out(Interface::Etsi014, order, &keys));
+        let event = Event::handed_out(Interface::Etsi014, order, &keys);
+        self.note(tx, now, &event)?;
+        self.events.push_back(event);
         Ok(container(keys))
     }
 
@@ -98,7 +100,9 @@ impl Kme {
         let keys = store.fetch(tx, now, call.caller, &master, &ids, call.inquiry);
         let keys = keys.map_err(|error| self.declined(call, error.into()))?;
         let slave = call.caller.clone();
-        self.events.push_back(Event::fetched(Interface::Etsi014, slave, master, &keys));
+        let event = Event::fetched(Interface::Etsi014, slave, master, &keys);
+        self.note(tx, now, &event)?;
+        self.events.push_back(event);
         Ok(container(keys))
     }
 

@@ -58,6 +58,7 @@ impl Kme {
         }
         match self.grant(tx, now, store, &request, inquiry) {
             Ok((response, event)) => {
+                self.note(tx, now, &event)?;
                 let answer = response.encode(order);
                 self.answers.keep(now, (source, bytes), &answer);
                 self.events.push_back(event);
@@ -74,8 +75,8 @@ impl Kme {
         now: Timestamp,
         store: &mut KeyStore,
         request: &Request,
-    ) -> Result<(Response, Event), Verdict> {
         inquiry: Inquiry,
+    ) -> Result<(Response, Event), Verdict> {
         let pair = self.config.idq3p_devices.get(&request.device);
         let pair = pair.cloned().ok_or(Verdict::Refused(Status::InvalidRequest))?;
         if !(1..=MAX_KEY_OCTETS).contains(&request.length) {

@@ -11,7 +11,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::{
-    Call, DatagramDeclined, Declined, DevicePair, Event, Kme, KmeConfig, Limits, SaeBinding,
+    AuditLine, Call, DatagramDeclined, Declined, DevicePair, Event, Kme, KmeConfig, Limits,
+    SaeBinding,
 };
 
 pub(super) const ORDER: ByteOrder = ByteOrder::LittleEndian;
@@ -71,6 +72,17 @@ impl Party {
         let (store, master, slave) = (&self.store, sae_id(master), sae_id(slave));
         let count = |tx: &mut dyn Tx| store.deliverable(tx, &master, &slave);
         self.engine.transact::<_, EngineError>(count).unwrap()
+    }
+
+    /// How many keys wait here for slaves.
+    pub(super) fn untaken(&mut self) -> u64 {
+        let store = &self.store;
+        self.engine.transact::<_, EngineError>(|tx| store.stored(tx)).unwrap().untaken
+    }
+
+    pub(super) fn audit(&mut self) -> Vec<AuditLine> {
+        let kme = &self.kme;
+        self.engine.transact::<_, EngineError>(|tx| kme.audit(tx, 0, 9)).unwrap()
     }
 
     pub(super) fn events(&mut self) -> Vec<Event> {
@@ -151,6 +163,12 @@ impl World {
         self.connect();
     }
 
+    /// Starts A again, as after `kill -9`.
+    pub(super) fn restart_a(&mut self) {
+        let disk = self.a.engine.snapshot();
+        self.restart_a_from(disk);
+    }
+
     /// Carries messages until both sites are silent.
     pub(super) fn settle(&mut self) {
         let now = self.now;
@@ -206,6 +224,17 @@ impl World {
         (caller, master): (&str, &str),
         ids: &[KeyId],
     ) -> Result<KeyContainer, Declined> {
+        self.dec_keys_again(site, (caller, master), ids, Inquiry::NEW)
+    }
+
+    /// A further try of the request that has made this inquiry.
+    pub(super) fn dec_keys_again(
+        &mut self,
+        site: Site,
+        (caller, master): (&str, &str),
+        ids: &[KeyId],
+        inquiry: Inquiry,
+    ) -> Result<KeyContainer, Declined> {
         let now = self.now;
         let (caller, Party { engine, store, kme, .. }) = (sae_id(caller), self.party(site));
         let call = Call { caller: &caller, other: master, inquiry };
@@ -223,17 +252,6 @@ impl World {
         match self.dec_keys(site, pair, ids) {
             Err(Declined::Pending { inquiry, .. }) => {
                 self.settle();
-    ) -> Result<KeyContainer, Declined> {
-        self.dec_keys_again(site, (caller, master), ids, Inquiry::NEW)
-    }
-
-    /// A further try of the request that has made this inquiry.
-    pub(super) fn dec_keys_again(
-        &mut self,
-        site: Site,
-        (caller, master): (&str, &str),
-        ids: &[KeyId],
-        inquiry: Inquiry,
                 self.dec_keys_again(site, pair, ids, inquiry)
             }
             settled => settled,
@@ -246,6 +264,17 @@ impl World {
         site: Site,
         source: &str,
         bytes: &[u8],
+    ) -> Result<SecretBytes, DatagramDeclined> {
+        self.datagram_again(site, source, bytes, Inquiry::NEW)
+    }
+
+    /// A further try with the datagram that has made this inquiry.
+    pub(super) fn datagram_again(
+        &mut self,
+        site: Site,
+        source: &str,
+        bytes: &[u8],
+        inquiry: Inquiry,
     ) -> Result<SecretBytes, DatagramDeclined> {
         let now = self.now;
         let Party { engine, store, kme, .. } = self.party(site);
@@ -265,17 +294,6 @@ impl World {
 
 /// Delivers what waits on a wire.
 fn deliver(
-    ) -> Result<SecretBytes, DatagramDeclined> {
-        self.datagram_again(site, source, bytes, Inquiry::NEW)
-    }
-
-    /// A further try with the datagram that has made this inquiry.
-    pub(super) fn datagram_again(
-        &mut self,
-        site: Site,
-        source: &str,
-        bytes: &[u8],
-        inquiry: Inquiry,
     now: Timestamp,
     wire: &mut VecDeque<Vec<u8>>,
     engine: &mut MemoryEngine,
