@@ -19,7 +19,7 @@ mod block;
 mod filling;
 mod session;
 
-pub use alice::{Alice, OwnerRatio};
+pub use alice::Alice;
 pub use authenticate::{InitialSecret, Reserve};
 pub use block::FinishedBlock;
 pub use bob::{Bob, Window};

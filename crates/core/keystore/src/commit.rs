@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use claviger_durable::peer::Session;
 use claviger_durable::{EngineError, Table, Tx};
-use claviger_units::{Bits, KeyId, Span, Timestamp};
-use claviger_wire::site::{Position, ShareOfB, SiteHint, SiteRecord};
+use claviger_units::{Bits, KeyId, OwnerRatio, Span, Timestamp};
+use claviger_wire::site::{Position, SiteHint, SiteRecord};
 use subtle::ConstantTimeEq;
 
-use crate::block::{Block, LEAST_SHARE, OwnerRatio, Site};
+use crate::block::{self, Block, LEAST_SHARE, Site};
 use crate::store::{Event, KeyStore};
 use crate::table::{self, BlockNumber, KEY_BYTES, KEYS, PENDING, Place, Slot, Stock, Verdict};
 
@@ -104,7 +104,7 @@ impl KeyStore {
     #[must_use]
     pub fn ratio(&self, now: Timestamp) -> OwnerRatio {
         match self.config.site {
-            Site::A => OwnerRatio::from_demand(self.lately.count(now), self.peer_lately),
+            Site::A => block::ratio_of_demand(self.lately.count(now), self.peer_lately),
             Site::B => self.shares,
         }
     }
@@ -231,12 +231,12 @@ impl KeyStore {
         };
         self.stock_up(tx, KEYS, &block)?;
         self.remember(tx, number, Verdict::Committed, *acceptance)?;
-        let share = self.ratio(now).share();
-        self.append(tx, &SiteRecord::Commit { block: number, share })?;
+        let ratio = self.ratio(now);
+        self.append(tx, &SiteRecord::Commit { block: number, ratio })?;
         let mine = block.keys.iter().filter(|key| key.owner == self.config.site).count() as u64;
         let n_keys = block.keys.len() as u64;
         self.lease.usable += mine;
-        self.grow(tx, number, [mine, n_keys - mine], share)?;
+        self.grow(tx, number, [mine, n_keys - mine], ratio)?;
         self.seek_lease(tx, now, 0)
     }
 
@@ -247,7 +247,7 @@ impl KeyStore {
         tx: &mut dyn Tx,
         now: Timestamp,
         number: u64,
-        share: ShareOfB,
+        ratio: OwnerRatio,
     ) -> Result<(), EngineError> {
         let block = self.block_number(number);
         let [mut mine, mut theirs] = [0; 2];
@@ -261,7 +261,7 @@ impl KeyStore {
         tx.write(table::UNCONFIRMED, &block.bytes(), &seq.to_be_bytes())?;
         self.unconfirmed.insert(block, seq);
         self.levels.pending -= mine + theirs;
-        self.grow(tx, number, [mine, theirs], share)?;
+        self.grow(tx, number, [mine, theirs], ratio)?;
         self.seek_lease(tx, now, 0)
     }
 
@@ -332,14 +332,14 @@ impl KeyStore {
         tx: &mut dyn Tx,
         block: u64,
         [mine, theirs]: [u64; 2],
-        share: ShareOfB,
+        ratio: OwnerRatio,
     ) -> Result<(), EngineError> {
-        tx.write(table::META, table::SHARES, &[share.as_64ths()])?;
-        self.shares = OwnerRatio::from_share(share);
+        tx.write(table::META, table::SHARES, &[ratio.in_64(Site::B)])?;
+        self.shares = ratio;
         self.levels.mine += mine;
         self.levels.theirs += theirs;
         self.events.push_back(Event::BlockCommitted { block, n_keys: mine + theirs });
-        let cap = self.shares.cap(self.config.site, self.config.capacity);
+        let cap = block::cap(self.shares, self.config.site, self.config.capacity);
         let surplus = self.levels.mine.saturating_sub(cap);
         if surplus > 0 {
             let mut oldest = Vec::new();

@@ -17,7 +17,7 @@ mod meter;
 mod store;
 mod table;
 
-pub use block::{Block, BlockKey, Origin, OwnerRatio, Site};
+pub use block::{Block, BlockKey, Origin, Site};
 pub use claviger_durable::peer::Session;
 pub use commit::{BlockStanding, ProposeError};
 pub use fetch::{FetchError, Inquiry};

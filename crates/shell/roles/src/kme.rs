@@ -461,9 +461,8 @@ impl Entity {
 
     async fn tell_ratio(&mut self) -> Result<(), RoleError> {
         let now = self.service.context.clock.now();
-        let of_b = self.core(move |core, _| Ok(core.store.ratio(now).of_b_in_64())).await?;
-        let of_b = u32::from(of_b);
-        self.node.send(Node::Ratio { a: 64 - of_b, b: of_b }.encode());
+        let ratio = self.core(move |core, _| Ok(core.store.ratio(now))).await?;
+        self.node.send(Node::Ratio(ratio).encode());
         Ok(())
     }
 

@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use claviger_distill::{
-    Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, Outcome, OwnerRatio,
-    Reserve, Rules, Window, seed,
+    Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, Outcome, Reserve,
+    Rules, Window, seed,
 };
 use claviger_durable::{EngineError, Tx};
 use claviger_net::link::{self, LinkEvent};
@@ -342,10 +342,10 @@ impl Node {
                     let verdict = if committed { Committed::Yes } else { Committed::No };
                     self.judge(number, verdict).await
                 }
-                Ok(ToKme::Ratio { a, b }) => {
+                Ok(ToKme::Ratio(ratio)) => {
                     self.core(move |core, _| {
                         if let Machine::Alice(alice) = &mut core.machine {
-                            alice.handle_ratio(OwnerRatio { a, b });
+                            alice.handle_ratio(ratio);
                         }
                         Ok(())
                     })

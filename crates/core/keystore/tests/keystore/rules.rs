@@ -6,9 +6,9 @@ use claviger_keystore::{
     Block, BlockKey, BlockStanding, Event, FetchError, HandOutError, Inquiry, KeyStore,
     KeyStoreError, Origin, ProposeError, Site, Slave, Standing,
 };
-use claviger_units::{Bits, Key256, KeyId, Span};
+use claviger_units::{Bits, Key256, KeyId, OwnerRatio, Span};
 use claviger_wire::peer::PeerMessage;
-use claviger_wire::site::{Notice, ShareOfB, SiteRecord};
+use claviger_wire::site::{Notice, SiteRecord};
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -622,7 +622,7 @@ fn records_that_contradict_the_store_destroy_nothing_of_mine() {
         SiteRecord::Notice(Notice { master, slaves, size: Bits::new(size), keys })
     };
     let hostile = [
-        SiteRecord::Commit { block: 77, share: ShareOfB::from_64ths(8) },
+        SiteRecord::Commit { block: 77, ratio: OwnerRatio::INITIAL },
         SiteRecord::Abort { block: 0 },
         SiteRecord::Displaced { ids: vec![mine, never] },
         SiteRecord::Taken { master: sae("m"), slave: sae("s"), ids: vec![never, mine] },
