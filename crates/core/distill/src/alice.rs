@@ -7,7 +7,7 @@ use claviger_gf2::BitString;
 use claviger_photonics::promise::ByIntensity;
 use claviger_photonics::sift::{self, Announcement};
 use claviger_photonics::{Choice, ChoiceGenerator};
-use claviger_units::{Fraction, KeyId, Site, Timestamp};
+use claviger_units::{Fraction, KeyId, OwnerRatio, Site, Timestamp};
 use claviger_wire::classical::{
     Batch, Close, Detections, DropReason, Message, PadName, Propose, Range,
 };
@@ -22,30 +22,6 @@ use crate::filling::Filled;
 use crate::rules::{Rules, VERIFICATION_BITS};
 use crate::session::{Committed, Common, DistillError, Event, Refusal, Session};
 use crate::sifted::SiftedBatch;
-
-/// How many keys of a block each site owns: `a` of `a + b`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnerRatio {
-    /// Parts of site A.
-    pub a: u32,
-    /// Parts of site B.
-    pub b: u32,
-}
-
-impl OwnerRatio {
-    /// The first ratio of `PROTOCOL.md` P1.
-    pub const INITIAL: Self = Self { a: 7, b: 1 };
-
-    /// Returns the owner of key `index` of `n`; each site owns at least one of two or more.
-    #[must_use]
-    pub fn owner(self, index: usize, n: usize) -> Site {
-        let whole = u64::from(self.a) + u64::from(self.b);
-        let part = |i: usize| (i as u64 * u64::from(self.b)).checked_div(whole).unwrap_or(0);
-        let last = index + 1 == n && part(n) == 0;
-        let all_b = part(n) == n as u64 && index == 0;
-        if (part(index + 1) > part(index) || last) && !all_b { Site::B } else { Site::A }
-    }
-}
 
 /// Alice's end of the link.
 #[derive(Debug)]
@@ -457,9 +433,8 @@ impl Alice {
             self.common.drop_block(block.ledger, DropReason::NothingLeft);
             return Ok(());
         }
-        propose.keys = (0..n_keys)
-            .map(|i| (KeyId::random(&mut block.rng), self.ratio.owner(i, n_keys)))
-            .collect();
+        let owners = self.ratio.owners(n_keys).into_iter();
+        propose.keys = owners.map(|owner| (KeyId::random(&mut block.rng), owner)).collect();
         propose.seed = random_bits(block.key.len() + secret as usize - 1, &mut block.rng);
         block.transcript.append(Site::A, &propose.signed_part());
         match self.sign(tx, &mut propose, &pad, peer_pad, &mut block)? {
@@ -555,20 +530,4 @@ fn random_bits(bits: usize, rng: &mut impl Rng) -> Vec<u8> {
         *last &= (1 << (bits % 8)) - 1;
     }
     bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// P1: at first 7/8 A, 1/8 B, each at least one key.
-    #[test]
-    fn both_sites_own_keys_of_every_block() {
-        let owned =
-            |ratio: OwnerRatio, n: usize| (0..n).filter(|&i| ratio.owner(i, n) == Site::B).count();
-        assert_eq!(owned(OwnerRatio::INITIAL, 144), 18);
-        assert_eq!(owned(OwnerRatio { a: 1000, b: 1 }, 9), 1);
-        assert_eq!(owned(OwnerRatio { a: 0, b: 1 }, 9), 8);
-        assert_eq!(owned(OwnerRatio { a: 1, b: 0 }, 2), 1);
-    }
 }

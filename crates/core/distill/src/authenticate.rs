@@ -109,6 +109,8 @@ pub struct Reserve {
     // Used, and not known to be marked as used by the peer; rising.
     out: VecDeque<PadName>,
     spent: u16,
+    // Pads spent for which no fourth part was put back on top yet.
+    unrewarded: u16,
     // Whether no peer has been greeted since the start: this store may be an old copy.
     fresh: bool,
 }
@@ -154,6 +156,7 @@ impl Reserve {
             accepted: read_mark(tx, b"accepted")?,
             out: VecDeque::new(),
             spent: 0,
+            unrewarded: 0,
             fresh: true,
         })
     }
@@ -274,11 +277,11 @@ impl Reserve {
     }
 
     /// Returns how many pads for each direction a good block should put back: what was spent, and
-    /// a quarter more where the reserve is below its target.
+    /// where the reserve is below its target one more for every four that were spent so far.
     pub fn wanted(&self, tx: &dyn Tx) -> Result<u16, EngineError> {
         let spent = self.spent.max(1);
         let full = self.level(tx)? >= TARGET;
-        Ok(if full { spent } else { spent + spent.div_ceil(4) })
+        Ok(if full { spent } else { spent.saturating_add((self.unrewarded + spent) / 4) })
     }
 
     /// Takes in the pads that a good block put back: the first half for A, the other for B.
@@ -293,6 +296,10 @@ impl Reserve {
         if !hash_keys.is_empty() {
             tx.write(HASH_KEYS, &block.to_be_bytes(), hash_keys.expose())?;
         }
+        let put_back = u16::try_from(pads.len() / 32).unwrap_or(u16::MAX);
+        let more = put_back.saturating_sub(self.spent);
+        let due = self.unrewarded.saturating_add(self.spent);
+        self.unrewarded = due.saturating_sub(more.saturating_mul(4)).min(3);
         self.spent = 0;
         Ok(())
     }
@@ -614,6 +621,32 @@ mod tests {
         assert_ne!(expect(&mut at_b, &b, &forged), tag);
         at_b.transact::<_, EngineError>(|tx| b.accept(tx, name)).unwrap();
         assert_eq!(expect(&mut at_b, &b, &transcript), None, "a name is accepted once");
+    }
+
+    /// P4: each good block first puts back what it spent, at most a quarter more.
+    #[test]
+    fn a_good_block_puts_back_at_most_a_quarter_more() {
+        let mut engine = store();
+        let mut reserve = begin(&mut engine, Site::A, None);
+        let (mut spent, mut put_back) = (0, 0);
+        for (block, n_tags) in (1..=60).zip([1, 1, 1, 5].into_iter().cycle()) {
+            for _ in 0..n_tags {
+                let used = pad(&mut engine, &mut reserve).unwrap();
+                reserve.confirm(used);
+                // The other end spends as many.
+                engine.transact::<_, EngineError>(|tx| reserve.accept(tx, used)).unwrap();
+            }
+            let wanted = engine.transact::<_, EngineError>(|tx| reserve.wanted(tx)).unwrap();
+            let pads = SecretBytes::new(vec![1; 32 * usize::from(wanted)]);
+            let none = SecretBytes::new(Vec::new());
+            engine
+                .transact::<_, EngineError>(|tx| reserve.replenish(tx, block, &pads, &none))
+                .unwrap();
+            spent += n_tags;
+            put_back += wanted;
+            assert!(wanted >= n_tags, "block {block} puts back what it spent");
+            assert_eq!(put_back - spent, spent / 4, "after {block} blocks");
+        }
     }
 
     #[test]

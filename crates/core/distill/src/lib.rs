@@ -20,7 +20,7 @@ mod filling;
 mod session;
 mod sifted;
 
-pub use alice::{Alice, OwnerRatio};
+pub use alice::Alice;
 pub use authenticate::{InitialSecret, Reserve};
 pub use block::FinishedBlock;
 pub use bob::{Bob, Window};

@@ -19,8 +19,8 @@ mod rows;
 pub mod topics;
 
 pub use gateway::{
-    Gateway, GatewayConfig, GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, NextEpoch,
-    QueueRefusal, QueuedUplink,
+    Gateway, GatewayConfig, GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks,
+    NextEpoch, QueueRefusal, QueuedUplink,
 };
 pub use orders::{Extraction, Fetching, KeyOrder, Origin, PlatformOrder, RequestToken};
 pub use platform::{
@@ -59,6 +59,14 @@ pub enum Alarm {
     LabelUsed {
         /// The device whose label it is.
         eui: Eui64,
+    },
+    /// The platform's broker refuses a telemetry frame for good, which is dropped: see what the
+    /// broker says, and what the device sends (`PROTOCOL.md` P3d).
+    Undeliverable {
+        /// The device that was told that its frame is kept.
+        eui: Eui64,
+        /// The frame's place in the queue.
+        seq: u64,
     },
 }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use claviger_durable::peer::Session;
 use claviger_durable::{EngineError, Table, Tx};
-use claviger_units::{Bits, KeyId, Span, Timestamp};
-use claviger_wire::site::{Position, ShareOfB, SiteHint, SiteRecord};
+use claviger_units::{Bits, KeyId, OwnerRatio, Span, Timestamp};
+use claviger_wire::site::{Position, SiteHint, SiteRecord};
 use subtle::ConstantTimeEq;
 
-use crate::block::{Block, LEAST_SHARE, OwnerRatio, Site};
+use crate::block::{self, Block, LEAST_SHARE, Site};
 use crate::store::{Event, KeyStore};
-use crate::table::{self, BlockNumber, KEY_BYTES, KEYS, PENDING, Place, Slot, Stock};
+use crate::table::{self, BlockNumber, KEY_BYTES, KEYS, PENDING, Place, Slot, Stock, Verdict};
 
 /// Why a block is not taken; both QKD nodes drop it, or offer it again after a while.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,12 +27,21 @@ pub enum ProposeError {
     /// One side was rolled back, or runs twice: reset both.
     #[error("the two KMEs disagree about the past; run `claviger kme reset` at both sites")]
     RolledBack,
-    /// The block is empty, or its number or one of its ids is in use: drop it.
-    #[error("the block is empty, or its number or one of its key ids is in use")]
+    /// The block is empty or was aborted, or its number or one of its ids is in use: drop it.
+    #[error("the block is empty or was aborted, or its number or one of its key ids is in use")]
     Stale,
     /// The store failed: throw this core away and open it again.
     #[error(transparent)]
     Store(#[from] EngineError),
+}
+
+/// Where a block stands that a QKD node offers, be it for the first time or again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockStanding {
+    /// It waits for the other end's answer.
+    Held,
+    /// Its keys are available.
+    Committed,
 }
 
 /// A block that waits in memory for the other end's READY.
@@ -44,14 +53,21 @@ pub(crate) struct Proposal {
 
 impl KeyStore {
     /// Alice: holds a block in memory until Bob's READY; call it before her node proposes it.
-    pub fn propose(&mut self, now: Timestamp, block: Block) -> Result<(), ProposeError> {
+    ///
+    /// A block that is offered again gets the answer that is true by now.
+    pub fn propose(
+        &mut self,
+        tx: &dyn Tx,
+        now: Timestamp,
+        block: Block,
+    ) -> Result<BlockStanding, ProposeError> {
         self.forget_proposals(now);
-        self.admit(&block)?;
-        if self.proposals.contains_key(&block.number) {
-            return Err(ProposeError::Stale);
+        if let Some(standing) = self.standing_of(tx, &block)? {
+            return Ok(standing);
         }
+        self.admit(&block)?;
         self.proposals.insert(block.number, Proposal { since: now, block });
-        Ok(())
+        Ok(BlockStanding::Held)
     }
 
     /// Alice: drops a proposed block that Bob's node declined.
@@ -60,29 +76,35 @@ impl KeyStore {
     }
 
     /// Bob: keeps a block sealed and pending, and tells Alice that it is ready.
+    ///
+    /// A block that is offered again gets the answer that is true by now.
     pub fn accept(
         &mut self,
         tx: &mut dyn Tx,
         now: Timestamp,
         block: Block,
-    ) -> Result<(), ProposeError> {
+    ) -> Result<BlockStanding, ProposeError> {
+        if let Some(standing) = self.standing_of(tx, &block)? {
+            return Ok(standing);
+        }
         self.admit(&block)?;
         if !self.is_new(tx, &block)? {
             return Err(ProposeError::Stale);
         }
         self.stock_up(tx, PENDING, &block)?;
         let Block { number, acceptance, .. } = block;
+        self.remember(tx, number, Verdict::Awaited, acceptance)?;
         self.append(tx, &SiteRecord::Ready { block: number, acceptance })?;
         self.hint(SiteHint::Demand { n_keys: self.lately.count(now) });
         self.levels.pending += block.keys.len() as u64;
-        Ok(())
+        Ok(BlockStanding::Held)
     }
 
     /// Returns how the keys of the next block are to be split between the owners.
     #[must_use]
     pub fn ratio(&self, now: Timestamp) -> OwnerRatio {
         match self.config.site {
-            Site::A => OwnerRatio::from_demand(self.lately.count(now), self.peer_lately),
+            Site::A => block::ratio_of_demand(self.lately.count(now), self.peer_lately),
             Site::B => self.shares,
         }
     }
@@ -103,6 +125,50 @@ impl KeyStore {
         let after = levels + (proposed + block.keys.len()) as u64;
         let capacity = (self.config.capacity / Bits::KEY).max(2 * LEAST_SHARE);
         if after > 2 * capacity { Err(ProposeError::Busy) } else { Ok(()) }
+    }
+
+    /// Returns where a block stands that was offered before; a node whose offer or whose answer got
+    /// lost offers it again, and what it hears decides over its pads (`PROTOCOL.md` P4).
+    fn standing_of(
+        &self,
+        tx: &dyn Tx,
+        block: &Block,
+    ) -> Result<Option<BlockStanding>, ProposeError> {
+        let known = match self.proposals.get(&block.number) {
+            Some(Proposal { block, .. }) => Some((Verdict::Awaited, block.acceptance)),
+            None => table::read_verdict(tx, self.block_number(block.number))?,
+        };
+        match known {
+            None => Ok(None),
+            Some((verdict, acceptance)) if bool::from(acceptance.ct_eq(&block.acceptance)) => {
+                match verdict {
+                    Verdict::Awaited => Ok(Some(BlockStanding::Held)),
+                    Verdict::Committed => Ok(Some(BlockStanding::Committed)),
+                    Verdict::Aborted => Err(ProposeError::Stale),
+                }
+            }
+            // Another block under the same number.
+            Some(_) => Err(ProposeError::Stale),
+        }
+    }
+
+    /// Notes what became of a block, for the node that offers it again.
+    fn remember(
+        &self,
+        tx: &mut dyn Tx,
+        number: u64,
+        verdict: Verdict,
+        acceptance: [u8; 32],
+    ) -> Result<(), EngineError> {
+        table::write_verdict(tx, self.block_number(number), verdict, acceptance)
+    }
+
+    /// Notes Alice's answer to a block that Bob remembers.
+    fn settle(&self, tx: &mut dyn Tx, number: u64, verdict: Verdict) -> Result<(), EngineError> {
+        match table::read_verdict(tx, self.block_number(number))? {
+            Some((_, acceptance)) => self.remember(tx, number, verdict, acceptance),
+            None => Ok(()),
+        }
     }
 
     /// Whether nothing of the block is known yet: neither its number nor any of its ids.
@@ -157,18 +223,20 @@ impl KeyStore {
         let block = match agreed {
             Some(block) if self.is_new(tx, &block)? => block,
             _ => {
+                self.remember(tx, number, Verdict::Aborted, *acceptance)?;
                 self.append(tx, &SiteRecord::Abort { block: number })?;
                 self.events.push_back(Event::BlockAborted { block: number });
                 return Ok(());
             }
         };
         self.stock_up(tx, KEYS, &block)?;
-        let share = self.ratio(now).share();
-        self.append(tx, &SiteRecord::Commit { block: number, share })?;
+        self.remember(tx, number, Verdict::Committed, *acceptance)?;
+        let ratio = self.ratio(now);
+        self.append(tx, &SiteRecord::Commit { block: number, ratio })?;
         let mine = block.keys.iter().filter(|key| key.owner == self.config.site).count() as u64;
         let n_keys = block.keys.len() as u64;
         self.lease.usable += mine;
-        self.grow(tx, number, [mine, n_keys - mine], share)?;
+        self.grow(tx, number, [mine, n_keys - mine], ratio)?;
         self.seek_lease(tx, now, 0)
     }
 
@@ -179,7 +247,7 @@ impl KeyStore {
         tx: &mut dyn Tx,
         now: Timestamp,
         number: u64,
-        share: ShareOfB,
+        ratio: OwnerRatio,
     ) -> Result<(), EngineError> {
         let block = self.block_number(number);
         let [mut mine, mut theirs] = [0; 2];
@@ -188,11 +256,12 @@ impl KeyStore {
             tx.erase(PENDING, &stock.slot.bytes())?;
             *(if stock.slot.owner == self.config.site { &mut mine } else { &mut theirs }) += 1;
         }
+        self.settle(tx, number, Verdict::Committed)?;
         let seq = self.append(tx, &SiteRecord::Done { block: number })?;
         tx.write(table::UNCONFIRMED, &block.bytes(), &seq.to_be_bytes())?;
         self.unconfirmed.insert(block, seq);
         self.levels.pending -= mine + theirs;
-        self.grow(tx, number, [mine, theirs], share)?;
+        self.grow(tx, number, [mine, theirs], ratio)?;
         self.seek_lease(tx, now, 0)
     }
 
@@ -203,6 +272,7 @@ impl KeyStore {
             stock.erase(tx, PENDING)?;
             self.levels.pending -= 1;
         }
+        self.settle(tx, number, Verdict::Aborted)?;
         self.events.push_back(Event::BlockAborted { block: number });
         Ok(())
     }
@@ -262,14 +332,14 @@ impl KeyStore {
         tx: &mut dyn Tx,
         block: u64,
         [mine, theirs]: [u64; 2],
-        share: ShareOfB,
+        ratio: OwnerRatio,
     ) -> Result<(), EngineError> {
-        tx.write(table::META, table::SHARES, &[share.as_64ths()])?;
-        self.shares = OwnerRatio::from_share(share);
+        tx.write(table::META, table::SHARES, &[ratio.in_64(Site::B)])?;
+        self.shares = ratio;
         self.levels.mine += mine;
         self.levels.theirs += theirs;
         self.events.push_back(Event::BlockCommitted { block, n_keys: mine + theirs });
-        let cap = self.shares.cap(self.config.site, self.config.capacity);
+        let cap = block::cap(self.shares, self.config.site, self.config.capacity);
         let surplus = self.levels.mine.saturating_sub(cap);
         if surplus > 0 {
             let mut oldest = Vec::new();

@@ -1,7 +1,5 @@
 //! Keys held for slaves of this site: notices, fetches, expiry (`PROTOCOL.md` P2).
 
-use std::collections::BTreeMap;
-
 use claviger_durable::peer::Session;
 use claviger_durable::{EngineError, Tx};
 use claviger_units::{KeyId, SaeId, SecretBytes, Timestamp};
@@ -16,9 +14,12 @@ use crate::table::{self, EXPIRY, HELD, HELD_BYTES, Held, IDS, Place};
 #[non_exhaustive]
 pub enum FetchError {
     /// The peer has been asked what it handed out: try again at [`Event::KnowledgeComplete`], for
-    /// up to a second.
+    /// up to a second, and say what was asked.
     #[error("the peer must tell first what it handed out")]
-    Incomplete,
+    Incomplete {
+        /// To be given back at the next try.
+        inquiry: Inquiry,
+    },
     /// The peer, who may know the key, cannot be heard: wait for it.
     #[error("no session with the other KME")]
     Apart,
@@ -48,24 +49,47 @@ pub enum FetchError {
     Store(#[from] EngineError),
 }
 
-/// Questions to the peer about keys that nobody here has heard of.
+/// What one fetch has asked the peer so far.
+///
+/// It belongs to one request: what the peer said before that request came tells nothing about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inquiry(Option<u64>);
+
+impl Inquiry {
+    /// That of a request at its first try.
+    pub const NEW: Self = Self(None);
+}
+
+/// Questions to the peer, numbered as they were asked; each answer completes what was known when
+/// its question was put, and when any before it was.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
     asked: u64,
     answered: u64,
-    about: BTreeMap<KeyId, u64>,
+    // Questions up to this one went down with their connection.
+    lost: u64,
 }
 
 impl Questions {
-    pub(crate) fn forget(&mut self) {
-        self.about.clear();
+    /// Gives up what is not answered yet: its connection is gone.
+    pub(crate) const fn forget(&mut self) {
+        self.lost = self.asked;
+    }
+
+    const fn is_answered(&self, Inquiry(token): Inquiry) -> bool {
+        matches!(token, Some(token) if token <= self.answered)
+    }
+
+    const fn is_under_way(&self, Inquiry(token): Inquiry) -> bool {
+        matches!(token, Some(token) if token > self.lost)
     }
 }
 
 impl KeyStore {
     /// Gives a slave its copies: all of `ids`, each once, or none.
     ///
-    /// The checks come in the order of `WIRE.md` §2: known? named? not yet taken?
+    /// The checks come in the order of `WIRE.md` §2: known? named? not yet taken? Begin with
+    /// [`Inquiry::NEW`]; after [`FetchError::Incomplete`] try again with what it holds.
     pub fn fetch(
         &mut self,
         tx: &mut dyn Tx,
@@ -73,9 +97,10 @@ impl KeyStore {
         slave: &SaeId,
         master: &SaeId,
         ids: &[KeyId],
+        inquiry: Inquiry,
     ) -> Result<Vec<Container>, FetchError> {
         self.check_greeted()?;
-        let held = self.all_held(tx, now, ids)?;
+        let held = self.all_held(tx, now, ids, inquiry)?;
         for (id, held) in &held {
             let named = held.waiting.contains(slave) || held.served.contains(slave);
             if !named || held.master != *master {
@@ -180,7 +205,8 @@ impl KeyStore {
     }
 
     pub(crate) fn handle_flushed(&mut self, token: u64) {
-        self.questions.answered = self.questions.answered.max(token);
+        let questions = &mut self.questions;
+        questions.answered = questions.answered.max(token.min(questions.asked));
         self.events.push_back(Event::KnowledgeComplete);
     }
 
@@ -198,45 +224,38 @@ impl KeyStore {
         tx: &dyn Tx,
         now: Timestamp,
         ids: &[KeyId],
+        inquiry: Inquiry,
     ) -> Result<Vec<(KeyId, Held)>, FetchError> {
-        let (mut known, mut missing) = (Vec::new(), Vec::new());
+        let (mut known, mut missing) = (Vec::new(), None);
         for &id in ids {
             match Held::read(tx, id)? {
                 Some(held) if held.expires <= now => return Err(FetchError::Unknown { id }),
                 Some(held) => known.push((id, held)),
-                None => missing.push(id),
+                None => missing = missing.or(Some(id)),
             }
         }
-        if missing.is_empty() { Ok(known) } else { Err(self.ask_about(&missing)) }
+        match missing {
+            None => Ok(known),
+            Some(id) => Err(self.ask_about(id, inquiry)),
+        }
     }
 
-    /// Sends FLUSH about ids never asked about, and gives its verdict once it is answered: 400 is
-    /// never said on incomplete knowledge (`PROTOCOL.md` P2).
-    fn ask_about(&mut self, missing: &[KeyId]) -> FetchError {
-        let questions = &mut self.questions;
-        let answered =
-            |id: &&KeyId| questions.about.get(id).is_some_and(|token| *token <= questions.answered);
-        if let Some(&id) = missing.iter().find(answered) {
-            for id in missing {
-                questions.about.remove(id);
-            }
+    /// Sends one FLUSH for each request, and gives the verdict once that is answered: 400 is never
+    /// said on incomplete knowledge (`PROTOCOL.md` P2).
+    fn ask_about(&mut self, id: KeyId, inquiry: Inquiry) -> FetchError {
+        if self.questions.is_answered(inquiry) {
             return FetchError::Unknown { id };
         }
         if self.peer.session() != Session::Open {
             return FetchError::Apart;
         }
-        if questions.about.len() > MOST_QUESTIONS {
-            questions.forget();
+        if self.questions.is_under_way(inquiry) {
+            return FetchError::Incomplete { inquiry };
         }
-        if missing.iter().any(|id| !questions.about.contains_key(id)) {
-            questions.asked += 1;
-            let token = questions.asked;
-            for id in missing {
-                questions.about.entry(*id).or_insert(token);
-            }
-            self.hint(SiteHint::Flush { token });
-        }
-        FetchError::Incomplete
+        self.questions.asked += 1;
+        let token = self.questions.asked;
+        self.hint(SiteHint::Flush { token });
+        FetchError::Incomplete { inquiry: Inquiry(Some(token)) }
     }
 
     /// Erases a held key at its expiry; tells whether a slave was still expected.
@@ -280,6 +299,3 @@ pub(crate) fn first_expiry(tx: &dyn Tx) -> Result<Option<Timestamp>, EngineError
     let first = tx.scan(EXPIRY, &[], &[], 1)?;
     first.first().map(|(row, _)| table::read_expiry(row).map(|(at, _)| at)).transpose()
 }
-
-/// How many unknown ids are remembered; a client that asks for more waits a little longer.
-const MOST_QUESTIONS: usize = 4096;

@@ -5,6 +5,7 @@ use claviger_durable::{EngineError, Tx};
 use claviger_units::{Span, Timestamp};
 use claviger_wire::site::{Position, SiteHint};
 
+use crate::block;
 use crate::store::{Event, KeyStore};
 use crate::table;
 
@@ -107,7 +108,7 @@ impl KeyStore {
     fn window(&self, now: Timestamp) -> u64 {
         let spans = DEMAND_SPAN.as_micros() / 1_000_000;
         let per_second = self.per_seconds.count(now).div_ceil(spans);
-        let cap = self.shares.cap(self.config.site, self.config.capacity);
+        let cap = block::cap(self.shares, self.config.site, self.config.capacity);
         per_second.max(LEAST_WINDOW).min(cap / 4).max(1)
     }
 

@@ -17,9 +17,9 @@ mod meter;
 mod store;
 mod table;
 
-pub use block::{Block, BlockKey, Origin, OwnerRatio, Site};
+pub use block::{Block, BlockKey, Origin, Site};
 pub use claviger_durable::peer::Session;
-pub use commit::ProposeError;
-pub use fetch::FetchError;
+pub use commit::{BlockStanding, ProposeError};
+pub use fetch::{FetchError, Inquiry};
 pub use hand_out::{Container, HandOutError, Order, Slave};
 pub use store::{Event, KeyStore, KeyStoreError, Standing, StoreConfig, Stored};

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use claviger_durable::peer::{Delivery, Peer, PeerError, Session};
 use claviger_durable::{EngineError, Tx};
-use claviger_units::{Bits, KeyId, SecretBytes, Span, Timestamp};
+use claviger_units::{Bits, KeyId, OwnerRatio, SecretBytes, Span, Timestamp};
 use claviger_wire::DecodeError;
-use claviger_wire::site::{ShareOfB, SiteHint, SiteRecord};
+use claviger_wire::site::{SiteHint, SiteRecord};
 use rand_core::Rng;
 
-use crate::block::{OwnerRatio, Site};
+use crate::block::{self, Site};
 use crate::commit::Proposal;
 use crate::fetch::Questions;
 use crate::lease::Lease;
@@ -193,7 +193,7 @@ pub enum Standing {
 ///     acceptance: [7; 32],
 ///     keys: vec![BlockKey { id, owner: Site::A, key: Key256::from_bytes([9; 32]) }],
 /// };
-/// kmes[0].propose(now, block())?;
+/// disks[0].transact(|tx| kmes[0].propose(tx, now, block()))?;
 /// disks[1].transact(|tx| kmes[1].accept(tx, now, block()))?;
 /// carry(&mut disks, &mut kmes)?;
 ///
@@ -204,7 +204,7 @@ pub enum Standing {
 /// let at_a = disks[0].transact(|tx| kmes[0].hand_out(tx, now, &order))?;
 /// carry(&mut disks, &mut kmes)?;
 /// let (master, slave) = (&order.master, &order.slaves[0].sae);
-/// let at_b = disks[1].transact(|tx| kmes[1].fetch(tx, now, slave, master, &[id]))?;
+/// let at_b = disks[1].transact(|tx| kmes[1].fetch(tx, now, slave, master, &[id], Inquiry::NEW))?;
 /// assert!(at_a[0].key.ct_eq(&at_b[0].key));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -253,7 +253,7 @@ impl KeyStore {
             levels: Levels::default(),
             unconfirmed: BTreeMap::new(),
             proposals: BTreeMap::new(),
-            shares: OwnerRatio::at_first(),
+            shares: OwnerRatio::INITIAL,
             questions: Questions::default(),
             next_expiry: None,
             per_seconds: Meter::start(now, crate::lease::DEMAND_SPAN),
@@ -324,7 +324,7 @@ impl KeyStore {
         Ok(Stored {
             mine: self.levels.mine,
             theirs: self.levels.theirs,
-            share_cap: self.shares.cap(self.config.site, self.config.capacity),
+            share_cap: block::cap(self.shares, self.config.site, self.config.capacity),
             usable: self.lease.usable,
             leased: self.lease.headroom,
             pending: self.levels.pending,
@@ -442,7 +442,7 @@ impl KeyStore {
             SiteRecord::Ready { block, acceptance } => {
                 self.apply_ready(tx, now, block, &acceptance)?;
             }
-            SiteRecord::Commit { block, share } => self.apply_commit(tx, now, block, share)?,
+            SiteRecord::Commit { block, ratio } => self.apply_commit(tx, now, block, ratio)?,
             SiteRecord::Abort { block } => self.apply_abort(tx, block)?,
             // The acknowledgement that travels back is all that DONE is for.
             SiteRecord::Done { .. } => {}
@@ -506,8 +506,8 @@ impl KeyStore {
 fn read_shares(tx: &dyn Tx) -> Result<OwnerRatio, EngineError> {
     let row = tx.read(table::META, table::SHARES)?;
     Ok(match row.as_ref().map(SecretBytes::expose) {
-        None => OwnerRatio::at_first(),
-        Some(&[parts]) => OwnerRatio::from_share(ShareOfB::from_64ths(parts.into())),
+        None => OwnerRatio::INITIAL,
+        Some(&[parts]) => OwnerRatio::from_64ths_of_b(parts.into()),
         Some(_) => return Err(EngineError::Damaged(table::META.name)),
     })
 }

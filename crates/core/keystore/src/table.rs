@@ -22,6 +22,8 @@ pub(crate) const KEY_BYTES: Table = Table::secret("key_bytes");
 pub(crate) const IDS: Table = Table::plain("key_ids");
 /// Own blocks whose DONE is not acknowledged: generation, block → sequence number of the DONE.
 pub(crate) const UNCONFIRMED: Table = Table::plain("unconfirmed_blocks");
+/// What became of the blocks of late: generation, block → [`Verdict`], acceptance.
+pub(crate) const VERDICTS: Table = Table::plain("block_verdicts");
 /// Handed-out keys that slaves of this site may fetch: id → [`Held`].
 pub(crate) const HELD: Table = Table::plain("held_keys");
 /// The bits of held keys until the last slave took them: id → bytes.
@@ -41,8 +43,8 @@ pub(crate) const HIGHEST_USED: &[u8] = b"highest_used";
 pub(crate) const SHARES: &[u8] = b"shares";
 
 /// All tables that a reset empties.
-pub(crate) const ALL: [Table; 10] =
-    [KEYS, PENDING, KEY_BYTES, IDS, UNCONFIRMED, HELD, HELD_BYTES, EXPIRY, PAIRS, META];
+pub(crate) const ALL: [Table; 11] =
+    [KEYS, PENDING, KEY_BYTES, IDS, UNCONFIRMED, VERDICTS, HELD, HELD_BYTES, EXPIRY, PAIRS, META];
 
 /// How many rows are read at a time.
 pub(crate) const PAGE: usize = 128;
@@ -105,6 +107,69 @@ pub(crate) const fn owner_prefix(owner: Site) -> [u8; 1] {
         Site::B => [1],
     }
 }
+
+/// What became of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The other end has not answered yet.
+    Awaited,
+    /// Its keys became available.
+    Committed,
+    /// It was erased.
+    Aborted,
+}
+
+impl Verdict {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Awaited => 0,
+            Self::Committed => 1,
+            Self::Aborted => 2,
+        }
+    }
+
+    const fn from_code(code: u8) -> Result<Self, DecodeError> {
+        match code {
+            0 => Ok(Self::Awaited),
+            1 => Ok(Self::Committed),
+            2 => Ok(Self::Aborted),
+            _ => Err(DecodeError::Field("verdict")),
+        }
+    }
+}
+
+/// Reads what became of a block of late, and what proved its acceptance.
+pub(crate) fn read_verdict(
+    tx: &dyn Tx,
+    block: BlockNumber,
+) -> Result<Option<(Verdict, [u8; 32])>, EngineError> {
+    let Some(row) = tx.read(VERDICTS, &block.bytes())? else { return Ok(None) };
+    let parse = |mut reader: Reader<'_>| -> Result<(Verdict, [u8; 32]), DecodeError> {
+        let known = (Verdict::from_code(reader.u8()?)?, reader.array()?);
+        reader.finish().map(|()| known)
+    };
+    parse(Reader::new(row.expose())).map(Some).or(Err(EngineError::Damaged(VERDICTS.name)))
+}
+
+/// Writes what became of a block, and forgets the oldest of too many.
+pub(crate) fn write_verdict(
+    tx: &mut dyn Tx,
+    block: BlockNumber,
+    verdict: Verdict,
+    acceptance: [u8; 32],
+) -> Result<(), EngineError> {
+    let row = Writer::new().u8(verdict.code()).raw(&acceptance).finish();
+    tx.write(VERDICTS, &block.bytes(), &row)?;
+    if tx.count(VERDICTS, &[])? > REMEMBERED_BLOCKS
+        && let Some((oldest, _)) = tx.scan(VERDICTS, &[], &[], 1)?.first()
+    {
+        tx.erase(VERDICTS, oldest)?;
+    }
+    Ok(())
+}
+
+/// How many blocks are remembered; a node offers again what it made within minutes.
+const REMEMBERED_BLOCKS: u64 = 256;
 
 /// A key that waits in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

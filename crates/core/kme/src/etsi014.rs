@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use claviger_durable::Tx;
 use claviger_keystore::{
-    Container, FetchError, HandOutError, KeyStore, Order, Origin, Session, Slave,
+    Container, FetchError, HandOutError, Inquiry, KeyStore, Order, Origin, Session, Slave,
 };
 use claviger_units::{Bits, KeyId, SaeId, Timestamp};
 use claviger_wire::etsi014::{
@@ -23,6 +23,8 @@ pub struct Call<'a> {
     /// The decoded SAE id in the path: the slave for status and `enc_keys`, the master for
     /// `dec_keys`.
     pub other: &'a str,
+    /// [`Inquiry::NEW`] at the first try, later what [`Declined::Pending`] gave.
+    pub inquiry: Inquiry,
 }
 
 impl Kme {
@@ -78,7 +80,9 @@ impl Kme {
         let order = self.order(call, request).map_err(|refusal| self.refused(call, refusal))?;
         let keys = store.hand_out(tx, now, &order);
         let keys = keys.map_err(|error| self.declined(call, error.into()))?;
-        self.events.push_back(Event::handed_out(Interface::Etsi014, order, &keys));
+        let event = Event::handed_out(Interface::Etsi014, order, &keys);
+        self.note(tx, now, &event)?;
+        self.events.push_back(event);
         Ok(container(keys))
     }
 
@@ -93,10 +97,12 @@ impl Kme {
     ) -> Result<KeyContainer, Declined> {
         let checked = self.wanted(call, request);
         let (master, ids) = checked.map_err(|refusal| self.refused(call, refusal))?;
-        let keys = store.fetch(tx, now, call.caller, &master, &ids);
+        let keys = store.fetch(tx, now, call.caller, &master, &ids, call.inquiry);
         let keys = keys.map_err(|error| self.declined(call, error.into()))?;
         let slave = call.caller.clone();
-        self.events.push_back(Event::fetched(Interface::Etsi014, slave, master, &keys));
+        let event = Event::fetched(Interface::Etsi014, slave, master, &keys);
+        self.note(tx, now, &event)?;
+        self.events.push_back(event);
         Ok(container(keys))
     }
 
@@ -233,7 +239,9 @@ impl From<HandOutError> for Declined {
     fn from(error: HandOutError) -> Self {
         match error {
             HandOutError::Shortage { .. } => Refusal::Shortage.into(),
-            HandOutError::Lease => Self::Pending(Refusal::LeaseLate),
+            HandOutError::Lease => {
+                Self::Pending { last: Refusal::LeaseLate, inquiry: Inquiry::NEW }
+            }
             HandOutError::Apart => Refusal::Apart.into(),
             HandOutError::RolledBack => Refusal::RolledBack.into(),
             HandOutError::Stopping => Refusal::Stopping.into(),
@@ -249,7 +257,9 @@ impl From<HandOutError> for Declined {
 impl From<FetchError> for Declined {
     fn from(error: FetchError) -> Self {
         match error {
-            FetchError::Incomplete => Self::Pending(Refusal::NoticeLate),
+            FetchError::Incomplete { inquiry } => {
+                Self::Pending { last: Refusal::NoticeLate, inquiry }
+            }
             FetchError::Apart => Refusal::Apart.into(),
             FetchError::Unknown { .. } | FetchError::Taken { .. } => Refusal::KeysNotFound.into(),
             FetchError::NotEntitled { .. } => Refusal::NotEntitled.into(),

@@ -15,7 +15,7 @@ pub enum Interface {
     Idq3p,
 }
 
-/// One line of the audit log.
+/// What happened to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// New keys have left for their master.

@@ -1,7 +1,7 @@
 //! IDQ3P: one datagram asks for one key (`WIRE.md` §1).
 
 use claviger_durable::{EngineError, Tx};
-use claviger_keystore::{Container, FetchError, HandOutError, KeyStore};
+use claviger_keystore::{Container, FetchError, HandOutError, Inquiry, KeyStore};
 use claviger_units::{Bits, SecretBytes, Timestamp};
 use claviger_wire::idq3p::{DatagramError, MAX_KEY_OCTETS, Request, Response, Status, Wanted};
 
@@ -21,16 +21,22 @@ pub enum DatagramDeclined {
     #[error("the request is refused")]
     Refused(SecretBytes),
     /// Hand the same datagram in again at the next event of the key store, for at most
-    /// [`PATIENCE`](crate::PATIENCE); then send this answer, which holds no key.
+    /// [`PATIENCE`](crate::PATIENCE); then send the last answer, which holds no key.
     #[error("waiting for the peer KME")]
-    Pending(SecretBytes),
+    Pending {
+        /// What to send in the end.
+        last: SecretBytes,
+        /// What the next try says of this one.
+        inquiry: Inquiry,
+    },
     /// The store failed: stop, and start again from what is durable.
     #[error(transparent)]
     Store(#[from] EngineError),
 }
 
 impl Kme {
-    /// Answers a datagram; `source` is the sender's address and port in any fixed form.
+    /// Answers a datagram; `source` is the sender's address and port in any fixed form, `inquiry`
+    /// is [`Inquiry::NEW`] or what an earlier try gave.
     ///
     /// A retransmission (same source, same 29 bytes, within 2 s) gets the same answer again, three
     /// answers in all; after that the same bytes are a new request.
@@ -41,6 +47,7 @@ impl Kme {
         store: &mut KeyStore,
         source: &[u8],
         bytes: &[u8],
+        inquiry: Inquiry,
     ) -> Result<SecretBytes, DatagramDeclined> {
         let order = self.config.idq3p_order;
         let request = Request::decode(bytes, order);
@@ -49,8 +56,9 @@ impl Kme {
             self.counters.repeated += 1;
             return Ok(answer);
         }
-        match self.grant(tx, now, store, &request) {
+        match self.grant(tx, now, store, &request, inquiry) {
             Ok((response, event)) => {
+                self.note(tx, now, &event)?;
                 let answer = response.encode(order);
                 self.answers.keep(now, (source, bytes), &answer);
                 self.events.push_back(event);
@@ -67,6 +75,7 @@ impl Kme {
         now: Timestamp,
         store: &mut KeyStore,
         request: &Request,
+        inquiry: Inquiry,
     ) -> Result<(Response, Event), Verdict> {
         let pair = self.config.idq3p_devices.get(&request.device);
         let pair = pair.cloned().ok_or(Verdict::Refused(Status::InvalidRequest))?;
@@ -76,7 +85,7 @@ impl Kme {
         let size = Bits::new(8 * u64::from(request.length));
         let (keys, event) = match request.wanted {
             Wanted::New => self.new_key(tx, now, store, (pair, size))?,
-            Wanted::Id(id) => copy_of(tx, now, store, (pair, size), id.get())?,
+            Wanted::Id(id) => copy_of(tx, now, store, (pair, size), (id.get(), inquiry))?,
         };
         let response = keys.first().and_then(|key| request.granted(key.id.low64(), &key.key));
         Ok((response.ok_or(Verdict::Refused(Status::WrongLength))?, event))
@@ -99,8 +108,9 @@ impl Kme {
         let order = self.config.idq3p_order;
         match verdict {
             Verdict::Store(error) => error.into(),
-            Verdict::Pending => {
-                DatagramDeclined::Pending(request.refused(Status::NoMoreKeys).encode(order))
+            Verdict::Pending(inquiry) => {
+                let last = request.refused(Status::NoMoreKeys).encode(order);
+                DatagramDeclined::Pending { last, inquiry }
             }
             Verdict::Refused(status) => {
                 self.events.push_back(Event::DeviceRefused { device: request.device, status });
@@ -116,14 +126,14 @@ fn copy_of(
     now: Timestamp,
     store: &mut KeyStore,
     (pair, size): (DevicePair, Bits),
-    id: u64,
+    (id, inquiry): (u64, Inquiry),
 ) -> Result<(Vec<Container>, Event), Verdict> {
     let id = store.resolve(tx, id)?.ok_or(Verdict::Refused(Status::UnknownKey))?;
     // Asked before the copy is taken: a wrong length spends nothing.
     if store.noticed_size(tx, id)?.is_some_and(|noticed| noticed != size) {
         return Err(Verdict::Refused(Status::WrongLength));
     }
-    let keys = store.fetch(tx, now, &pair.sae, &pair.peer, &[id])?;
+    let keys = store.fetch(tx, now, &pair.sae, &pair.peer, &[id], inquiry)?;
     let event = Event::fetched(Interface::Idq3p, pair.sae, pair.peer, &keys);
     Ok((keys, event))
 }
@@ -131,7 +141,7 @@ fn copy_of(
 /// Why a well-formed request gets no key.
 enum Verdict {
     Refused(Status),
-    Pending,
+    Pending(Inquiry),
     Store(EngineError),
 }
 
@@ -139,7 +149,7 @@ impl From<Declined> for Verdict {
     fn from(declined: Declined) -> Self {
         match declined {
             Declined::Refused(refusal) => Self::Refused(status_of(&refusal)),
-            Declined::Pending(_) => Self::Pending,
+            Declined::Pending { inquiry, .. } => Self::Pending(inquiry),
             Declined::Store(error) => Self::Store(error),
         }
     }

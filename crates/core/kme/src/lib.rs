@@ -18,13 +18,17 @@
 //! that the transaction is to be rolled back. If the commit itself fails, throw the [`Kme`] away
 //! together with the key store and start again from what is durable.
 //!
-//! **What is kept in memory.** Counters, audit lines until [`Kme::poll_event`] takes them, and for
+//! **Audit.** Who got which keys when is a row of the same transaction ([`Kme::audit`]); the newest
+//! 10 000 are kept.
+//!
+//! **What is kept in memory.** Counters, events until [`Kme::poll_event`] takes them, and for
 //! two seconds the answers to IDQ3P requests, which a client may ask for again when a datagram was
 //! lost. Nothing of it survives a restart; a key whose answer was lost then is burnt.
 //!
 //! **Origin.** Keys from a simulated link say so in their `key_extension` and in the
 //! `status_extension`, as `claviger_origin` (`DESIGN.md`, invariant 6).
 
+mod audit;
 mod config;
 mod etsi014;
 mod event;
@@ -38,6 +42,7 @@ use std::collections::VecDeque;
 
 use claviger_units::{Span, Timestamp};
 
+pub use audit::AuditLine;
 pub use config::{ConfigError, DevicePair, KmeConfig, Limits, SaeBinding};
 pub use etsi014::Call;
 pub use event::{Counters, Event, Interface};
@@ -80,6 +85,8 @@ pub struct Kme {
     answers: Retransmissions,
     counters: Counters,
     events: VecDeque<Event>,
+    // Number of the newest audit line; found with the first one written.
+    last_line: Option<u64>,
 }
 
 impl Kme {
@@ -91,6 +98,7 @@ impl Kme {
             answers: Retransmissions::default(),
             counters: Counters::default(),
             events: VecDeque::new(),
+            last_line: None,
         })
     }
 

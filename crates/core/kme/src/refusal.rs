@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use claviger_durable::EngineError;
+use claviger_keystore::Inquiry;
 use claviger_units::Bits;
 use claviger_wire::etsi014::{ErrorBody, RequestError};
 
@@ -163,9 +164,15 @@ pub enum Declined {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Ask again at the next event of the key store, for at most [`PATIENCE`](crate::PATIENCE);
-    /// then tell the application this.
+    /// then tell the application the last refusal.
     #[error("waiting for the peer KME")]
-    Pending(#[source] Refusal),
+    Pending {
+        /// What to say in the end.
+        #[source]
+        last: Refusal,
+        /// What the next try says of this one ([`Call`](crate::Call)).
+        inquiry: Inquiry,
+    },
     /// The store failed: stop, and start again from what is durable.
     #[error(transparent)]
     Store(#[from] EngineError),

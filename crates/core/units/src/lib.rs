@@ -9,10 +9,12 @@ extern crate alloc;
 
 mod id;
 mod quantity;
+mod ratio;
 mod secret;
 mod time;
 
 pub use id::{Eui64, IdError, KeyId, MacAddr, SaeId, Site};
 pub use quantity::{BitRate, Bits, Decibels, Fraction, QuantityError};
+pub use ratio::OwnerRatio;
 pub use secret::{Key256, SecretBytes};
 pub use time::{Span, Timestamp};

@@ -1,8 +1,9 @@
 //! Between a QKD node and the key management entity of its own site (ours), over mutual TLS.
 
-use claviger_units::{Key256, KeyId, Site};
+use claviger_units::{Key256, KeyId, OwnerRatio, Site};
 
 use crate::cursor::{DecodeError, Reader, Writer};
+use crate::site::{put_ratio, read_ratio};
 
 /// A message between a QKD node and its key management entity.
 #[derive(Debug)]
@@ -43,12 +44,7 @@ pub enum Message {
         committed: bool,
     },
     /// Entity: the ratio in which the sites shall own the keys of further blocks.
-    Ratio {
-        /// Parts of site A.
-        a: u32,
-        /// Parts of site B.
-        b: u32,
-    },
+    Ratio(OwnerRatio),
 }
 
 /// Why a block has to wait.
@@ -95,7 +91,7 @@ impl Message {
                 Writer::kind(4).u64(*number).flag(*committed).finish()
             }
             Self::Withdraw { number } => Writer::kind(6).u64(*number).finish(),
-            Self::Ratio { a, b } => Writer::kind(5).u32(*a).u32(*b).finish(),
+            Self::Ratio(ratio) => put_ratio(Writer::kind(5), *ratio).finish(),
         }
     }
 
@@ -117,7 +113,7 @@ impl Message {
                 Self::Later { number, reason }
             }
             4 => Self::Outcome { number: r.u64()?, committed: r.flag()? },
-            5 => Self::Ratio { a: r.u32()?, b: r.u32()? },
+            5 => Self::Ratio(read_ratio(&mut r)?),
             6 => Self::Withdraw { number: r.u64()? },
             kind => return Err(DecodeError::Kind(kind)),
         };
@@ -140,7 +136,7 @@ mod tests {
             Message::Held { number: 7 },
             Message::Later { number: 7, reason: Delay::Apart },
             Message::Outcome { number: 7, committed: true },
-            Message::Ratio { a: 7, b: 1 },
+            Message::Ratio(OwnerRatio::INITIAL),
         ] {
             let frame = message.encode();
             let again = Message::decode(&frame).map(|message| message.encode());

@@ -3,7 +3,7 @@
 //! A format of our own: one kind byte, then big-endian fields. Bodies of the records and hints of
 //! [`peer`](crate::peer). No key byte ever travels here: only names.
 
-use claviger_units::{Bits, KeyId, SaeId};
+use claviger_units::{Bits, KeyId, OwnerRatio, SaeId, Site};
 
 use crate::cursor::{DecodeError, Reader, Writer};
 
@@ -16,24 +16,6 @@ pub struct Position {
     pub block: u64,
     /// Its place in the block.
     pub index: u32,
-}
-
-/// Which part of the buffer Bob's site owns, in 64ths; the rest is Alice's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShareOfB(u8);
-
-impl ShareOfB {
-    /// Makes a share; neither side is ever left without one.
-    #[must_use]
-    pub fn from_64ths(parts: u64) -> Self {
-        Self(u8::try_from(parts.clamp(1, 63)).unwrap_or(63))
-    }
-
-    /// Returns the 64ths, from 1 to 63.
-    #[must_use]
-    pub const fn as_64ths(self) -> u8 {
-        self.0
-    }
 }
 
 /// A durable record between two KMEs, applied in order, once.
@@ -50,8 +32,8 @@ pub enum SiteRecord {
     Commit {
         /// The block.
         block: u64,
-        /// The shares that hold from this block on.
-        share: ShareOfB,
+        /// How the buffers are split from this block on.
+        ratio: OwnerRatio,
     },
     /// Alice does not hold the block any more: erase it.
     Abort {
@@ -135,8 +117,8 @@ impl SiteRecord {
             Self::Ready { block, acceptance } => {
                 Writer::kind(READY).u64(*block).raw(acceptance).finish()
             }
-            Self::Commit { block, share } => {
-                Writer::kind(COMMIT).u64(*block).u8(share.as_64ths()).finish()
+            Self::Commit { block, ratio } => {
+                put_ratio(Writer::kind(COMMIT).u64(*block), *ratio).finish()
             }
             Self::Abort { block } => Writer::kind(ABORT).u64(*block).finish(),
             Self::Done { block } => Writer::kind(DONE).u64(*block).finish(),
@@ -162,7 +144,7 @@ impl SiteRecord {
         let r = &mut reader;
         let record = match r.u8()? {
             READY => Self::Ready { block: r.u64()?, acceptance: r.array()? },
-            COMMIT => Self::Commit { block: r.u64()?, share: read_share(r)? },
+            COMMIT => Self::Commit { block: r.u64()?, ratio: read_ratio(r)? },
             ABORT => Self::Abort { block: r.u64()? },
             DONE => Self::Done { block: r.u64()? },
             NOTICE => Self::Notice(Notice {
@@ -240,9 +222,14 @@ fn read_limit(reader: &mut Reader<'_>) -> Result<Option<Position>, DecodeError> 
     }
 }
 
-fn read_share(reader: &mut Reader<'_>) -> Result<ShareOfB, DecodeError> {
+/// Appends how many of 64 keys go to site B.
+pub(crate) fn put_ratio(writer: Writer, ratio: OwnerRatio) -> Writer {
+    writer.u8(ratio.in_64(Site::B))
+}
+
+pub(crate) fn read_ratio(reader: &mut Reader<'_>) -> Result<OwnerRatio, DecodeError> {
     match reader.u8()? {
-        parts @ 1..64 => Ok(ShareOfB(parts)),
+        parts @ 1..64 => Ok(OwnerRatio::from_64ths_of_b(parts.into())),
         _ => Err(DecodeError::Field("share of B")),
     }
 }
@@ -302,7 +289,7 @@ mod tests {
             (any::<u64>(), any::<[u8; 32]>())
                 .prop_map(|(block, acceptance)| SiteRecord::Ready { block, acceptance }),
             (any::<u64>(), any::<u64>()).prop_map(|(block, parts)| {
-                SiteRecord::Commit { block, share: ShareOfB::from_64ths(parts) }
+                SiteRecord::Commit { block, ratio: OwnerRatio::from_64ths_of_b(parts) }
             }),
             any::<u64>().prop_map(|block| SiteRecord::Abort { block }),
             any::<u64>().prop_map(|block| SiteRecord::Done { block }),
@@ -339,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_commit_has_these_bytes() {
-        let commit = SiteRecord::Commit { block: 5, share: ShareOfB::from_64ths(8) };
+        let commit = SiteRecord::Commit { block: 5, ratio: OwnerRatio::INITIAL };
         assert_eq!(commit.encode(), [2, 0, 0, 0, 0, 0, 0, 0, 5, 8]);
     }
 

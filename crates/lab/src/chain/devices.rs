@@ -204,7 +204,7 @@ impl VirtualChain {
                 self.forward();
                 Delivery::Acknowledged
             }
-            None | Some(Err(QueueRefusal::Full)) => Delivery::Failed,
+            None | Some(Err(QueueRefusal::Full | QueueRefusal::Share)) => Delivery::Failed,
             Some(Err(refusal)) => {
                 self.audit.violate(format!("telemetry of {eui} is not queued: {refusal}"));
                 Delivery::Failed

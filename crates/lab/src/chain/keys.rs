@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::{Extraction, Fetching, KeyOrder, Origin, PlatformOrder};
-use claviger_keystore::{KeyStore, StoreConfig};
+use claviger_keystore::{Inquiry, KeyStore, StoreConfig};
 use claviger_kme::{Call, Declined, Kme, KmeConfig, Limits, PATIENCE, RefusalKind, SaeBinding};
 use claviger_units::{Key256, KeyId, SaeId, Site, Span, Timestamp};
 use claviger_wire::etsi014::{Key, KeyContainer, KeyIds, KeyRequest};
@@ -43,6 +43,8 @@ pub(super) struct Ask {
     boot: u64,
     /// Until when it waits at the KME; from its arrival on.
     deadline: Option<Timestamp>,
+    /// What its last try has asked the other KME.
+    inquiry: Inquiry,
 }
 
 /// Who asks, and for what.
@@ -144,29 +146,33 @@ impl VirtualChain {
     /// Sends a request on its way to the KME of its site.
     pub(super) fn ask(&mut self, asker: Asker) {
         let boot = self.boot_of(&asker);
-        self.enter_after(LAN, Event::Ask(Ask { asker, boot, deadline: None }));
+        self.enter_after(
+            LAN,
+            Event::Ask(Ask { asker, boot, deadline: None, inquiry: Inquiry::NEW }),
+        );
     }
 
     /// Lets the KME decide; what only waits for the other KME is asked again, for a second.
     pub(super) fn handle_ask(&mut self, mut ask: Ask) {
-        let site = ask.asker.site();
+        let (site, inquiry) = (ask.asker.site(), ask.inquiry);
         let answer = match ask.asker.want() {
             Want::New(number) => self.at_kme(site, |entity, tx, now, _| {
                 let (caller, other) = saes(site);
-                let call = Call { caller: &caller, other: other.as_str() };
+                let call = Call { caller: &caller, other: other.as_str(), inquiry };
                 let request = KeyRequest { number: Some(number.into()), ..KeyRequest::default() };
                 entity.kme.enc_keys(tx, now, &mut entity.store, call, Ok(request))
             }),
             Want::Copies(ids) => self.at_kme(site, |entity, tx, now, _| {
                 let (caller, other) = saes(site);
-                let call = Call { caller: &caller, other: other.as_str() };
+                let call = Call { caller: &caller, other: other.as_str(), inquiry };
                 entity.kme.dec_keys(tx, now, &mut entity.store, call, Ok(KeyIds { ids }))
             }),
         };
         let reply = match answer {
             Some(Ok(keys)) => Reply::Keys(keys),
             Some(Err(Declined::Refused(refusal))) => Reply::Refused(refusal.kind()),
-            Some(Err(Declined::Pending(last))) => {
+            Some(Err(Declined::Pending { last, inquiry })) => {
+                ask.inquiry = inquiry;
                 let now = self.now;
                 let deadline = *ask.deadline.get_or_insert_with(|| {
                     self.agenda.enter(now + PATIENCE, Event::AskAgain(site));

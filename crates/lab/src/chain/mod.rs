@@ -24,9 +24,9 @@ use claviger_distill::seed;
 use claviger_durable::EngineError;
 use claviger_fleet::{Gateway, Platform, ProvisionError};
 use claviger_frames::Epoch;
-use claviger_keystore::{OwnerRatio, Stored};
+use claviger_keystore::Stored;
 use claviger_photonics::LinkPreset;
-use claviger_units::{Bits, Fraction, Key256, Site, Span, Timestamp};
+use claviger_units::{Bits, Fraction, Key256, OwnerRatio, Site, Span, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use claviger_distill::rules::OVERHEAD;
 use claviger_distill::{FinishedBlock, Rules};
-use claviger_keystore::{Block, BlockKey, Origin, ProposeError};
+use claviger_keystore::{Block, BlockKey, BlockStanding, Origin, ProposeError};
 use claviger_photonics::theory::{BlockCosts, LinkTheory, expected};
 use claviger_photonics::{Eve, LinkPreset};
 use claviger_units::{Bits, Key256, KeyId, Site, Span};
@@ -147,11 +147,11 @@ impl VirtualChain {
     pub(super) fn offer(&mut self, site: Site, offer: Offer) {
         let block = offer.to_block();
         let taken = self.at_kme(site, |entity, tx, now, _| match site {
-            Site::A => entity.store.propose(now, block),
+            Site::A => entity.store.propose(tx, now, block),
             Site::B => entity.store.accept(tx, now, block),
         });
         match (taken, site) {
-            (Some(Ok(())), Site::A) => {
+            (Some(Ok(BlockStanding::Held)), Site::A) => {
                 self.enter_after(LATENCY, Event::Offer { site: Site::B, offer });
             }
             (None | Some(Err(ProposeError::Busy | ProposeError::Apart)), _) => {

@@ -30,11 +30,11 @@ pub async fn run(
         let due = light.due();
         tokio::select! {
             () = context.shutdown.cancelled() => return Ok(()),
-            event = light.alice.channel.next() => light.handle_alice(event, context.clock.now()).await,
-            event = light.bob.channel.next() => light.handle_bob(event, context.clock.now()).await,
+            event = light.alice.channel.next() => light.handle_alice(event, context.clock.now()),
+            event = light.bob.channel.next() => light.handle_bob(event, context.clock.now()),
             () = context.clock.sleep_until(due) => {
                 let present = *eve.borrow_and_update();
-                light.emit(present, context.clock.now()).await;
+                light.emit(present, context.clock.now());
             }
         }
     }
@@ -51,8 +51,8 @@ impl<S> End<S> {
         Self { channel: Channel::new(link), seed: None }
     }
 
-    async fn send(&self, message: &Message) {
-        self.channel.send(message.encode()).await;
+    fn send(&mut self, message: &Message) {
+        self.channel.send(message.encode());
     }
 }
 
@@ -98,7 +98,7 @@ impl Light {
         self.running.as_ref().filter(|_| self.room > 0).map(|running| running.due)
     }
 
-    async fn handle_alice(&mut self, event: LinkEvent, now: Timestamp) {
+    fn handle_alice(&mut self, event: LinkEvent, now: Timestamp) {
         match event {
             LinkEvent::Connected(_) | LinkEvent::Disconnected => {
                 self.alice.seed = None;
@@ -106,7 +106,7 @@ impl Light {
             }
             LinkEvent::Frame(frame) => match Message::decode(&frame) {
                 Ok(Message::Emit { preset, .. }) if preset != self.rules.digest => {
-                    self.alice.send(&Message::OtherPreset).await;
+                    self.alice.send(&Message::OtherPreset);
                 }
                 Ok(Message::Emit { light, seed, .. }) => {
                     self.stop();
@@ -119,7 +119,7 @@ impl Light {
         self.start(now);
     }
 
-    async fn handle_bob(&mut self, event: LinkEvent, now: Timestamp) {
+    fn handle_bob(&mut self, event: LinkEvent, now: Timestamp) {
         match event {
             LinkEvent::Connected(_) | LinkEvent::Disconnected => {
                 self.bob.seed = None;
@@ -128,7 +128,7 @@ impl Light {
             }
             LinkEvent::Frame(frame) => match Message::decode(&frame) {
                 Ok(Message::Measure { preset, .. }) if preset != self.rules.digest => {
-                    self.bob.send(&Message::OtherPreset).await;
+                    self.bob.send(&Message::OtherPreset);
                 }
                 Ok(Message::Measure { seed, .. }) => {
                     self.bob.seed = Some(seed);
@@ -137,7 +137,7 @@ impl Light {
                     // the same bits again.
                     if self.used {
                         self.alice.seed = None;
-                        self.alice.send(&Message::Again).await;
+                        self.alice.send(&Message::Again);
                     }
                 }
                 Ok(Message::Room { windows }) => {
@@ -177,7 +177,7 @@ impl Light {
     }
 
     /// Plays one window and gives Bob its clicks.
-    async fn emit(&mut self, eve: Eve, now: Timestamp) {
+    fn emit(&mut self, eve: Eve, now: Timestamp) {
         let Some(running) = &mut self.running else { return };
         running.fibre.set_eve(eve);
         running.end += self.rules.window;
@@ -188,6 +188,6 @@ impl Light {
         running.due = (running.due + self.pace).max(earliest);
         let window = Message::Window { light: running.light, end: running.end, clicks };
         self.room -= 1;
-        self.bob.send(&window).await;
+        self.bob.send(&window);
     }
 }

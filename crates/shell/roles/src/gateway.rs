@@ -168,18 +168,36 @@ impl Service {
         }
     }
 
+    /// Goes round after round, so that a frame that is not taken now stops no other.
     async fn forward_all(&self, forwarder: &Forwarder) {
         loop {
             let queued = self.queued.notified();
-            let batch = self.core(|core, tx| core.gateway.next_uplinks(tx, 0, 64)).await;
-            let Ok(batch) = batch else { return };
-            if batch.is_empty() {
-                queued.await;
-                continue;
+            match self.forward_round(forwarder).await {
+                Ok(0) => queued.await,
+                Ok(_) => tokio::time::sleep(ROUND_PAUSE).await,
+                Err(_) => return,
             }
+        }
+    }
+
+    /// Carries what is queued, from the front; returns how many frames were passed over.
+    async fn forward_round(&self, forwarder: &Forwarder) -> Result<u32, RoleError> {
+        let (mut after, mut n_passed) = (0, 0);
+        loop {
+            let batch = self.core(move |core, tx| core.gateway.next_uplinks(tx, after, 64)).await?;
+            let Some(last) = batch.last() else { return Ok(n_passed) };
+            after = last.seq;
             for uplink in batch {
-                if self.forward_one(forwarder, uplink).await.is_err() {
-                    return;
+                let eui = uplink.eui;
+                if let Forwarded::PassedOver(error) = self.forward_one(forwarder, uplink).await? {
+                    // Once a round: what stops one frame may stop all.
+                    if n_passed == 0 {
+                        self.tell_broker_error(eui, error);
+                    }
+                    n_passed += 1;
+                }
+                if n_passed == MOST_PASSED {
+                    return Ok(n_passed);
                 }
             }
         }
@@ -189,16 +207,43 @@ impl Service {
         &self,
         forwarder: &Forwarder,
         uplink: QueuedUplink,
-    ) -> Result<(), RoleError> {
-        let (seq, topic) = (uplink.seq, topics::up(uplink.eui));
-        while let Err(error) = forwarder.deliver(&topic, uplink.frame.clone().into()).await {
-            debug_assert!(error != PublishError::Lost, "a lost connection is tried again inside");
-            self.context.reports.refused("gateway", format_args!("the platform's broker: {error}"));
-            tokio::time::sleep(Duration::from_secs(5)).await;
+    ) -> Result<Forwarded, RoleError> {
+        let QueuedUplink { seq, eui, frame } = uplink;
+        let error = match forwarder.deliver(&topics::up(eui), frame.into()).await {
+            Ok(()) => {
+                self.core(move |core, tx| core.gateway.handle_forwarded(tx, seq)).await?;
+                return Ok(Forwarded::Settled);
+            }
+            Err(error) => error,
+        };
+        match error {
+            PublishError::Refused(_) | PublishError::Invalid => {
+                self.tell_broker_error(eui, error);
+                self.core(move |core, tx| core.gateway.handle_undeliverable(tx, seq)).await?;
+                Ok(Forwarded::Settled)
+            }
+            _ => Ok(Forwarded::PassedOver(error)),
         }
-        self.core(move |core, tx| core.gateway.handle_forwarded(tx, seq)).await
+    }
+
+    fn tell_broker_error(&self, eui: Eui64, error: PublishError) {
+        let why = format_args!("telemetry of {eui}: {error}");
+        self.context.reports.refused("gateway", why);
     }
 }
+
+/// What became of a frame.
+enum Forwarded {
+    /// It is out of the queue.
+    Settled,
+    /// It stays, and is tried again in the next round.
+    PassedOver(PublishError),
+}
+
+/// How long to wait before the next round when the broker did not take all.
+const ROUND_PAUSE: Duration = Duration::from_secs(5);
+/// How many frames a round passes over before it waits: by then it is not the frames.
+const MOST_PASSED: u32 = 64;
 
 /// `GET /v1/devices/{eui}/key?have=e` (`PROTOCOL.md` P3c).
 async fn key(
@@ -329,7 +374,7 @@ impl Hub {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.service.writer.ended() => return Err(StoreError::Stopped.into()),
-                Some(output) = self.outputs.recv() => self.carry_out(output).await,
+                Some(output) = self.outputs.recv() => self.carry_out(output),
                 event = self.platform.next() => self.handle_platform(event).await?,
                 () = clock.sleep_until(timer) => self.handle_timer().await?,
             }
@@ -382,9 +427,9 @@ impl Hub {
         due.await
     }
 
-    async fn carry_out(&mut self, output: Output) {
+    fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Platform { session, frame } => self.platform.send_on(session, frame).await,
+            Output::Platform { session, frame } => self.platform.send_on(session, frame),
             Output::Timer(timer) => self.timer = timer,
             Output::Event(event) => self.tell(event),
             Output::Session(session) => {
@@ -463,4 +508,88 @@ fn drain(core: &mut Core, outputs: &mpsc::UnboundedSender<Output>) {
         give(Output::Session(session));
     }
     give(Output::Timer(core.gateway.poll_timeout()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use claviger_net::clock::Clock;
+    use claviger_net::shutdown::Shutdown;
+
+    use super::*;
+    use crate::report::Reporter;
+
+    /// A broker of the platform that does not take the frames of one device.
+    struct Choosy {
+        unwanted: Eui64,
+        taken: Mutex<BTreeMap<String, Vec<u8>>>,
+    }
+
+    impl BrokerHooks for Choosy {
+        async fn authenticate(&self, _: LogIn<'_>) -> bool {
+            true
+        }
+
+        fn may_publish(&self, _: &str, topic: &str) -> bool {
+            topics::device_of_up(topic) != Some(self.unwanted)
+        }
+
+        fn may_subscribe(&self, _: &str, _: &str) -> bool {
+            false
+        }
+
+        async fn handle_publish(&self, _: &str, topic: &str, frame: Bytes) -> Result<(), Refused> {
+            self.taken.lock().unwrap().entry(topic.to_owned()).or_default().extend(&frame);
+            Ok(())
+        }
+
+        fn handle_attached(&self, _: &str) {}
+    }
+
+    fn service(folder: &Folder) -> Service {
+        let (reports, _) = Reporter::channel();
+        let context = Context { clock: Clock::start(), shutdown: Shutdown::new(), reports };
+        let (now, mut rng) = (context.clock.now(), StdRng::seed_from_u64(1));
+        let config = GatewayConfig { prepare_after: Span::from_secs(60) };
+        let open = move |tx: &mut dyn Tx| {
+            let gateway = Gateway::open(tx, now, config, &mut rng)?;
+            Ok::<_, EngineError>(Core { gateway, rng, session: 0, told: Session::Apart })
+        };
+        let writer = folder.writer(open, |_| {}).unwrap();
+        Service { writer, context, queued: Arc::new(Notify::new()) }
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_is_not_taken_stops_no_other() {
+        tls::install_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let service = service(&Folder::new(folder.path().to_owned()));
+        let [unwanted, wanted] = [1, 2].map(|n| Eui64::from_bytes([n; 8]));
+        let broker = Arc::new(Choosy { unwanted, taken: Mutex::default() });
+        let listener = listen::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let access =
+            Access::plain("127.0.0.1", listener.local_addr().unwrap().port(), "gateway", "g", "p");
+        let (serving, shutdown) =
+            (Broker::new(Arc::clone(&broker), STANDARD_LIMITS), Shutdown::new());
+        tokio::spawn(async move { serving.serve_plain(listener, &shutdown).await });
+
+        let now = service.context.clock.now();
+        for (eui, frame) in [(unwanted, b"1"), (wanted, b"2"), (unwanted, b"3"), (wanted, b"4")] {
+            let job = move |core: &mut Core, tx: &mut dyn Tx| {
+                core.gateway.handle_uplink(tx, now, eui, frame)
+            };
+            service.writer.run(job).await.unwrap().unwrap();
+        }
+        let forwarder = Forwarder::new(access);
+        let round = service.forward_round(&forwarder);
+        let n_passed = tokio::time::timeout(Duration::from_secs(20), round).await.unwrap();
+        assert_eq!(n_passed.unwrap(), 2);
+        let expected = BTreeMap::from([(topics::up(wanted), b"24".to_vec())]);
+        assert_eq!(*broker.taken.lock().unwrap(), expected);
+        let left = service.core(|core, tx| core.gateway.next_uplinks(tx, 0, 9)).await.unwrap();
+        let left: Vec<_> = left.into_iter().map(|uplink| uplink.frame).collect();
+        assert_eq!(left, [b"1", b"3"], "kept for the next round");
+    }
 }

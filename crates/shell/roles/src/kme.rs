@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use claviger_durable::{EngineError, Tx};
 use claviger_keystore::{
-    Block, BlockKey, Event as StoreEvent, KeyStore, KeyStoreError, Origin, ProposeError, Session,
-    StoreConfig,
+    Block, BlockKey, BlockStanding, Event as StoreEvent, Inquiry, KeyStore, KeyStoreError, Origin,
+    ProposeError, Session, StoreConfig,
 };
 use claviger_kme::{
     DatagramDeclined, Declined, DevicePair, Event as Audit, Kme, KmeConfig, Limits, PATIENCE,
@@ -141,16 +141,20 @@ impl Service {
     /// Asks the core, again after each of its news, for at most the patience of `PROTOCOL.md` P2.
     async fn ask<R: Send + 'static>(
         &self,
-        job: impl Fn(&mut Core, &mut dyn Tx, Timestamp) -> Result<R, Declined> + Clone + Send + 'static,
+        job: impl Fn(&mut Core, &mut dyn Tx, Timestamp, Inquiry) -> Result<R, Declined>
+        + Clone
+        + Send
+        + 'static,
     ) -> Result<R, Failure> {
         let deadline = self.context.clock.now() + PATIENCE;
-        let mut news = self.changed.subscribe();
+        let (mut news, mut asked) = (self.changed.subscribe(), Inquiry::NEW);
         loop {
             let (now, job) = (self.context.clock.now(), job.clone());
             news.mark_unchanged();
-            match self.writer.run(move |core, tx| job(core, tx, now)).await? {
+            match self.writer.run(move |core, tx| job(core, tx, now, asked)).await? {
                 Ok(result) => return Ok(result),
-                Err(Declined::Pending(last)) => {
+                Err(Declined::Pending { last, inquiry }) => {
+                    asked = inquiry;
                     tokio::select! {
                         _ = news.changed() => {}
                         () = self.context.clock.sleep_until(Some(deadline)) => {
@@ -188,18 +192,19 @@ impl Service {
 
     async fn answer_datagram(&self, source: SocketAddr, datagram: Vec<u8>) -> Option<SecretBytes> {
         let deadline = self.context.clock.now() + PATIENCE;
-        let mut news = self.changed.subscribe();
+        let (mut news, mut asked) = (self.changed.subscribe(), Inquiry::NEW);
         loop {
             let (now, datagram) = (self.context.clock.now(), datagram.clone());
             let from = source.to_string();
             news.mark_unchanged();
             let job = move |core: &mut Core, tx: &mut dyn Tx| {
                 let Core { store, kme, .. } = core;
-                kme.handle_datagram(tx, now, store, from.as_bytes(), &datagram)
+                kme.handle_datagram(tx, now, store, from.as_bytes(), &datagram, asked)
             };
             match self.writer.run(job).await.ok()? {
                 Ok(answer) | Err(DatagramDeclined::Refused(answer)) => return Some(answer),
-                Err(DatagramDeclined::Pending(last)) => {
+                Err(DatagramDeclined::Pending { last, inquiry }) => {
+                    asked = inquiry;
                     tokio::select! {
                         _ = news.changed() => {}
                         () = self.context.clock.sleep_until(Some(deadline)) => return Some(last),
@@ -347,11 +352,12 @@ impl Entity {
         let (number, site) = (block.number, self.service.site);
         let now = self.service.context.clock.now();
         let taken = self.service.writer.run(move |core, tx| match site {
-            Site::A => core.store.propose(now, block),
+            Site::A => core.store.propose(tx, now, block),
             Site::B => core.store.accept(tx, now, block),
         });
         let answer = match taken.await? {
-            Ok(()) => Node::Held { number },
+            Ok(BlockStanding::Held) => Node::Held { number },
+            Ok(BlockStanding::Committed) => Node::Outcome { number, committed: true },
             Err(ProposeError::Busy) => Node::Later { number, reason: Delay::Busy },
             Err(ProposeError::Apart | ProposeError::RolledBack) => {
                 Node::Later { number, reason: Delay::Apart }
@@ -362,7 +368,7 @@ impl Entity {
                 Node::Outcome { number, committed: false }
             }
         };
-        self.node.send(answer.encode()).await;
+        self.node.send(answer.encode());
         Ok(())
     }
 
@@ -377,7 +383,7 @@ impl Entity {
 
     async fn carry_out(&mut self, output: Output) -> Result<(), RoleError> {
         match output {
-            Output::Peer { session, frame } => self.peer.send_on(session, frame).await,
+            Output::Peer { session, frame } => self.peer.send_on(session, frame),
             Output::Timer(timer) => self.timer = timer,
             Output::Audit(line) => {
                 self.tell_audit(line);
@@ -394,12 +400,12 @@ impl Entity {
         self.service.changed.send_replace(());
         match event {
             StoreEvent::BlockCommitted { block, .. } => {
-                self.node.send(Node::Outcome { number: block, committed: true }.encode()).await;
+                self.node.send(Node::Outcome { number: block, committed: true }.encode());
                 self.tell_ratio().await?;
                 self.tell_level().await?;
             }
             StoreEvent::BlockAborted { block } => {
-                self.node.send(Node::Outcome { number: block, committed: false }.encode()).await;
+                self.node.send(Node::Outcome { number: block, committed: false }.encode());
             }
             StoreEvent::SessionChanged(Session::RolledBack { mine }) => {
                 let who = if mine { "this store" } else { "the peer's store" };
@@ -453,11 +459,10 @@ impl Entity {
         }
     }
 
-    async fn tell_ratio(&self) -> Result<(), RoleError> {
+    async fn tell_ratio(&mut self) -> Result<(), RoleError> {
         let now = self.service.context.clock.now();
-        let of_b = self.core(move |core, _| Ok(core.store.ratio(now).of_b_in_64())).await?;
-        let of_b = u32::from(of_b);
-        self.node.send(Node::Ratio { a: 64 - of_b, b: of_b }.encode()).await;
+        let ratio = self.core(move |core, _| Ok(core.store.ratio(now))).await?;
+        self.node.send(Node::Ratio(ratio).encode());
         Ok(())
     }
 

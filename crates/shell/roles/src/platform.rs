@@ -217,7 +217,7 @@ impl Hub {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.service.writer.ended() => return Err(StoreError::Stopped.into()),
-                Some(output) = self.outputs.recv() => self.carry_out(output).await,
+                Some(output) = self.outputs.recv() => self.carry_out(output),
                 event = self.gateway.next() => self.handle_gateway(event).await?,
                 () = clock.sleep_until(timer) => self.handle_timer().await?,
             }
@@ -270,9 +270,9 @@ impl Hub {
         due.await
     }
 
-    async fn carry_out(&mut self, output: Output) {
+    fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Gateway { session, frame } => self.gateway.send_on(session, frame).await,
+            Output::Gateway { session, frame } => self.gateway.send_on(session, frame),
             Output::Timer(timer) => self.timer = timer,
             Output::Event(event) => self.tell(event),
             Output::Session(session) => {

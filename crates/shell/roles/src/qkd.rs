@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use claviger_distill::{
-    Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, Outcome, OwnerRatio,
-    Reserve, Rules, Window, seed,
+    Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, Outcome, Reserve,
+    Rules, Window, seed,
 };
 use claviger_durable::{EngineError, Tx};
 use claviger_net::link::{self, LinkEvent};
@@ -147,7 +147,7 @@ impl Node {
                 event = self.classical.next() => self.handle_classical(event).await?,
                 event = self.light.next() => self.handle_light(event).await?,
                 event = self.kme.next() => self.handle_kme(event).await?,
-                () = clock.sleep_until(retry) => self.offer_all().await,
+                () = clock.sleep_until(retry) => self.offer_all(),
                 () = clock.sleep_until(unproved) => {
                     self.unproved = None;
                     self.context.reports.refused("qkd", "whoever called did not prove itself in time");
@@ -267,7 +267,7 @@ impl Node {
                     Ok(())
                 })
                 .await?;
-                self.light.send(Light::Emit { light, seed: kept, preset }.encode()).await;
+                self.light.send(Light::Emit { light, seed: kept, preset }.encode());
             }
             Party::Bob if self.state == OPEN => {
                 self.lights += 1;
@@ -279,8 +279,8 @@ impl Node {
                 })
                 .await?;
                 self.taken = 0;
-                self.light.send(Light::Measure { seed: kept, preset }.encode()).await;
-                self.light.send(Light::Room { windows: WINDOWS_AHEAD }.encode()).await;
+                self.light.send(Light::Measure { seed: kept, preset }.encode());
+                self.light.send(Light::Room { windows: WINDOWS_AHEAD }.encode());
             }
             Party::Bob => {}
         }
@@ -306,7 +306,7 @@ impl Node {
     async fn handle_kme(&mut self, event: LinkEvent) -> Result<(), RoleError> {
         match event {
             LinkEvent::Connected(_) => {
-                self.offer_all().await;
+                self.offer_all();
                 Ok(())
             }
             LinkEvent::Disconnected => {
@@ -337,14 +337,15 @@ impl Node {
                     Ok(())
                 }
                 Ok(ToKme::Outcome { number, committed }) => {
+                    self.waiting.remove(&number);
                     self.judged.retain(|held| *held != number);
                     let verdict = if committed { Committed::Yes } else { Committed::No };
                     self.judge(number, verdict).await
                 }
-                Ok(ToKme::Ratio { a, b }) => {
+                Ok(ToKme::Ratio(ratio)) => {
                     self.core(move |core, _| {
                         if let Machine::Alice(alice) = &mut core.machine {
-                            alice.handle_ratio(OwnerRatio { a, b });
+                            alice.handle_ratio(ratio);
                         }
                         Ok(())
                     })
@@ -369,11 +370,11 @@ impl Node {
 
     async fn carry_out(&mut self, output: Output) -> Result<(), RoleError> {
         match output {
-            Output::Transmit { session, frame } => self.classical.send_on(session, frame).await,
+            Output::Transmit { session, frame } => self.classical.send_on(session, frame),
             Output::WantsLight(true) => {
                 let windows = std::mem::take(&mut self.taken);
                 if windows > 0 {
-                    self.light.send(Light::Room { windows }.encode()).await;
+                    self.light.send(Light::Room { windows }.encode());
                 }
             }
             Output::Event(Event::Opened) => {
@@ -393,7 +394,7 @@ impl Node {
             Output::Event(Event::Finished(block)) => {
                 let number = block.number;
                 self.waiting.insert(number, block);
-                self.offer(number).await;
+                self.offer(number);
             }
             Output::Event(Event::Sampled { qber, sampled, .. }) => {
                 self.report(Report::Sampled { qber, sampled });
@@ -401,7 +402,7 @@ impl Node {
             Output::Event(Event::Ended(ledger)) => {
                 tracing::info!(party = ?self.config.party, ledger = %ledger.to_csv(), "block ended");
                 if matches!(ledger.outcome, Outcome::Dropped(_)) {
-                    self.withdraw(ledger.block).await;
+                    self.withdraw(ledger.block);
                 }
                 self.note_reserve().await?;
                 self.report(Report::Block(Box::new(ledger)));
@@ -422,25 +423,25 @@ impl Node {
         Ok(())
     }
 
-    async fn offer_all(&mut self) {
+    fn offer_all(&mut self) {
         self.retry = None;
         for number in self.waiting.keys().copied().collect::<Vec<_>>() {
-            self.offer(number).await;
+            self.offer(number);
         }
     }
 
     /// Takes back a block that the other end declined after it was offered.
-    async fn withdraw(&mut self, number: u64) {
+    fn withdraw(&mut self, number: u64) {
         let waited = self.waiting.remove(&number).is_some();
         let offered = self.judged.contains(&number);
         if (waited || offered) && self.config.party == Party::Alice {
             self.judged.retain(|held| *held != number);
-            self.kme.send(ToKme::Withdraw { number }.encode()).await;
+            self.kme.send(ToKme::Withdraw { number }.encode());
         }
     }
 
     /// Offers a finished block to the key buffer of this site.
-    async fn offer(&self, number: u64) {
+    fn offer(&mut self, number: u64) {
         let Some(block) = self.waiting.get(&number) else { return };
         let keys = block.keys.iter();
         let message = ToKme::Block {
@@ -449,7 +450,7 @@ impl Node {
             acceptance: block.acceptance,
             keys: keys.map(|(id, owner, key)| (*id, *owner, key.duplicate())).collect(),
         };
-        self.kme.send(message.encode()).await;
+        self.kme.send(message.encode());
     }
 
     /// Closes the classical connection, which comes back by itself with a fresh greeting.

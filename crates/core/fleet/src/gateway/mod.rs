@@ -7,7 +7,7 @@ mod rows;
 mod uplinks;
 
 pub use doors::KeyAnswer;
-pub use uplinks::{QueueRefusal, QueuedUplink};
+pub use uplinks::{LostUplinks, QueueRefusal, QueuedUplink};
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -71,8 +71,7 @@ pub struct Gateway {
     setbacks: BTreeMap<Eui64, u32>,
     seen: BTreeMap<Eui64, Timestamp>,
     n_devices: u64,
-    n_uplinks: u64,
-    next_uplink: u64,
+    uplinks: uplinks::Levels,
     // Stands in for the secrets of strangers, so that refusing them takes as long.
     decoy: GatewaySecret,
 }
@@ -153,6 +152,8 @@ pub struct GatewayStatus {
     pub key_pause: Span,
     /// Telemetry frames not yet forwarded.
     pub n_queued_uplinks: u64,
+    /// Telemetry frames that did not get through since the start.
+    pub lost_uplinks: LostUplinks,
 }
 
 impl Gateway {
@@ -175,8 +176,7 @@ impl Gateway {
             setbacks: BTreeMap::new(),
             seen: BTreeMap::new(),
             n_devices: 0,
-            n_uplinks: 0,
-            next_uplink: 1,
+            uplinks: uplinks::Levels::default(),
             decoy: GatewaySecret::from_key(Key256::random(rng)),
         };
         gateway.recall_devices(tx, now)?;
@@ -276,7 +276,8 @@ impl Gateway {
             n_asking: self.extracts.len(),
             n_adopting: self.fetches.len(),
             key_pause: self.extracts.delay(now),
-            n_queued_uplinks: self.n_uplinks,
+            n_queued_uplinks: self.uplinks.n_frames,
+            lost_uplinks: self.uplinks.lost,
         }
     }
 

@@ -1,10 +1,14 @@
 //! The queue of telemetry: what is in it was acknowledged to its device (`PROTOCOL.md` P3d).
 
+use std::collections::BTreeMap;
+
+use claviger_durable::engine::Row;
 use claviger_durable::{EngineError, Tx};
 use claviger_units::{Eui64, Timestamp};
 
-use super::Gateway;
 use super::rows::UPLINKS;
+use super::{Gateway, GatewayEvent};
+use crate::Alarm;
 use crate::orders::damaged;
 use crate::rows::walk;
 
@@ -32,9 +36,69 @@ pub enum QueueRefusal {
         /// Its length in bytes.
         length: usize,
     },
+    /// The device has its share of the queue, which is everybody's: it sends again later.
+    #[error("{MAX_QUEUED_OF_ONE} telemetry frames of this device wait for the platform already")]
+    Share,
     /// The platform has been away for too long: the device sends again later.
     #[error("{MAX_QUEUED} telemetry frames wait for the platform already")]
     Full,
+}
+
+/// Telemetry frames that did not get through since the start, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostUplinks {
+    /// Refused as [`QueueRefusal::TooLong`].
+    pub too_long: u64,
+    /// Refused as [`QueueRefusal::Share`]; the device keeps them.
+    pub over_share: u64,
+    /// Refused as [`QueueRefusal::Full`]; the device keeps them.
+    pub full: u64,
+    /// Dropped with an [`Alarm::Undeliverable`].
+    pub undeliverable: u64,
+}
+
+/// What the queue holds, without reading it.
+#[derive(Debug, Default)]
+pub(super) struct Levels {
+    pub(super) n_frames: u64,
+    // Invariant: no device has none, and the counts add up to `n_frames`.
+    of: BTreeMap<Eui64, u64>,
+    last: u64,
+    pub(super) lost: LostUplinks,
+}
+
+impl Levels {
+    fn add(&mut self, eui: Eui64, seq: u64) {
+        self.last = seq;
+        self.n_frames += 1;
+        *self.of.entry(eui).or_default() += 1;
+    }
+
+    fn take(&mut self, eui: Eui64) {
+        self.n_frames -= 1;
+        if let Some(n_frames) = self.of.get_mut(&eui) {
+            *n_frames -= 1;
+            if *n_frames == 0 {
+                self.of.remove(&eui);
+            }
+        }
+    }
+
+    /// Refuses and counts what would leave others without room.
+    fn admit(&mut self, eui: Eui64, frame: &[u8]) -> Result<(), QueueRefusal> {
+        let lost = &mut self.lost;
+        let (refusal, count) = if frame.len() > MAX_UPLINK {
+            (QueueRefusal::TooLong { length: frame.len() }, &mut lost.too_long)
+        } else if self.of.get(&eui).is_some_and(|n_frames| *n_frames >= MAX_QUEUED_OF_ONE) {
+            (QueueRefusal::Share, &mut lost.over_share)
+        } else if self.n_frames >= MAX_QUEUED {
+            (QueueRefusal::Full, &mut lost.full)
+        } else {
+            return Ok(());
+        };
+        *count += 1;
+        Err(refusal)
+    }
 }
 
 impl Gateway {
@@ -46,16 +110,10 @@ impl Gateway {
         eui: Eui64,
         frame: &[u8],
     ) -> Result<(), QueueRefusal> {
-        if frame.len() > MAX_UPLINK {
-            return Err(QueueRefusal::TooLong { length: frame.len() });
-        }
-        if self.n_uplinks >= MAX_QUEUED {
-            return Err(QueueRefusal::Full);
-        }
-        let row = [eui.as_bytes(), frame].concat();
-        tx.write(UPLINKS, &self.next_uplink.to_be_bytes(), &row)?;
-        self.next_uplink += 1;
-        self.n_uplinks += 1;
+        self.uplinks.admit(eui, frame)?;
+        let (seq, row) = (self.uplinks.last + 1, [eui.as_bytes(), frame].concat());
+        tx.write(UPLINKS, &seq.to_be_bytes(), &row)?;
+        self.uplinks.add(eui, seq);
         self.seen.insert(eui, now);
         Ok(())
     }
@@ -68,31 +126,49 @@ impl Gateway {
         limit: usize,
     ) -> Result<Vec<QueuedUplink>, EngineError> {
         let rows = tx.scan(UPLINKS, b"", &after_seq.to_be_bytes(), limit)?;
-        rows.iter()
-            .map(|(key, row)| {
-                let seq = seq_of(key)?;
-                let (eui, frame) = row.expose().split_first_chunk().ok_or(damaged(UPLINKS))?;
-                Ok(QueuedUplink { seq, eui: Eui64::from_bytes(*eui), frame: frame.to_vec() })
-            })
-            .collect()
+        let read = |(key, row): &Row| {
+            let (eui, frame) = split(row.expose())?;
+            Ok(QueuedUplink { seq: seq_of(key)?, eui, frame: frame.to_vec() })
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Takes a frame out of the queue: the platform's broker has acknowledged it.
     pub fn handle_forwarded(&mut self, tx: &mut dyn Tx, seq: u64) -> Result<(), EngineError> {
-        if tx.read(UPLINKS, &seq.to_be_bytes())?.is_some() {
-            tx.erase(UPLINKS, &seq.to_be_bytes())?;
-            self.n_uplinks -= 1;
+        self.take_out(tx, seq).map(drop)
+    }
+
+    /// Drops a frame that the platform's broker refuses for good, with an alarm: waiting on, it
+    /// would stop all behind it.
+    pub fn handle_undeliverable(&mut self, tx: &mut dyn Tx, seq: u64) -> Result<(), EngineError> {
+        if let Some(eui) = self.take_out(tx, seq)? {
+            self.uplinks.lost.undeliverable += 1;
+            self.events.push_back(GatewayEvent::Alarm(Alarm::Undeliverable { eui, seq }));
         }
         Ok(())
     }
 
+    /// Takes a frame out of the queue and returns whose it was; `None` if it was out already.
+    fn take_out(&mut self, tx: &mut dyn Tx, seq: u64) -> Result<Option<Eui64>, EngineError> {
+        let Some(row) = tx.read(UPLINKS, &seq.to_be_bytes())? else { return Ok(None) };
+        let (eui, _frame) = split(row.expose())?;
+        tx.erase(UPLINKS, &seq.to_be_bytes())?;
+        self.uplinks.take(eui);
+        Ok(Some(eui))
+    }
+
     pub(super) fn recall_uplinks(&mut self, tx: &dyn Tx) -> Result<(), EngineError> {
-        walk(tx, UPLINKS, |key, _row| {
-            self.next_uplink = seq_of(key)? + 1;
-            self.n_uplinks += 1;
+        walk(tx, UPLINKS, |key, row| {
+            self.uplinks.add(split(row.expose())?.0, seq_of(key)?);
             Ok(())
         })
     }
+}
+
+/// Splits a row of the queue into its device and its frame.
+fn split(row: &[u8]) -> Result<(Eui64, &[u8]), EngineError> {
+    let (eui, frame) = row.split_first_chunk().ok_or(damaged(UPLINKS))?;
+    Ok((Eui64::from_bytes(*eui), frame))
 }
 
 fn seq_of(key: &[u8]) -> Result<u64, EngineError> {
@@ -104,3 +180,6 @@ const MAX_UPLINK: usize = 4096;
 
 /// The most frames that wait.
 const MAX_QUEUED: u64 = 100_000;
+
+/// The most frames of one device that wait: three weeks of a reading every half hour.
+const MAX_QUEUED_OF_ONE: u64 = 1000;

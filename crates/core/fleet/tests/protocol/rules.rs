@@ -3,8 +3,9 @@
 use claviger_durable::peer::Session;
 use claviger_durable::{Engine, EngineError, MemoryEngine, Table};
 use claviger_fleet::{
-    Alarm, Duplicate, Extraction, Fetching, GatewayEvent, KeyAnswer, KeyOrder, NextEpoch, Origin,
-    PlatformEvent, PlatformOrder, ProvisionError, QueueRefusal, UplinkRefusal, WhyRefused,
+    Alarm, Duplicate, Extraction, Fetching, GatewayEvent, KeyAnswer, KeyOrder, LostUplinks,
+    NextEpoch, Origin, PlatformEvent, PlatformOrder, ProvisionError, QueueRefusal, UplinkRefusal,
+    WhyRefused,
 };
 use claviger_frames::{Epoch, telemetry};
 use claviger_units::{Eui64, Key256, KeyId, Span};
@@ -460,6 +461,51 @@ fn the_queue_refuses_what_it_cannot_keep() {
     assert_eq!(behind, [queued[3].clone()]);
     let status = world.at_gateway(|g, _, now, _| Ok(g.status(now))).unwrap();
     assert_eq!(status.n_queued_uplinks, 4);
+}
+
+/// One device that floods the queue leaves room for all others, and is told so.
+#[test]
+fn a_device_has_a_share_of_the_queue_and_no_more() {
+    let mut world = World::new(8, 2);
+    let [flooding, modest] = [0, 1].map(|n| world.devices[n].eui);
+    let queue = |world: &mut World, eui, frame: &[u8]| {
+        world.at_gateway(|g, tx, now, _| Ok(g.handle_uplink(tx, now, eui, frame))).unwrap()
+    };
+    for _ in 0..1000 {
+        assert_eq!(queue(&mut world, flooding, b"flood"), Ok(()));
+    }
+    assert_eq!(queue(&mut world, flooding, b"flood"), Err(QueueRefusal::Share));
+    assert_eq!(queue(&mut world, modest, b"reading"), Ok(()));
+    // Also after a start, until one of its frames is forwarded.
+    world.kill(Side::Gateway);
+    assert_eq!(queue(&mut world, flooding, b"flood"), Err(QueueRefusal::Share));
+    let lost = world.at_gateway(|g, _, now, _| Ok(g.status(now).lost_uplinks)).unwrap();
+    assert_eq!(lost, LostUplinks { over_share: 1, ..LostUplinks::default() });
+    let first = world.at_gateway(|g, tx, _, _| Ok(g.next_uplinks(tx, 0, 1)?)).unwrap();
+    world.at_gateway(|g, tx, _, _| Ok(g.handle_forwarded(tx, first[0].seq)?));
+    assert_eq!(queue(&mut world, flooding, b"flood"), Ok(()));
+    assert_eq!(queue(&mut world, flooding, b"flood"), Err(QueueRefusal::Share));
+}
+
+/// What the platform's broker refuses for good goes, with an alarm, and stops nobody.
+#[test]
+fn an_undeliverable_frame_is_dropped_by_name() {
+    let mut world = keyed();
+    let eui = world.devices[0].eui;
+    for n in 0..3 {
+        world.at_gateway(|g, tx, now, _| Ok(g.handle_uplink(tx, now, eui, &[n]))).unwrap().unwrap();
+    }
+    let queued = world.at_gateway(|g, tx, _, _| Ok(g.next_uplinks(tx, 0, 9)?)).unwrap();
+    let seq = queued[0].seq;
+    for _ in 0..2 {
+        world.at_gateway(|g, tx, _, _| Ok(g.handle_undeliverable(tx, seq)?));
+    }
+    let left = world.at_gateway(|g, tx, _, _| Ok(g.next_uplinks(tx, 0, 9)?)).unwrap();
+    assert_eq!(left, queued[1..]);
+    let status = world.at_gateway(|g, _, now, _| Ok(g.status(now))).unwrap();
+    assert_eq!((status.n_queued_uplinks, status.lost_uplinks.undeliverable), (2, 1));
+    let alarm = GatewayEvent::Alarm(Alarm::Undeliverable { eui, seq });
+    assert_eq!(world.gateway_events.iter().filter(|event| **event == alarm).count(), 1);
 }
 
 /// Readings are listed in order, of all devices or of one.

@@ -1,13 +1,14 @@
 //! Each rule of `PROTOCOL.md` P1 and P2 by itself.
 
 use claviger_durable::peer::Session;
+use claviger_durable::{Engine, EngineError, Table, Tx};
 use claviger_keystore::{
-    Block, BlockKey, Event, FetchError, HandOutError, KeyStore, KeyStoreError, Origin,
-    ProposeError, Site, Slave, Standing,
+    Block, BlockKey, BlockStanding, Event, FetchError, HandOutError, Inquiry, KeyStore,
+    KeyStoreError, Origin, ProposeError, Site, Slave, Standing,
 };
-use claviger_units::{Bits, Key256, KeyId, Span, Timestamp};
+use claviger_units::{Bits, Key256, KeyId, OwnerRatio, Span};
 use claviger_wire::peer::PeerMessage;
-use claviger_wire::site::{Notice, ShareOfB, SiteRecord};
+use claviger_wire::site::{Notice, SiteRecord};
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -18,6 +19,14 @@ const B: Site = Site::B;
 
 fn slave(name: &str, site: Site) -> Slave {
     Slave { sae: sae(name), site }
+}
+
+/// What a fetch has asked that must wait for the peer.
+fn incomplete(result: Option<Result<(), FetchError>>) -> Inquiry {
+    match result {
+        Some(Err(FetchError::Incomplete { inquiry })) => inquiry,
+        other => panic!("{other:?} in place of Incomplete"),
+    }
 }
 
 /// How many records Alice has sent, all acknowledged: READYs make COMMITs, nothing else happened.
@@ -101,9 +110,57 @@ fn a_block_is_taken_once_and_only_in_a_session() {
         assert_eq!(world.accept(stale), Some(Err(ProposeError::Stale)), "{why}");
     }
     let number = world.propose(1, 1).unwrap();
-    let now = world.now;
-    let twice = world.store(A).propose(now, block(number, &[new]));
-    assert_eq!(twice, Err(ProposeError::Stale));
+    let twice = world.call(A, |store, tx, now| store.propose(tx, now, block(number, &[new])));
+    assert_eq!(twice, Some(Err(ProposeError::Stale)));
+}
+
+/// A node whose answer got lost offers again: whatever it then hears decides over its pads.
+#[test]
+fn a_block_that_is_offered_again_gets_the_true_answer() {
+    let again = |world: &mut World, offer: &Block| {
+        let [at_a, at_b] = BOTH.map(|_| world::copy(offer));
+        let at_a = world.call(A, |store, tx, now| store.propose(tx, now, at_a)).unwrap();
+        [at_a, world.accept(at_b).unwrap()].map(Result::ok)
+    };
+    let mut world = World::with_blocks(16, &[]);
+    world.propose(3, 1).unwrap();
+    let offer = world.offers.pop_front().unwrap();
+    assert_eq!(again(&mut world, &offer), [Some(BlockStanding::Held); 2]);
+    assert_eq!(again(&mut world, &offer), [Some(BlockStanding::Held); 2]);
+    assert_eq!(world.stored(B).pending, 4);
+    world.run();
+    assert_eq!(again(&mut world, &offer), [Some(BlockStanding::Committed); 2]);
+    // Also when it was long ago, its keys are gone, and the peer is away.
+    world.hand_out(A, &order(A, 3, 256)).unwrap().unwrap();
+    world.hand_out(B, &order(B, 1, 256)).unwrap().unwrap();
+    world.run();
+    for site in BOTH {
+        world.kill(site);
+        world.start(site);
+    }
+    assert_eq!(again(&mut world, &offer), [Some(BlockStanding::Committed); 2]);
+    // What was aborted stays so.
+    world.meet();
+    let number = world.propose(3, 1).unwrap();
+    let offer = world.offers.pop_front().unwrap();
+    world.store(A).withdraw(number);
+    assert_eq!(world.accept(world::copy(&offer)), Some(Ok(BlockStanding::Held)));
+    world.run();
+    assert_eq!(again(&mut world, &offer), [None; 2], "stale");
+    world.check_settled("offered again");
+}
+
+/// Only of late: what is remembered of blocks stays bounded.
+#[test]
+fn old_blocks_are_forgotten() {
+    let mut world = World::with_blocks(17, &[]);
+    for _ in 0..300 {
+        world.deliver_block(1, 1);
+    }
+    let count = |tx: &mut dyn Tx| tx.count(Table::plain("block_verdicts"), &[]);
+    for site in BOTH {
+        assert_eq!(world.kme(site).disk.transact::<_, EngineError>(count), Ok(256));
+    }
 }
 
 #[test]
@@ -245,8 +302,8 @@ fn unknown_is_never_said_on_incomplete_knowledge() {
     let (slave, master) = (order.slaves[0].clone(), order.master.clone());
     // The notice is still on its way.
     let ids = world.hand_out(A, &order).unwrap().unwrap();
-    assert_eq!(world.fetch(&slave, &master, &ids), Some(Err(FetchError::Incomplete)));
-    assert_eq!(world.fetch(&slave, &master, &ids), Some(Err(FetchError::Incomplete)));
+    let inquiry = incomplete(world.fetch(&slave, &master, &ids));
+    assert_eq!(incomplete(world.fetch_again(&slave, &master, &ids, inquiry)), inquiry);
     world.run();
     assert!(world.kme(B).events.contains(&Event::KnowledgeComplete));
     assert_eq!(world.fetch(&slave, &master, &ids), Some(Ok(())));
@@ -260,11 +317,46 @@ fn unknown_is_never_said_on_incomplete_knowledge() {
     assert_eq!(world.fetch(&slave, &master, &ids), Some(Ok(())));
     // An answer about the past says nothing about a key handed out since.
     let next = world.ids[2];
-    assert_eq!(world.fetch(&slave, &master, &[next]), Some(Err(FetchError::Incomplete)));
-    world.run();
-    assert_eq!(world.fetch(&slave, &master, &[next]), Some(Err(FetchError::Unknown { id: next })));
+    let unknown = Some(Err(FetchError::Unknown { id: next }));
+    assert_eq!(world.fetch_patiently(&slave, &master, &[next]), unknown);
     assert_eq!(world.hand_out(A, &order), Some(Ok(vec![next])));
     assert_eq!(world.fetch_patiently(&slave, &master, &[next]), Some(Ok(())));
+}
+
+/// `PROTOCOL.md` P2: a question whose asker left says nothing to who comes after it.
+#[test]
+fn an_answer_serves_only_who_asked() {
+    let mut world = World::with_blocks(8, &[(4, 1)]);
+    let order = order(A, 1, 256);
+    let (slave, master) = (order.slaves[0].clone(), order.master.clone());
+    let next = world.ids[0];
+    // Somebody asks too early, and is gone when the answer comes.
+    let early = incomplete(world.fetch(&slave, &master, &[next]));
+    world.run();
+    assert_eq!(world.hand_out(A, &order), Some(Ok(vec![next])));
+    let late = incomplete(world.fetch(&slave, &master, &[next]));
+    let unknown = Some(Err(FetchError::Unknown { id: next }));
+    assert_eq!(world.fetch_again(&slave, &master, &[next], early), unknown);
+    world.run();
+    assert_eq!(world.fetch_again(&slave, &master, &[next], late), Some(Ok(())));
+    // A question that went down with its connection is put again.
+    let ids = world.hand_out(A, &order).unwrap().unwrap();
+    let lost = incomplete(world.fetch(&slave, &master, &ids));
+    world.disconnect();
+    assert_eq!(world.fetch_again(&slave, &master, &ids, lost), Some(Err(FetchError::Apart)));
+    world.meet();
+    assert_eq!(world.fetch_again(&slave, &master, &ids, lost), Some(Ok(())));
+    let never = KeyId::random(&mut world.rng);
+    let again = incomplete(world.fetch_again(&slave, &master, &[never], lost));
+    assert_ne!(again, lost);
+    world.run();
+    let unknown = Some(Err(FetchError::Unknown { id: never }));
+    assert_eq!(world.fetch_again(&slave, &master, &[never], again), unknown);
+    // One request asks once, however often it is tried.
+    let inquiry = incomplete(world.fetch(&slave, &master, &[never]));
+    assert_eq!(world.kme(A).inbox.len(), 1);
+    assert_eq!(incomplete(world.fetch_again(&slave, &master, &[never], inquiry)), inquiry);
+    assert_eq!(world.kme(A).inbox.len(), 1);
 }
 
 #[test]
@@ -378,7 +470,7 @@ fn at_the_hard_cap_the_link_pauses() {
     for _ in 0..2 {
         world.propose(64, 64).unwrap();
         let offer = world.offers.pop_front().unwrap();
-        assert_eq!(world.accept(offer), Some(Ok(())));
+        assert_eq!(world.accept(offer), Some(Ok(BlockStanding::Held)));
     }
     assert_eq!(world.propose(1, 1), Err(ProposeError::Busy));
     world.store(A).withdraw(0);
@@ -430,10 +522,10 @@ fn a_slave_that_never_comes_stops_its_master_and_no_one_else() {
     world.run();
     // TAKEN by some and EXPIRED for the others both free their places.
     let deliverable = |world: &mut World| {
-        let work = |store: &mut KeyStore, tx: &mut dyn claviger_durable::Tx, _| {
+        let work = |store: &mut KeyStore, tx: &mut dyn Tx, _| {
             store.deliverable(tx, &sae("master-A"), &slave)
         };
-        world.call::<_, claviger_durable::EngineError>(A, work).unwrap().unwrap()
+        world.call::<_, EngineError>(A, work).unwrap().unwrap()
     };
     assert_eq!(deliverable(&mut world), 1);
     world.fetch(&order.slaves[0], &order.master, &ids).unwrap().unwrap();
@@ -509,9 +601,8 @@ fn idq3p_finds_a_key_by_the_low_half_of_its_id() {
     let order = order(A, 1, 256);
     let [id]: [KeyId; 1] = world.hand_out(A, &order).unwrap().unwrap().try_into().unwrap();
     let resolve = |world: &mut World, low64| {
-        let work =
-            |store: &mut KeyStore, tx: &mut dyn claviger_durable::Tx, _| store.resolve(tx, low64);
-        world.call::<_, claviger_durable::EngineError>(B, work).unwrap().unwrap()
+        let work = |store: &mut KeyStore, tx: &mut dyn Tx, _| store.resolve(tx, low64);
+        world.call::<_, EngineError>(B, work).unwrap().unwrap()
     };
     // Before and after the notice, and after it was taken.
     assert_eq!(resolve(&mut world, id.low64()), Some(id));
@@ -531,7 +622,7 @@ fn records_that_contradict_the_store_destroy_nothing_of_mine() {
         SiteRecord::Notice(Notice { master, slaves, size: Bits::new(size), keys })
     };
     let hostile = [
-        SiteRecord::Commit { block: 77, share: ShareOfB::from_64ths(8) },
+        SiteRecord::Commit { block: 77, ratio: OwnerRatio::INITIAL },
         SiteRecord::Abort { block: 0 },
         SiteRecord::Displaced { ids: vec![mine, never] },
         SiteRecord::Taken { master: sae("m"), slave: sae("s"), ids: vec![never, mine] },
@@ -605,7 +696,7 @@ fn records_never_hold_key_bytes() {
         keys: vec![BlockKey { id, owner: A, key: marker.duplicate() }],
     };
     let mut frames = Vec::new();
-    world.store(A).propose(Timestamp::START, block()).unwrap();
+    world.call(A, |store, tx, now| store.propose(tx, now, block())).unwrap().unwrap();
     world.accept(block()).unwrap().unwrap();
     let mut pump = |world: &mut World| {
         while world.kmes.iter().any(|kme| !kme.inbox.is_empty()) {

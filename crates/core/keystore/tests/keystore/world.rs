@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use claviger_durable::engine::Engine;
 use claviger_durable::{EngineError, MemoryEngine, Tx};
 use claviger_keystore::{
-    Block, BlockKey, Container, Event, FetchError, HandOutError, KeyStore, KeyStoreError, Order,
-    Origin, ProposeError, Session, Site, Slave, Standing, StoreConfig,
+    Block, BlockKey, BlockStanding, Container, Event, FetchError, HandOutError, Inquiry, KeyStore,
+    KeyStoreError, Order, Origin, ProposeError, Session, Site, Slave, Standing, StoreConfig,
 };
 use claviger_units::{Bits, Key256, KeyId, SaeId, Span, Timestamp};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -87,6 +87,13 @@ pub(crate) fn config(site: Site) -> StoreConfig {
         untaken_expiry: Span::from_secs(3600),
         untaken_per_pair: 1000,
     }
+}
+
+/// The same block once more, as a node offers it again.
+pub(crate) fn copy(block: &Block) -> Block {
+    let again = |key: &BlockKey| BlockKey { key: key.key.duplicate(), ..*key };
+    let Block { number, origin, acceptance, ref keys } = *block;
+    Block { number, origin, acceptance, keys: keys.iter().map(again).collect() }
 }
 
 impl World {
@@ -257,14 +264,13 @@ impl World {
         let acceptance = self.rng.random();
         let [block, offer] =
             copies.map(|keys| Block { number, origin: Origin::Simulated, acceptance, keys });
-        let now = self.now;
-        self.store(Site::A).propose(now, block)?;
+        self.call(Site::A, |store, tx, now| store.propose(tx, now, block)).unwrap()?;
         self.next_block += 1;
         self.offers.push_back(offer);
         Ok(number)
     }
 
-    pub(crate) fn accept(&mut self, offer: Block) -> Option<Result<(), ProposeError>> {
+    pub(crate) fn accept(&mut self, offer: Block) -> Option<Result<BlockStanding, ProposeError>> {
         self.call(Site::B, |store, tx, now| store.accept(tx, now, offer))
     }
 
@@ -305,8 +311,19 @@ impl World {
         master: &SaeId,
         ids: &[KeyId],
     ) -> Option<Result<(), FetchError>> {
+        self.fetch_again(slave, master, ids, Inquiry::NEW)
+    }
+
+    /// A further try of the fetch that has made this inquiry.
+    pub(crate) fn fetch_again(
+        &mut self,
+        slave: &Slave,
+        master: &SaeId,
+        ids: &[KeyId],
+        inquiry: Inquiry,
+    ) -> Option<Result<(), FetchError>> {
         let work = |store: &mut KeyStore, tx: &mut dyn Tx, now| {
-            store.fetch(tx, now, &slave.sae, master, ids)
+            store.fetch(tx, now, &slave.sae, master, ids, inquiry)
         };
         let Some(result) = self.call(slave.site, work) else {
             self.apps.lost.extend(ids.iter().map(|id| (*id, slave.sae.clone())));
@@ -333,9 +350,13 @@ impl World {
         ids: &[KeyId],
     ) -> Option<Result<(), FetchError>> {
         match self.fetch(slave, master, ids)? {
-            Err(FetchError::Incomplete) => {
+            Err(FetchError::Incomplete { inquiry }) => {
                 self.run();
-                if self.is_up(slave.site) { self.fetch(slave, master, ids) } else { None }
+                if self.is_up(slave.site) {
+                    self.fetch_again(slave, master, ids, inquiry)
+                } else {
+                    None
+                }
             }
             result => Some(result),
         }

@@ -1,11 +1,12 @@
 //! ETSI GS QKD 014: the decisions of `WIRE.md` §2, one by one.
 
+use claviger_durable::{Engine, EngineError, Table, Tx};
 use claviger_keystore::Origin;
 use claviger_units::{Bits, KeyId, Site};
 use claviger_wire::etsi014::KeyContainer;
 
 use super::world::{World, sae_id};
-use crate::{Declined, Event, Interface, Refusal, RefusalKind};
+use crate::{AuditLine, Declined, Event, Interface, Refusal, RefusalKind};
 
 const PAIR: (&str, &str) = ("gateway", "platform");
 const RIAP: (&str, &str) = ("platform", "gateway");
@@ -30,7 +31,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, Declined>) -> Refusal {
 
 fn pending<T: std::fmt::Debug>(result: Result<T, Declined>) -> Refusal {
     match result.unwrap_err() {
-        Declined::Pending(refusal) => refusal,
+        Declined::Pending { last, .. } => last,
         other => panic!("not pending: {other:?}"),
     }
 }
@@ -356,6 +357,7 @@ fn the_audit_log_names_keys_and_parties() {
         ids: ids(&at_a),
         size: Bits::new(128),
     };
+    assert_eq!(world.a.audit(), [AuditLine { seq: 1, at: world.now, event: handed_out.clone() }]);
     assert_eq!(world.a.events(), [handed_out]);
     let fetched = Event::Fetched {
         interface: Interface::Etsi014,
@@ -364,7 +366,62 @@ fn the_audit_log_names_keys_and_parties() {
         ids: ids(&at_a),
     };
     let refused = Event::Refused { caller: platform, refusal: Refusal::KeysNotFound };
+    assert_eq!(world.b.audit(), [AuditLine { seq: 1, at: world.now, event: fetched.clone() }]);
     assert_eq!(world.b.events(), [fetched, refused]);
+}
+
+/// `PROTOCOL.md` P2: the audit line is written with the hand-out, or neither is.
+#[test]
+fn the_audit_trail_is_as_durable_as_the_hand_out() {
+    let survived = (0..).find(|&lives| {
+        let mut world = World::with_keys(64);
+        world.a.engine.die_after(lives);
+        let died = world.enc_keys(Site::A, PAIR, "").is_err();
+        world.a.engine.revive();
+        world.restart_a();
+        let n_noticed = world.b.untaken();
+        assert_eq!(world.a.audit().len() as u64, n_noticed, "dead after {lives} operations");
+        !died
+    });
+    assert!(survived > Some(5), "a hand-out writes more than that");
+}
+
+#[test]
+fn the_audit_trail_goes_on_after_a_start() {
+    let mut world = World::with_keys(64);
+    for seq in 1..4 {
+        let given = ids(&world.enc_keys(Site::A, PAIR, "").unwrap());
+        world.restart_a();
+        // The start has burnt what was leased.
+        world.add_block(64, Origin::Simulated);
+        let last = world.a.audit().pop().unwrap();
+        assert_eq!(last.seq, seq);
+        assert!(matches!(last.event, Event::HandedOut { ids, .. } if ids == given));
+    }
+}
+
+/// The newest 10 000 lines are kept, and none holds a key.
+#[test]
+fn the_audit_trail_is_bounded_and_holds_no_key() {
+    const TRAIL: Table = Table::plain("kme_audit");
+    let mut world = World::with_keys(64);
+    let key = world.enc_keys(Site::A, PAIR, "").unwrap().keys.remove(0).key;
+    let rows = |world: &mut World| {
+        let scan = |tx: &mut dyn Tx| tx.scan(TRAIL, b"", b"", usize::MAX);
+        world.a.engine.transact::<_, EngineError>(scan).unwrap()
+    };
+    let row = rows(&mut world).remove(0).1;
+    assert!(!row.expose().windows(8).any(|eight| key.expose().windows(8).any(|k| k == eight)));
+    let fill = |tx: &mut dyn Tx| {
+        (2..=10_000_u64).try_for_each(|seq| tx.write(TRAIL, &seq.to_be_bytes(), row.expose()))
+    };
+    world.a.engine.transact::<_, EngineError>(fill).unwrap();
+    world.restart_a();
+    world.add_block(64, Origin::Simulated);
+    world.enc_keys(Site::A, PAIR, "").unwrap();
+    let rows = rows(&mut world);
+    assert_eq!(rows.len(), 10_000);
+    assert_eq!(rows.last().unwrap().0, 10_001_u64.to_be_bytes());
 }
 
 #[test]

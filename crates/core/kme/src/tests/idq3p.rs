@@ -168,8 +168,8 @@ fn an_id_that_the_notice_has_not_reached_waits_and_then_succeeds() {
     let at_a = world.ask(Site::A, ALICE, &request(Wanted::New, 32, 1));
     let asked = request(by_id(&at_a), 32, 2);
     match world.datagram(Site::B, BOB, &asked.encode(ORDER)) {
-        Err(DatagramDeclined::Pending(late)) => {
-            let late = Response::decode(late.expose(), ORDER).unwrap();
+        Err(DatagramDeclined::Pending { last, .. }) => {
+            let late = Response::decode(last.expose(), ORDER).unwrap();
             assert_eq!(late.status, Status::NoMoreKeys);
         }
         other => panic!("not pending: {other:?}"),
@@ -187,7 +187,7 @@ fn a_retransmission_of_a_waiting_request_gets_the_same_key() {
     let asked = request(by_id(&at_a), 32, 2);
     for _ in 0..2 {
         let waiting = world.datagram(Site::B, BOB, &asked.encode(ORDER));
-        assert!(matches!(waiting, Err(DatagramDeclined::Pending(_))), "{waiting:?}");
+        assert!(matches!(waiting, Err(DatagramDeclined::Pending { .. })), "{waiting:?}");
     }
     world.settle();
     let answers = [world.ask(Site::B, BOB, &asked), world.ask(Site::B, BOB, &asked)];
@@ -204,9 +204,11 @@ fn a_key_that_nobody_was_handed_cannot_be_fetched() {
     for id in waiting {
         let asked = request(Wanted::Id(NonZeroU64::new(id.low64()).unwrap()), 32, 1).encode(ORDER);
         let first = world.datagram(Site::B, BOB, &asked);
-        assert!(matches!(first, Err(DatagramDeclined::Pending(_))), "{id} led to {first:?}");
+        let Err(DatagramDeclined::Pending { inquiry, .. }) = first else {
+            panic!("{id} led to {first:?}");
+        };
         world.settle();
-        match world.datagram(Site::B, BOB, &asked) {
+        match world.datagram_again(Site::B, BOB, &asked, inquiry) {
             Err(DatagramDeclined::Refused(answer)) => {
                 let answer = Response::decode(answer.expose(), ORDER).unwrap();
                 assert_eq!(answer.status, Status::UnknownKey, "{id}");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use claviger_durable::{Engine, EngineError, MemoryEngine, Tx};
-use claviger_keystore::{Block, BlockKey, KeyStore, Origin, StoreConfig};
+use claviger_keystore::{Block, BlockKey, Inquiry, KeyStore, Origin, StoreConfig};
 use claviger_units::{Bits, Key256, KeyId, SaeId, SecretBytes, Site, Span, Timestamp};
 use claviger_wire::etsi014::{KeyContainer, KeyIds, KeyRequest, Status};
 use claviger_wire::idq3p::{ByteOrder, Request, RequestId, Response, Wanted};
@@ -11,7 +11,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::{
-    Call, DatagramDeclined, Declined, DevicePair, Event, Kme, KmeConfig, Limits, SaeBinding,
+    AuditLine, Call, DatagramDeclined, Declined, DevicePair, Event, Kme, KmeConfig, Limits,
+    SaeBinding,
 };
 
 pub(super) const ORDER: ByteOrder = ByteOrder::LittleEndian;
@@ -73,6 +74,17 @@ impl Party {
         self.engine.transact::<_, EngineError>(count).unwrap()
     }
 
+    /// How many keys wait here for slaves.
+    pub(super) fn untaken(&mut self) -> u64 {
+        let store = &self.store;
+        self.engine.transact::<_, EngineError>(|tx| store.stored(tx)).unwrap().untaken
+    }
+
+    pub(super) fn audit(&mut self) -> Vec<AuditLine> {
+        let kme = &self.kme;
+        self.engine.transact::<_, EngineError>(|tx| kme.audit(tx, 0, 9)).unwrap()
+    }
+
     pub(super) fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.kme.poll_event()).collect()
     }
@@ -123,8 +135,9 @@ impl World {
                 .map(|(id, owner, key)| BlockKey { id: *id, owner: *owner, key: key.duplicate() })
                 .collect(),
         };
-        self.a.store.propose(self.now, block()).unwrap();
-        let (store, now) = (&mut self.b.store, self.now);
+        let (store, now) = (&mut self.a.store, self.now);
+        self.a.engine.transact(|tx| store.propose(tx, now, block())).unwrap();
+        let store = &mut self.b.store;
         self.b.engine.transact(|tx| store.accept(tx, now, block())).unwrap();
         self.settle();
         names.iter().map(|(id, ..)| *id).collect()
@@ -148,6 +161,12 @@ impl World {
         self.disconnect();
         self.a = Party::start(Site::A, disk, self.now, &mut self.rng);
         self.connect();
+    }
+
+    /// Starts A again, as after `kill -9`.
+    pub(super) fn restart_a(&mut self) {
+        let disk = self.a.engine.snapshot();
+        self.restart_a_from(disk);
     }
 
     /// Carries messages until both sites are silent.
@@ -180,7 +199,7 @@ impl World {
         slave: &str,
     ) -> Result<Status, Declined> {
         let (caller, Party { engine, store, kme, .. }) = (sae_id(caller), self.party(site));
-        let call = Call { caller: &caller, other: slave };
+        let call = Call { caller: &caller, other: slave, inquiry: Inquiry::NEW };
         engine.transact(|tx| kme.status(tx, store, call))
     }
 
@@ -193,7 +212,7 @@ impl World {
     ) -> Result<KeyContainer, Declined> {
         let now = self.now;
         let (caller, Party { engine, store, kme, .. }) = (sae_id(caller), self.party(site));
-        let call = Call { caller: &caller, other: slave };
+        let call = Call { caller: &caller, other: slave, inquiry: Inquiry::NEW };
         let request = KeyRequest::from_body(body.as_bytes());
         engine.transact(|tx| kme.enc_keys(tx, now, store, call, request))
     }
@@ -205,9 +224,20 @@ impl World {
         (caller, master): (&str, &str),
         ids: &[KeyId],
     ) -> Result<KeyContainer, Declined> {
+        self.dec_keys_again(site, (caller, master), ids, Inquiry::NEW)
+    }
+
+    /// A further try of the request that has made this inquiry.
+    pub(super) fn dec_keys_again(
+        &mut self,
+        site: Site,
+        (caller, master): (&str, &str),
+        ids: &[KeyId],
+        inquiry: Inquiry,
+    ) -> Result<KeyContainer, Declined> {
         let now = self.now;
         let (caller, Party { engine, store, kme, .. }) = (sae_id(caller), self.party(site));
-        let call = Call { caller: &caller, other: master };
+        let call = Call { caller: &caller, other: master, inquiry };
         let request = KeyIds { ids: ids.to_vec() };
         engine.transact(|tx| kme.dec_keys(tx, now, store, call, Ok(request)))
     }
@@ -220,9 +250,9 @@ impl World {
         ids: &[KeyId],
     ) -> Result<KeyContainer, Declined> {
         match self.dec_keys(site, pair, ids) {
-            Err(Declined::Pending(_)) => {
+            Err(Declined::Pending { inquiry, .. }) => {
                 self.settle();
-                self.dec_keys(site, pair, ids)
+                self.dec_keys_again(site, pair, ids, inquiry)
             }
             settled => settled,
         }
@@ -235,9 +265,21 @@ impl World {
         source: &str,
         bytes: &[u8],
     ) -> Result<SecretBytes, DatagramDeclined> {
+        self.datagram_again(site, source, bytes, Inquiry::NEW)
+    }
+
+    /// A further try with the datagram that has made this inquiry.
+    pub(super) fn datagram_again(
+        &mut self,
+        site: Site,
+        source: &str,
+        bytes: &[u8],
+        inquiry: Inquiry,
+    ) -> Result<SecretBytes, DatagramDeclined> {
         let now = self.now;
         let Party { engine, store, kme, .. } = self.party(site);
-        engine.transact(|tx| kme.handle_datagram(tx, now, store, source.as_bytes(), bytes))
+        let source = source.as_bytes();
+        engine.transact(|tx| kme.handle_datagram(tx, now, store, source, bytes, inquiry))
     }
 
     /// Asks by IDQ3P and reads the answer, whatever it says.

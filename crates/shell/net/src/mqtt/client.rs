@@ -85,9 +85,13 @@ pub enum ConnectError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The broker refuses it for good.
-    #[error("the MQTT broker refuses the message ({0:?})")]
+    /// The broker can never take this message: give it up.
+    #[error("the MQTT broker refuses the message for good ({0:?})")]
     Refused(PubAckReason),
+    /// The broker does not take the message now: look at its access list and its quota, and try
+    /// again later.
+    #[error("the MQTT broker does not take the message now ({0:?}): check its access list")]
+    NotNow(PubAckReason),
     /// The broker does not let this user subscribe.
     #[error("the MQTT broker refuses the subscription")]
     NotSubscribed,
@@ -171,7 +175,7 @@ impl Client {
         let sent = self.requests.publish_tracked(topic, payload, options).await;
         match sent.map_err(|error| invalid_or_lost(&error))?.wait_completion_async().await {
             Ok(_) => Ok(()),
-            Err(PublishNoticeError::V5PubAck(reason)) => Err(PublishError::Refused(reason)),
+            Err(PublishNoticeError::V5PubAck(reason)) => Err(refusal(reason)),
             Err(_) => Err(PublishError::Lost),
         }
     }
@@ -211,6 +215,22 @@ async fn pump(events: &mut EventLoop, messages: &mpsc::Sender<Message>) {
     }
 }
 
+/// Tells what lies in the message itself from what an operator may mend, or what passes.
+const fn refusal(reason: PubAckReason) -> PublishError {
+    match reason {
+        PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid => {
+            PublishError::Refused(reason)
+        }
+        PubAckReason::Success
+        | PubAckReason::NoMatchingSubscribers
+        | PubAckReason::UnspecifiedError
+        | PubAckReason::ImplementationSpecificError
+        | PubAckReason::NotAuthorized
+        | PubAckReason::PacketIdentifierInUse
+        | PubAckReason::QuotaExceeded => PublishError::NotNow(reason),
+    }
+}
+
 fn invalid_or_lost(error: &rumqttc::ClientError) -> PublishError {
     match error {
         rumqttc::ClientError::InvalidRequest(_) => PublishError::Invalid,
@@ -236,7 +256,7 @@ impl Forwarder {
     }
 
     /// Publishes with `QoS` 1, again after every lost connection, until the broker has committed
-    /// the message or refuses it for good.
+    /// or refused the message.
     ///
     /// Calls may run side by side; dropping one gives its message up.
     pub async fn deliver(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {

@@ -176,13 +176,55 @@ async fn foreign_topics_and_filters_are_refused() {
     let house = House::open().await;
     let (client, _inbox) = house.client("dev1").await;
     let foreign = client.publish(&up("dev2"), "forged".into()).await;
-    assert!(matches!(foreign, Err(PublishError::Refused(_))), "{foreign:?}");
+    assert!(matches!(foreign, Err(PublishError::NotNow(_))), "{foreign:?}");
     for filter in ["claviger/v1/dev2/key", "claviger/v1/#", "#", "$share/g/claviger/v1/#"] {
         assert_eq!(client.subscribe(filter).await, Err(PublishError::NotSubscribed), "{filter}");
     }
     assert_eq!(client.publish("a/#", "x".into()).await, Err(PublishError::Invalid));
     client.publish(&up("dev1"), "still here".into()).await.unwrap();
     assert_eq!(house.close().await.payloads(), ["still here"]);
+}
+
+/// Reads a packet of less than 128 bytes, without its header.
+async fn read_packet(stream: &mut TcpStream) -> Vec<u8> {
+    let mut header = [0; 2];
+    stream.read_exact(&mut header).await.unwrap();
+    let mut body = vec![0; header[1].into()];
+    stream.read_exact(&mut body).await.unwrap();
+    body
+}
+
+/// A broker made by hand that answers the publications in turn with these reason codes.
+async fn scripted(reasons: &'static [u8]) -> Access {
+    let listener = listen::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_packet(&mut stream).await;
+        stream.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+        for reason in reasons {
+            let body = read_packet(&mut stream).await;
+            let id = 2 + usize::from(body[1]);
+            stream.write_all(&[0x40, 4, body[id], body[id + 1], *reason, 0]).await.unwrap();
+        }
+    });
+    Access::plain("127.0.0.1", port, "gateway", "gateway", "pw")
+}
+
+/// What lies in the message is final; what an operator may mend, or what passes, is not.
+#[tokio::test]
+async fn final_refusals_are_told_from_those_of_the_moment() {
+    const REASONS: [u8; 7] = [0x90, 0x99, 0x80, 0x83, 0x87, 0x97, 0];
+    let forwarder = Forwarder::new(scripted(&REASONS).await);
+    for reason in REASONS {
+        let answer = forwarder.deliver("a/topic", "x".into()).await;
+        let fits = match reason {
+            0 => answer == Ok(()),
+            0x90 | 0x99 => matches!(answer, Err(PublishError::Refused(_))),
+            _ => matches!(answer, Err(PublishError::NotNow(_))),
+        };
+        assert!(fits, "{reason:#x} led to {answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -177,7 +177,7 @@ impl Life {
             Ok(Err(Undelivered::Connect(ConnectError::Refused(_)))) => {
                 self.complain("the gateway's broker refuses its log-in");
             }
-            Ok(Err(Undelivered::Publish(PublishError::Refused(_)))) => {
+            Ok(Err(Undelivered::Publish(PublishError::Refused(_) | PublishError::NotNow(_)))) => {
                 self.complain("the gateway's broker refuses its reading");
             }
             Ok(Err(error)) => tracing::debug!(eui = %self.device.eui(), %error, "not delivered"),

@@ -52,8 +52,8 @@ async fn status(
     Path(slave): Path<String>,
 ) -> Result<Response, Failure> {
     let name = caller(name)?;
-    let answer = service.ask(move |core, tx, _| {
-        core.kme.status(tx, &core.store, Call { caller: &name, other: &slave })
+    let answer = service.ask(move |core, tx, _, inquiry| {
+        core.kme.status(tx, &core.store, Call { caller: &name, other: &slave, inquiry })
     });
     let body = answer.await?.to_json();
     Ok((no_store(), body).into_response())
@@ -91,8 +91,8 @@ async fn enc_keys(
     + 'static,
 ) -> Result<Response, Failure> {
     let name = caller(name)?;
-    let keys = service.ask(move |core, tx, now| {
-        let call = Call { caller: &name, other: &slave };
+    let keys = service.ask(move |core, tx, now, inquiry| {
+        let call = Call { caller: &name, other: &slave, inquiry };
         core.kme.enc_keys(tx, now, &mut core.store, call, request())
     });
     let keys = keys.await?;
@@ -128,8 +128,8 @@ async fn dec_keys(
     request: impl Fn() -> Result<KeyIds, claviger_wire::etsi014::RequestError> + Clone + Send + 'static,
 ) -> Result<Response, Failure> {
     let name = caller(name)?;
-    let keys = service.ask(move |core, tx, now| {
-        let call = Call { caller: &name, other: &master };
+    let keys = service.ask(move |core, tx, now, inquiry| {
+        let call = Call { caller: &name, other: &master, inquiry };
         core.kme.dec_keys(tx, now, &mut core.store, call, request())
     });
     let keys = keys.await?;
