@@ -2,6 +2,7 @@
 //!
 //! A run is a function of its configuration and seed.
 
+pub mod attack;
 pub mod chain;
 pub mod link;
 

@@ -1,6 +1,6 @@
 //! What a pulse shows on average: every case with its chance, summed instead of drawn.
 
-use crate::coding::{MOST_INTENSITIES, Protocol};
+use crate::coding::{Coding, MOST_INTENSITIES, Protocol};
 use crate::eve::{Eve, Guess};
 use crate::gate::{Action, Gate, Light, Silence, all_choices, basis_share};
 use crate::preset::LinkPreset;
@@ -60,8 +60,7 @@ impl PulseStatistics {
 
     /// Returns the chance that a pulse becomes key, whatever its intensity.
     #[must_use]
-    pub fn key_of_all(&self, preset: &LinkPreset) -> Sifting {
-        let coding = preset.coding();
+    pub fn key_of_all(&self, coding: &Coding) -> Sifting {
         let mut sum = Sifting::default();
         for (sifting, intensity) in self.key.iter().zip(coding.intensities()) {
             sum.kept += intensity.probability.as_f64() * sifting.kept;

@@ -301,6 +301,47 @@ pub fn expected(preset: &LinkPreset) -> LinkTheory {
     theory
 }
 
+/// What a link shows, and what of it Eve knows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shown {
+    /// Clicks.
+    pub raw: BitRate,
+    /// Sifted bits that become key.
+    pub sifted: BitRate,
+    /// Error rate of these.
+    pub qber: Fraction,
+    /// Share of these that Eve's best guess gets right; a half is nothing.
+    pub guessed: Fraction,
+    /// Share of these that comes from each intensity.
+    pub by_intensity: ByIntensity<Fraction>,
+    /// How far a count of clicks strays: deviation over the root of the count.
+    pub unevenness: f64,
+}
+
+/// Returns what a link shows while Eve does this, summed over all cases.
+#[must_use]
+pub fn shown_under(preset: &LinkPreset, eve: &Eve) -> Shown {
+    let (optics, coding) = (&preset.optics, preset.coding());
+    let statistics = PulseStatistics::of(preset, eve);
+    let cycle = Cycle::of(optics, statistics.click);
+    let rates = cycle.rates(&coding, &statistics);
+    let sifted: f64 = rates.key.iter().map(|s| s.kept).sum();
+    let wrong: f64 = rates.key.iter().map(|s| s.wrong).sum();
+    // Of an afterpulse nobody knows anything.
+    let lit = cycle.pulses * cycle.alive * statistics.key_of_all(&coding).kept;
+    let guessed = cycle.pulses * cycle.alive * statistics.guessed + (sifted - lit) / 2.0;
+    let p = statistics.click;
+    Shown {
+        raw: BitRate::from_bps(cycle.raw),
+        sifted: BitRate::from_bps(sifted),
+        qber: Fraction::clamped(wrong / sifted),
+        guessed: Fraction::clamped(guessed / sifted),
+        by_intensity: rates.key.map(|s| Fraction::clamped(s.kept / sifted)),
+        // A cycle is a dead time and a geometric gap, whose deviation is about its mean.
+        unevenness: (1.0 - p).sqrt() / p / (optics.dead_gates as f64 + 1.0 / p),
+    }
+}
+
 /// The formulas of PHYSICS.md §1. They leave out that of two clicks in a gate a coin decides, which
 /// [`PulseStatistics`] does not; the difference is some 10⁻³ of the error rate.
 fn plain_statistics(protocol: Protocol, coding: &Coding, optics: &Optics) -> PulseStatistics {

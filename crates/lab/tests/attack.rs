@@ -1,0 +1,45 @@
+//! The catalogue of attacks: every figure as predicted, and who notices what.
+
+use anyhow::Result;
+use claviger_lab::attack::{judge, measure};
+use claviger_photonics::{Attack, Eve, LinkPreset};
+use claviger_units::Span;
+
+fn eve(attack: Attack, strength: f64) -> Result<Eve> {
+    Ok(Eve::ABSENT.with(attack, attack.strength(strength)?))
+}
+
+#[test]
+fn every_attack_shows_what_is_predicted() -> Result<()> {
+    for name in ["lab", "lab-gllp", "decoy-1ghz"] {
+        let preset = LinkPreset::named(name)?;
+        for attack in Attack::ALL {
+            for strength in [0.5, attack.full()] {
+                for figure in measure(&preset, &eve(attack, strength)?, 150_000, 3)? {
+                    assert!(figure.sigma < 4.0, "{name}, {attack} {strength}: {figure:?}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Measured errors show; everything else needs decoys, or is not seen in any figure of the link.
+#[test]
+fn each_link_notices_what_it_can() -> Result<()> {
+    for (name, attack, seconds, noticed) in [
+        ("lab", Attack::InterceptResend, 20, true),
+        ("lab", Attack::Splitting, 60, false),
+        ("lab", Attack::Blinding, 60, false),
+        ("lab", Attack::TrojanHorse, 60, false),
+        ("decoy-1ghz", Attack::InterceptResend, 1, true),
+        ("decoy-1ghz", Attack::Splitting, 8, true),
+        ("decoy-1ghz", Attack::TrojanHorse, 6, false),
+    ] {
+        let preset = LinkPreset::named(name)?;
+        let verdict = judge(&preset, &eve(attack, 1.0)?, Span::from_secs(seconds), 5)?;
+        assert_eq!(verdict.noticed(), noticed, "{name}, {attack}: {verdict:?}");
+        assert!(verdict.after > 0, "{name} recovers from {attack}: {verdict:?}");
+    }
+    Ok(())
+}
