@@ -165,6 +165,50 @@ fn an_occupied_port_ends_the_run_with_its_number() {
 }
 
 #[test]
+fn a_folder_whose_roles_run_by_themselves_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let base = free_ports().to_string();
+    let place = ["--state", path(&state), "--port-base", &base];
+    assert_eq!(run(&[&["init", "--devices", "3"], &place[..]].concat()).0, Some(0));
+    let config = state.join("fibre/config.toml");
+    let mut role = claviger(&["run", "fibre", "--config", path(&config)]);
+    let mut role = Running(role.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(role.0.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "fibre: ready");
+
+    let devices = std::fs::read(state.join("devices/config.toml")).unwrap();
+    for command in [&["up", "--for", "1s"][..], &["init"]] {
+        let (code, out, err) = run(&[command, &["--devices", "5"], &place].concat());
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        let holder = format!("a role that runs by itself (process {})", role.0.id());
+        for part in ["/fibre", &holder, "stop every `claviger run`", "--state"] {
+            assert!(err.contains(part), "{part} is missing in {err}");
+        }
+    }
+    assert_eq!(std::fs::read(state.join("devices/config.toml")).unwrap(), devices);
+    drop(role);
+    assert_eq!(run(&[&["init", "--devices", "5"], &place[..]].concat()).0, Some(0));
+}
+
+#[test]
+fn a_folder_of_another_layout_is_refused_by_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(folder.path());
+    assert_eq!(run(&["init", "--state", state]).0, Some(0));
+    std::fs::write(folder.path().join("claviger.toml"), "layout = 2\n").unwrap();
+    for command in [&["up"][..], &["init"], &["link"], &["readings"], &["key", "get"]] {
+        let (code, out, err) = run(&[command, &["--state", state]].concat());
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{command:?}\n{err}");
+        for part in ["claviger.toml", "layout 2", "knows layout 1", "run the version that made it"]
+        {
+            assert!(err.contains(part), "{part} is missing in {err}");
+        }
+    }
+}
+
+/// `PROTOCOL.md` P4: the last resort when the reserve is used up.
+#[test]
 fn a_second_run_on_the_same_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
@@ -179,6 +223,11 @@ fn a_second_run_on_the_same_folder_is_refused() {
     assert_eq!(code, Some(1), "{err}");
     let holder = format!("in use by another claviger (process {})", first.0.id());
     assert!(err.contains(&holder), "{err}");
+    // Nor does a role start beside it.
+    let config = state.join("fibre/config.toml");
+    let (code, _, err) = run(&["run", "fibre", "--config", path(&config)]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("/fibre is") && err.contains(&holder), "{err}");
 }
 
 /// `PROTOCOL.md` P4: the last resort when the reserve is used up.

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: UpArgs, verbosity: u8) -> Result<ExitCode> {
     let clock = Clock::start();
     let started = clock.now();
     let (link, capacity) = init::checked(&args.network)?;
-    let state = StateFolder::claim(&args.network.state.state)?;
+    let mut state = StateFolder::claim(&args.network.state.state)?;
     let signals = Signals::listen()?;
     let ports = state.prepare(&Plan { danger_idq3p: true, ..init::plan(&args.network, &link) })?;
     log::to_file(&state.file("claviger.log"), verbosity)?;

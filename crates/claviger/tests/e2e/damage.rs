@@ -69,7 +69,7 @@ fn a_damaged_store_is_named_with_its_remedy() {
     // Mended, it goes on; and one process at a time has it.
     let _network = Network::start(&place, &[Role::KmeA]);
     eventually("the mended KME", PATIENCE, || App::a(&place).stored());
-    assert_refused(&refused(&place, Role::KmeA), &[utf8(&database), "in use"]);
+    assert_refused(&refused(&place, Role::KmeA), &[utf8(&folder), "in use", "stop that one"]);
 }
 
 #[test]

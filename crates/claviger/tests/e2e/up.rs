@@ -47,7 +47,7 @@ fn goes_on_after_a_sudden_end_and_ends_when_asked() {
     let quick = ["--devices", "3", "--renew", "3s", "--simulated-speed", "10"];
     let mut first = place.up(&quick);
     let operator = eventually("the operator", PATIENCE, || {
-        place.layout().is_complete().then(|| Operator::of(&place))
+        place.layout().is_complete().is_ok_and(|whole| whole).then(|| Operator::of(&place))
     });
     let euis = |all: &[StoredReading]| all.iter().map(|r| r.eui.clone()).collect::<BTreeSet<_>>();
     eventually("all devices", PATIENCE, || operator.readings(0).filter(|a| euis(a).len() == 3));
