@@ -148,20 +148,39 @@ fn clients_without_a_network_say_what_to_start() {
 }
 
 #[test]
-fn an_occupied_port_ends_the_run_with_its_number() {
+fn an_occupied_port_is_named_before_anything_is_made_or_told() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let base = free_ports();
-    let _occupied = TcpListener::bind(("127.0.0.1", base)).unwrap();
-    let base = base.to_string();
-    let (code, out, err) =
-        run(&["up", "--for", "60s", "--json", "--state", path(&state), "--port-base", &base]);
-    assert_eq!(code, Some(1), "{err}");
-    assert!(
-        err.contains(&format!("port {base} is occupied")) && err.contains("--port-base"),
-        "{err}"
-    );
-    assert!(out.lines().last().unwrap().contains("\"simulated\":true"), "{out}");
+    let arguments = ["up", "--for", "60s", "--state", path(&state), "--port-base"];
+    let refused = |what: &str| {
+        let (code, out, err) = run(&[&arguments[..], &[&base.to_string()]].concat());
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert!(err.contains(&format!("{what} is occupied")), "{err}");
+        assert!(err.contains("stop the other program") && err.contains("--port-base"), "{err}");
+    };
+    let occupied = TcpListener::bind(("127.0.0.1", base + 14)).unwrap();
+    refused(&format!("port {}", base + 14));
+    drop(occupied);
+    let _occupied = UdpSocket::bind(("127.0.0.1", base + 3)).unwrap();
+    refused(&format!("UDP port {}", base + 3));
+    let left: Vec<_> = std::fs::read_dir(&state).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["lock"]);
+}
+
+#[test]
+fn a_damaged_store_ends_the_run_before_an_address_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let base = free_ports().to_string();
+    let place = ["--state", path(&state), "--port-base", &base];
+    let (code, _, err) = run(&[&["init"], &place[..]].concat());
+    assert_eq!(code, Some(0), "{err}");
+    std::fs::write(state.join("site-b/platform/store.db"), "no database").unwrap();
+    let (code, out, err) = run(&[&["up", "--for", "60s"], &place[..]].concat());
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(err.contains("site-b/platform/store.db") && err.contains("restore it"), "{err}");
+    assert!(!out.contains("curl"), "{out}");
 }
 
 #[test]

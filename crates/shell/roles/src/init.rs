@@ -107,6 +107,32 @@ impl Ports {
             light_b: at(14),
         })
     }
+
+    /// Returns where connections are listened for.
+    #[must_use]
+    pub const fn tcp(&self) -> [SocketAddr; 13] {
+        [
+            self.kme_a,
+            self.kme_b,
+            self.gateway_keys,
+            self.gateway_mqtt,
+            self.platform,
+            self.platform_mqtt,
+            self.platform_records,
+            self.kme_records,
+            self.classical,
+            self.node_a,
+            self.node_b,
+            self.light_a,
+            self.light_b,
+        ]
+    }
+
+    /// Returns where datagrams are listened for.
+    #[must_use]
+    pub const fn udp(&self) -> [SocketAddr; 2] {
+        [self.idq3p_a, self.idq3p_b]
+    }
 }
 
 /// The folder of every role below a state folder.
@@ -186,32 +212,6 @@ pub enum InitError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// Something else lies there.
-    #[error(
-        "{path} holds files that are not Claviger's, or an unfinished start: choose another folder with --state, or remove it"
-    )]
-    Foreign {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Certificates.
-    #[error(transparent)]
-    Pki(#[from] PkiError),
-    /// The ports would pass 65535.
-    #[error("--port-base {base} leaves no room for {} ports: choose at most {}", Ports::COUNT, u16::MAX - Ports::COUNT + 1)]
-    PortBase {
-        /// The base.
-        base: u16,
-    },
-    /// A configuration cannot be written as TOML.
-    #[error("a configuration cannot be written as TOML: {0}")]
-    Toml(#[from] toml::ser::Error),
-}
-
-/// Parties with a certificate: folder and name.
-const PARTIES: [(&str, &str); 9] = [
-    ("site-a/qkd", "qkd-a"),
-    ("site-a/kme", "kme-a"),
     /// The mark of a complete folder cannot be read: mend its owner or mode.
     #[error("{path} cannot be read: {source}; choose another folder with --state")]
     Read {
@@ -240,6 +240,32 @@ const PARTIES: [(&str, &str); 9] = [
         /// The mark.
         path: PathBuf,
     },
+    /// Something else lies there.
+    #[error(
+        "{path} holds files that are not Claviger's, or an unfinished start: choose another folder with --state, or remove it"
+    )]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The ports would pass 65535.
+    #[error("--port-base {base} leaves no room for {} ports: choose at most {}", Ports::COUNT, u16::MAX - Ports::COUNT + 1)]
+    PortBase {
+        /// The base.
+        base: u16,
+    },
+    /// A configuration cannot be written as TOML.
+    #[error("a configuration cannot be written as TOML: {0}")]
+    Toml(#[from] toml::ser::Error),
+}
+
+/// Parties with a certificate: folder and name.
+const PARTIES: [(&str, &str); 9] = [
+    ("site-a/qkd", "qkd-a"),
+    ("site-a/kme", "kme-a"),
     ("site-a/gateway", "gateway"),
     ("site-a/app", "app-a"),
     ("site-b/qkd", "qkd-b"),
