@@ -226,6 +226,24 @@ fn a_folder_of_another_layout_is_refused_by_every_command() {
     }
 }
 
+#[test]
+fn a_site_without_a_store_has_nothing_to_reset() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(run(&["init", "--state", path(folder.path())]).0, Some(0));
+    let config = folder.path().join("site-a/kme/config.toml");
+    let (code, _, err) = run(&["kme", "reset", "--config", path(&config)]);
+    assert_eq!(code, Some(1), "{err}");
+    for part in ["site A has no key store", "nothing to reset", "site-a/kme/store.db", "site B"] {
+        assert!(err.contains(part), "{part} is missing in {err}");
+    }
+    let secret = folder.path().join("fresh.secret");
+    assert_eq!(run(&["link", "reseed", path(&secret)]).0, Some(0));
+    let config = folder.path().join("site-a/qkd/config.toml");
+    let (code, _, err) = run(&["link", "reseed", path(&secret), "--config", path(&config)]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("no reserve to fill") && err.contains("site-a/qkd/store.db"), "{err}");
+}
+
 /// `PROTOCOL.md` P4: the last resort when the reserve is used up.
 #[test]
 fn a_second_run_on_the_same_folder_is_refused() {
