@@ -71,6 +71,7 @@ fn wrong_flags_are_refused_with_what_would_be_right() {
         (&["up", "--for", "90"][..], "such as 90s, 5m"),
         (&["up", "--eve", "2"], "between 0 and 1"),
         (&["up", "--devises", "3"], "--devices"),
+        (&["up", "--seed", "-1"], "a whole number between 0 and"),
         (&["run", "kmee", "--config", "x"], "possible values"),
         (&["key", "get-by-id", "abc"], "UUID"),
     ] {
@@ -244,7 +245,22 @@ fn a_site_without_a_store_has_nothing_to_reset() {
     assert!(err.contains("no reserve to fill") && err.contains("site-a/qkd/store.db"), "{err}");
 }
 
-/// `PROTOCOL.md` P4: the last resort when the reserve is used up.
+/// As in `claviger link | head -1`, when `head` has gone before the first line.
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(run(&["init", "--state", path(folder.path())]).0, Some(0));
+    for arguments in [&["--help"][..], &["up", "--help"], &["--version"], &["link"], &["init"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = claviger(arguments);
+        let Output { status, stderr, .. } =
+            command.current_dir(&folder).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let err = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), err.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
 #[test]
 fn a_second_run_on_the_same_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
