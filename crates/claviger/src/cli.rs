@@ -259,7 +259,7 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) identity: Option<PathBuf>,
     /// The key management entity [default: the site's, from the state folder]
-    #[arg(long, value_name = "https://HOST:PORT")]
+    #[arg(long, value_name = "https://HOST:PORT", value_parser = url)]
     pub(crate) url: Option<String>,
     /// Prints the answer as JSON
     #[arg(long)]
@@ -458,6 +458,13 @@ fn last(text: &str) -> Result<usize, String> {
     last.ok_or_else(|| "must be a whole number above 0".to_owned())
 }
 
+fn url(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+    let fits = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
+    let right = || "must be https://HOST:PORT, such as https://localhost:14000".to_owned();
+    fits.then(|| text.trim_end_matches('/').to_owned()).ok_or_else(right)
+}
+
 fn bits(text: &str) -> Result<Bits, String> {
     text.parse().map(Bits::new).or(Err("must be a number of bits, such as 256".to_owned()))
 }
@@ -519,13 +526,15 @@ mod tests {
     }
 
     #[test]
-    fn wrong_counts_are_refused_alike() {
+    fn wrong_values_of_other_commands_are_refused_alike() {
         for (arguments, right) in [
             (["readings", "--last", "-1"], "a whole number above 0"),
             (["readings", "--last", "0"], "a whole number above 0"),
             (["key get", "--number", "0"], "1.."),
             (["key get", "--number", "-1"], "1.."),
             (["key get", "--size", "-1"], "a number of bits"),
+            (["key get", "--url", "http://x"], "must be https://HOST:PORT"),
+            (["key status", "--url", "https://x/api"], "must be https://HOST:PORT"),
             (["key extract", "--device", "-1"], "1..=12"),
             (["key extract", "--length", "-1"], "1..=32"),
             (["key extract", "--id", "-1"], "a number above 0"),

@@ -146,6 +146,14 @@ fn clients_without_a_network_say_what_to_start() {
         assert_eq!(code, Some(1), "{arguments:?}\n{err}");
         assert!(err.contains("start `claviger up`"), "{arguments:?}\n{err}");
     }
+    // The same where the folder is there and nobody runs.
+    let base = free_ports().to_string();
+    assert_eq!(run(&["init", "--danger-idq3p", "--state", state, "--port-base", &base]).0, Some(0));
+    for arguments in [&["key", "get"][..], &["key", "extract"], &["readings"], &["devices"]] {
+        let (code, _, err) = run(&[arguments, &["--state", state]].concat());
+        assert_eq!(code, Some(1), "{arguments:?}\n{err}");
+        assert!(err.contains("start `claviger up`"), "{arguments:?}\n{err}");
+    }
 }
 
 #[test]
