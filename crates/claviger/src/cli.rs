@@ -122,7 +122,8 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// How long to run, such as 90s, 5m or 2h; without it until interrupted
-    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long = "for", value_name = "TIME", allow_hyphen_values = true,
+          value_parser = duration::parse)]
     pub(crate) run_for: Option<Span>,
     /// Print one JSON object on the standard output at the end, all else on the standard error
     #[arg(long)]
@@ -144,11 +145,11 @@ pub(crate) struct InitArgs {
 pub(crate) struct NetworkArgs {
     /// How many devices to emulate
     #[arg(long, value_name = "N", default_value_t = 24, help_heading = "Fleet",
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) devices: u32,
     /// How often each device wakes, sends a reading and gets a fresh key
     #[arg(long, value_name = "TIME", default_value = "60s", help_heading = "Fleet",
-          value_parser = renewal)]
+          allow_hyphen_values = true, value_parser = renewal)]
     pub(crate) renew: Span,
     /// The link: the paper's `lab` (8.4 km, 4 dB) or `city` (7 dB), or a preset file
     #[arg(long, value_name = "lab|city|FILE", default_value = "lab", help_heading = "Link")]
@@ -162,7 +163,8 @@ pub(crate) struct NetworkArgs {
           value_parser = fraction)]
     pub(crate) eve: Option<Fraction>,
     /// Makes the run reproducible; its keys are then never to be used
-    #[arg(long, value_name = "N", help_heading = "Link")]
+    #[arg(long, value_name = "N", help_heading = "Link", allow_negative_numbers = true,
+          value_parser = seed)]
     pub(crate) seed: Option<u64>,
     /// Runs the simulated light this many times faster than real light
     #[arg(long, value_name = "N", default_value_t = 1.0, help_heading = "Link",
@@ -172,7 +174,7 @@ pub(crate) struct NetworkArgs {
     pub(crate) state: StateArgs,
     /// The first of 15 ports on loopback
     #[arg(long, value_name = "PORT", default_value_t = 14_000, help_heading = "Place",
-          value_parser = clap::value_parser!(u16).range(1..=65_521))]
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=65_521))]
     pub(crate) port_base: u16,
 }
 
@@ -236,14 +238,14 @@ pub(crate) struct ExtractArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) address: Option<SocketAddr>,
     /// The key whose copy is wanted, as the other site's answer named it; without it a new key
-    #[arg(long, value_name = "ID", value_parser = idq3p_id)]
+    #[arg(long, value_name = "ID", allow_negative_numbers = true, value_parser = idq3p_id)]
     pub(crate) id: Option<NonZeroU64>,
     /// The number of the requesting device, 1 to 12
-    #[arg(long, value_name = "N", default_value_t = 1,
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true,
           value_parser = clap::value_parser!(u8).range(1..=12))]
     pub(crate) device: u8,
     /// Bytes of the key
-    #[arg(long, value_name = "N", default_value_t = 32,
+    #[arg(long, value_name = "N", default_value_t = 32, allow_negative_numbers = true,
           value_parser = clap::value_parser!(u8).range(1..=32))]
     pub(crate) length: u8,
 }
@@ -257,7 +259,7 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) identity: Option<PathBuf>,
     /// The key management entity [default: the site's, from the state folder]
-    #[arg(long, value_name = "https://HOST:PORT")]
+    #[arg(long, value_name = "https://HOST:PORT", value_parser = url)]
     pub(crate) url: Option<String>,
     /// Prints the answer as JSON
     #[arg(long)]
@@ -274,10 +276,12 @@ pub(crate) struct GetArgs {
     #[arg(long, value_name = "SAE_ID")]
     pub(crate) slave: Option<SaeId>,
     /// How many keys
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) number: u32,
     /// Bits of each key
-    #[arg(long, value_name = "BITS", default_value = "256", value_parser = bits)]
+    #[arg(long, value_name = "BITS", default_value = "256", allow_negative_numbers = true,
+          value_parser = bits)]
     pub(crate) size: Bits,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
@@ -339,7 +343,8 @@ pub(crate) struct ReadingsArgs {
     #[arg(long, value_name = "EUI")]
     pub(crate) device: Option<Eui64>,
     /// How many of the newest to show
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true,
+          value_parser = last)]
     pub(crate) last: usize,
     /// Prints one JSON object a line
     #[arg(long)]
@@ -443,6 +448,23 @@ fn speed(text: &str) -> Result<f64, String> {
     speed.ok_or_else(|| "must be a number between 0.01 and 10000".to_owned())
 }
 
+fn seed(text: &str) -> Result<u64, String> {
+    let right = || format!("must be a whole number between 0 and {}", u64::MAX);
+    text.parse().ok().ok_or_else(right)
+}
+
+fn last(text: &str) -> Result<usize, String> {
+    let last = text.parse().ok().filter(|last| *last > 0);
+    last.ok_or_else(|| "must be a whole number above 0".to_owned())
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+    let fits = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
+    let right = || "must be https://HOST:PORT, such as https://localhost:14000".to_owned();
+    fits.then(|| text.trim_end_matches('/').to_owned()).ok_or_else(right)
+}
+
 fn bits(text: &str) -> Result<Bits, String> {
     text.parse().map(Bits::new).or(Err("must be a number of bits, such as 256".to_owned()))
 }
@@ -489,11 +511,37 @@ mod tests {
             (["--loss-db", "NaN"], "0 or more"),
             (["--simulated-speed", "0"], "between 0.01 and 10000"),
             (["--devices", "0"], "1..=100000"),
+            (["--devices", "-1"], "1..=100000"),
+            (["--for", "-5s"], "such as 90s, 5m"),
+            (["--renew", "-5s"], "such as 90s, 5m"),
+            (["--seed", "-1"], "a whole number between 0 and 18446744073709551615"),
+            (["--seed", "seven"], "a whole number between 0 and 18446744073709551615"),
+            (["--port-base", "-1"], "1..=65521"),
             (["--port-base", "65530"], "1..=65521"),
         ] {
             let line = ["claviger", "up"].into_iter().chain(arguments);
             let error = Cli::try_parse_from(line).unwrap_err().to_string();
             assert!(error.contains(right), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_of_other_commands_are_refused_alike() {
+        for (arguments, right) in [
+            (["readings", "--last", "-1"], "a whole number above 0"),
+            (["readings", "--last", "0"], "a whole number above 0"),
+            (["key get", "--number", "0"], "1.."),
+            (["key get", "--number", "-1"], "1.."),
+            (["key get", "--size", "-1"], "a number of bits"),
+            (["key get", "--url", "http://x"], "must be https://HOST:PORT"),
+            (["key status", "--url", "https://x/api"], "must be https://HOST:PORT"),
+            (["key extract", "--device", "-1"], "1..=12"),
+            (["key extract", "--length", "-1"], "1..=32"),
+            (["key extract", "--id", "-1"], "a number above 0"),
+        ] {
+            let words = arguments[0].split(' ').chain(arguments[1..].iter().copied());
+            let error = Cli::try_parse_from(std::iter::once("claviger").chain(words)).unwrap_err();
+            assert!(error.to_string().contains(right), "{arguments:?}: {error}");
         }
     }
 

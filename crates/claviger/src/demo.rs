@@ -20,7 +20,7 @@ impl Demo {
     pub(crate) fn open(state: &Path) -> Result<Self> {
         let layout = Layout::below(state);
         anyhow::ensure!(
-            layout.is_complete(),
+            layout.is_complete()?,
             "{} is no state folder of Claviger: start `claviger up`, or give its folder with --state",
             state.display()
         );

@@ -13,7 +13,7 @@ use crate::up::capacity::Capacity;
 pub(crate) fn run(args: &InitArgs) -> Result<()> {
     let InitArgs { network, danger_idq3p } = args;
     let (link, capacity) = checked(network)?;
-    let state = StateFolder::claim(&network.state.state)?;
+    let mut state = StateFolder::claim(&network.state.state)?;
     state.prepare(&Plan { danger_idq3p: *danger_idq3p, ..plan(network, &link) })?;
     let path = network.state.state.display();
     console::out(capacity.sentence(network.devices, network.renew));

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use claviger_roles::Folder;
-use claviger_roles::sae::{GrantedKey, KeyClient};
+use claviger_roles::sae::{GrantedKey, KeyClient, KeyError};
 use claviger_units::{SaeId, Site};
 use claviger_wire::etsi014::{Extension, Key, KeyContainer};
 use claviger_wire::idq3p::{ByteOrder, Request, RequestId, Response, Status, Wanted};
@@ -92,7 +92,7 @@ const fn refusal(status: Status) -> &'static str {
 /// `claviger key get`
 pub(crate) async fn get(args: &GetArgs) -> Result<()> {
     let (client, slave) = open(&args.client, args.site.into(), args.slave.as_ref())?;
-    let keys = client.enc_keys(&slave, args.number, args.size).await?;
+    let keys = client.enc_keys(&slave, args.number, args.size).await.map_err(told)?;
     print(&args.client, keys);
     Ok(())
 }
@@ -100,7 +100,7 @@ pub(crate) async fn get(args: &GetArgs) -> Result<()> {
 /// `claviger key get-by-id`
 pub(crate) async fn get_by_id(args: &GetByIdArgs) -> Result<()> {
     let (client, master) = open(&args.client, args.site.into(), args.master.as_ref())?;
-    let keys = client.dec_keys(&master, &args.ids).await?;
+    let keys = client.dec_keys(&master, &args.ids).await.map_err(told)?;
     print(&args.client, keys);
     Ok(())
 }
@@ -108,7 +108,7 @@ pub(crate) async fn get_by_id(args: &GetByIdArgs) -> Result<()> {
 /// `claviger key status`
 pub(crate) async fn status(args: &StatusArgs) -> Result<()> {
     let (client, slave) = open(&args.client, args.site.into(), args.slave.as_ref())?;
-    let status = client.status(&slave).await?;
+    let status = client.status(&slave).await.map_err(told)?;
     if args.client.json {
         console::out(String::from_utf8_lossy(&status.to_json()));
         return Ok(());
@@ -142,7 +142,7 @@ fn open(args: &ClientArgs, site: Site, other: Option<&SaeId>) -> Result<(KeyClie
         None => demo()?.folder(&at(site, "app")),
     };
     let url = match &args.url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
+        Some(url) => url.clone(),
         None => demo()?.kme_url(site)?,
     };
     let other = match other {
@@ -150,6 +150,19 @@ fn open(args: &ClientArgs, site: Site, other: Option<&SaeId>) -> Result<(KeyClie
         None => format!("app-{}", letter(site.other())).parse()?,
     };
     Ok((KeyClient::new(&url, demo::client(&folder)?), other))
+}
+
+/// Adds the remedy where nobody has answered; every answer brings its own.
+fn told(error: KeyError) -> anyhow::Error {
+    let is_away = matches!(error, KeyError::Unreachable(_));
+    let error = anyhow::Error::new(error);
+    if is_away {
+        error.context(
+            "no KME answers: start `claviger up`, or give its folder with --state or its --url",
+        )
+    } else {
+        error
+    }
 }
 
 fn print(args: &ClientArgs, keys: Vec<GrantedKey>) {

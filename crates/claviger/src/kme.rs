@@ -25,6 +25,14 @@ pub(crate) fn reset(args: &ResetArgs) -> Result<()> {
             path.display(),
             config.site
         ),
+        Err(OpenError::Missing { path }) => bail!(
+            "site {site} has no key store, so there is nothing to reset: {} is missing. Its entity makes \
+             an empty store when it starts; if a store was removed, reset site {} as well before that; \
+             if one should be there, check --config",
+            path.display(),
+            config.site.other(),
+            site = config.site,
+        ),
         opened => opened.context("the key store cannot be opened")?,
     };
     let mut rng = StdRng::try_from_rng(&mut SysRng).context("the system gives no randomness")?;

@@ -10,6 +10,7 @@ mod init;
 mod key;
 mod kme;
 mod link;
+mod lock;
 mod log;
 mod readings;
 mod reseed;

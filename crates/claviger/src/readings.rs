@@ -6,52 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail};
 use claviger_net::http::Client;
 use claviger_wire::etsi014::ErrorBody;
+use claviger_wire::platform::{Device, Devices, Reading, Readings};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::cli::{DevicesArgs, ReadingsArgs};
 use crate::console;
 use crate::demo::{self, Demo};
-
-/// A reading in the platform's answer.
-#[derive(Debug, Serialize, Deserialize)]
-struct Reading {
-    seq: u64,
-    eui: String,
-    epoch: u32,
-    counter: u32,
-    received_s: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    taken_s: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature_c: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    humidity_pct: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    light_lux: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    battery_mv: Option<u16>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Readings {
-    readings: Vec<Reading>,
-}
-
-/// A device in the platform's answer.
-#[derive(Debug, Serialize, Deserialize)]
-struct Device {
-    eui: String,
-    adoption: String,
-    epoch: u32,
-    prepared: Option<u32>,
-    key_origin: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Devices {
-    devices: Vec<Device>,
-}
 
 /// `claviger readings`
 pub(crate) async fn readings(args: &ReadingsArgs) -> Result<()> {
@@ -102,7 +62,11 @@ fn line_of_reading(reading: &Reading, now: f64) -> String {
         _ => "in a format that this version does not know".to_owned(),
     };
     let age = (now - reading.received_s).max(0.0);
-    format!("{seq:7}  {eui}  epoch {epoch}, {counter}  {measured}  {age:.0} s ago")
+    let origin = match reading.key_origin {
+        Some(origin) => origin.to_string(),
+        None => "origin unknown".to_owned(),
+    };
+    format!("{seq:7}  {eui}  epoch {epoch} ({origin}), {counter}  {measured}  {age:.0} s ago")
 }
 
 /// `claviger devices`
@@ -168,12 +132,12 @@ mod tests {
     #[test]
     fn a_reading_is_one_line() {
         let body = r#"{"readings":[{"seq":12,"eui":"02005efffe100001","epoch":3,"counter":0,
-            "received_s":100.0,"taken_s":99.0,"temperature_c":21.37,"humidity_pct":43.1,
+            "key_origin":"simulated","received_s":100.0,"taken_s":99.0,"temperature_c":21.37,"humidity_pct":43.1,
             "light_lux":310,"battery_mv":2950}]}"#;
         let read: Readings = serde_json::from_str(body).unwrap();
         assert_eq!(
             line_of_reading(&read.readings[0], 112.4),
-            "     12  02005efffe100001  epoch 3, 0   21.37 °C   43.1 %     310 lx  2950 mV  12 s ago"
+            "     12  02005efffe100001  epoch 3 (simulated), 0   21.37 °C   43.1 %     310 lx  2950 mV  12 s ago"
         );
     }
 

@@ -57,6 +57,12 @@ fn give(path: &Path, config: &Path) -> Result<()> {
         Err(OpenError::InUse { path }) => {
             bail!("{} is in use: stop this QKD node (or `claviger up`) first", path.display())
         }
+        Err(OpenError::Missing { path }) => bail!(
+            "this QKD node has no store, so there is no reserve to fill: {} is missing. The node makes \
+             it when it first starts, from the secret of `claviger init`; if one should be there, check \
+             --config",
+            path.display()
+        ),
         opened => opened.context("the store of the QKD node cannot be opened")?,
     };
     let known = store

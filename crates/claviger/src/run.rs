@@ -1,5 +1,7 @@
 //! `claviger run ROLE --config FILE`: one role in this process.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use claviger_net::clock::Clock;
 use claviger_net::shutdown::Shutdown;
@@ -11,12 +13,14 @@ use claviger_roles::{
 use tokio::sync::watch;
 
 use crate::cli::{Role, RunArgs};
+use crate::lock::{FolderLock, LockError};
 use crate::signals::Signals;
 use crate::{console, log};
 
 /// Runs the role until a signal comes.
 pub(crate) async fn run(args: &RunArgs, verbosity: u8) -> Result<()> {
     log::to_stderr(verbosity);
+    let _lock = locked(&args.config)?;
     let mut signals = Signals::listen()?;
     let (reports, mut told) = Reporter::channel();
     let shutdown = Shutdown::new();
@@ -29,6 +33,16 @@ pub(crate) async fn run(args: &RunArgs, verbosity: u8) -> Result<()> {
             () = signals.next(), if !shutdown.is_triggered() => shutdown.trigger(),
         }
     }
+}
+
+/// Keeps `claviger up` and `claviger init` from rewriting what a running role was started with.
+fn locked(config: &Path) -> Result<Option<FolderLock>, LockError> {
+    let folder = match config.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // What is not there is refused, with its name, where it is loaded.
+    config.is_file().then(|| FolderLock::take(folder)).transpose()
 }
 
 async fn play(args: &RunArgs, context: Context) -> Result<(), RoleError> {

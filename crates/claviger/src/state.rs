@@ -1,12 +1,14 @@
 //! The state folder: who may use it, and which kind of run made it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use claviger_roles::config::RawFibre;
-use claviger_roles::init::{self, InitError, Layout, Plan, Ports};
+use claviger_roles::init::{self, InitError, Layout, Plan, Ports, ROLES};
+
+use crate::lock::{self, FolderLock, LockError, pid_in_words};
 
 /// Why a state folder cannot be used; nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,17 @@ pub(crate) enum StateError {
         /// The folder.
         path: PathBuf,
         /// The other process, where it has said who it is.
+        pid: Option<u32>,
+    },
+    /// A role runs on it by itself, and reads its configuration there.
+    #[error(
+        "{} is in use by a role that runs by itself{}: stop every `claviger run` of this state folder, or choose another folder with --state and other ports with --port-base",
+        .path.display(), pid_in_words(*.pid)
+    )]
+    RoleRuns {
+        /// The folder of the role.
+        path: PathBuf,
+        /// Its process, where it has said who it is.
         pid: Option<u32>,
     },
     /// Something else lies there, or the first start was interrupted.
@@ -58,27 +71,30 @@ pub(crate) enum StateError {
 pub(crate) struct StateFolder {
     path: PathBuf,
     layout: Layout,
-    _lock: File,
+    roles: Vec<FolderLock>,
+    _lock: FolderLock,
 }
 
 impl StateFolder {
-    /// Makes the folder where it is missing, and locks it against other processes.
+    /// Makes the folder where it is missing, and locks it and the folders of its roles against
+    /// other processes.
     pub(crate) fn claim(path: &Path) -> Result<Self, StateError> {
         let layout = Layout::below(path);
         // Nothing is written into a folder of somebody else, not even a lock.
-        if path.exists() && !layout.is_complete() && !is_empty(path)? {
+        if !layout.is_complete()? && path.exists() && !is_empty(path)? {
             return Err(StateError::Foreign { path: path.into() });
         }
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(access("make the folder", path))?;
-        Ok(Self { path: path.into(), layout, _lock: lock(path)? })
+        let lock = FolderLock::take(path).map_err(another_runs)?;
+        Ok(Self { path: path.into(), roles: lock_roles(&layout)?, layout, _lock: lock })
     }
 
     /// Brings the folder to what `plan` asks for.
     ///
     /// A seeded run begins from nothing, so that two of them are alike.
-    pub(crate) fn prepare(&self, plan: &Plan) -> Result<Ports, StateError> {
-        if self.layout.is_complete() {
+    pub(crate) fn prepare(&mut self, plan: &Plan) -> Result<Ports, StateError> {
+        if self.layout.is_complete()? {
             match (self.made_seeded()?, plan.link.seed.is_some()) {
                 (false, false) => return Ok(init::configure(&self.path, plan)?),
                 (true, true) => self.empty()?,
@@ -90,6 +106,9 @@ impl StateFolder {
             }
         }
         init::create(&self.path, plan)?;
+        // The folders are new ones.
+        self.roles.clear();
+        self.roles = lock_roles(&self.layout)?;
         let ports = Ports::from_base(plan.port_base);
         Ok(ports.ok_or(InitError::PortBase { base: plan.port_base })?)
     }
@@ -129,13 +148,6 @@ impl StateFolder {
     }
 }
 
-/// Tells whether some process runs on the state folder at `path`.
-pub(crate) fn is_in_use(path: &Path) -> bool {
-    let opened = OpenOptions::new().write(true).open(path.join(LOCK));
-    opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
-}
-
-const LOCK: &str = "lock";
 /// All that a run makes in the folder, but the lock.
 const OURS: [&str; 8] = [
     "claviger.toml",
@@ -150,39 +162,31 @@ const OURS: [&str; 8] = [
 
 fn is_empty(path: &Path) -> Result<bool, StateError> {
     let mut entries = fs::read_dir(path).map_err(access("read the folder", path))?;
-    let ours = |name: &str| name == LOCK || name == "run.json";
+    let ours = |name: &str| name == lock::NAME || name == "run.json";
     Ok(entries.all(|entry| entry.is_ok_and(|e| e.file_name().to_str().is_some_and(ours))))
 }
 
-fn lock(folder: &Path) -> Result<File, StateError> {
-    let path = folder.join(LOCK);
-    let options =
-        OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).clone();
-    let mut file = options.open(&path).map_err(access("write", &path))?;
-    match file.try_lock() {
-        Ok(()) => {
-            let written = file
-                .set_len(0)
-                .and_then(|()| file.rewind())
-                .and_then(|()| writeln!(file, "{}", std::process::id()));
-            written.map_err(access("write", &path))?;
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            Err(StateError::InUse { path: folder.into(), pid })
-        }
-        Err(TryLockError::Error(source)) => Err(access("lock", &path)(source)),
+fn lock_roles(layout: &Layout) -> Result<Vec<FolderLock>, StateError> {
+    let folders = ROLES.iter().map(|role| layout.folder(role)).filter(|folder| folder.is_dir());
+    folders.map(|folder| FolderLock::take(&folder).map_err(a_role_runs)).collect()
+}
+
+fn another_runs(error: LockError) -> StateError {
+    match error {
+        LockError::InUse { folder: path, pid } => StateError::InUse { path, pid },
+        LockError::Access { action, path, source } => StateError::Access { action, path, source },
+    }
+}
+
+fn a_role_runs(error: LockError) -> StateError {
+    match error {
+        LockError::InUse { folder: path, pid } => StateError::RoleRuns { path, pid },
+        LockError::Access { action, path, source } => StateError::Access { action, path, source },
     }
 }
 
 fn access(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
     move |source| StateError::Access { action, path: path.into(), source }
-}
-
-fn pid_in_words(pid: Option<u32>) -> String {
-    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -208,11 +212,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("deep/state");
         let held = StateFolder::claim(&state).unwrap();
-        assert!(is_in_use(&state));
+        assert!(lock::is_held(&state));
         let refused = StateFolder::claim(&state).unwrap_err().to_string();
         assert!(refused.contains(&format!("(process {})", std::process::id())), "{refused}");
         drop(held);
-        assert!(!is_in_use(&state));
+        assert!(!lock::is_held(&state));
         StateFolder::claim(&state).unwrap();
     }
 
@@ -225,9 +229,55 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_changed_under_a_role_that_runs_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        StateFolder::claim(folder.path()).unwrap().prepare(&plan(None)).unwrap();
+        let layout = Layout::below(folder.path());
+        for role in ROLES {
+            let _running = FolderLock::take(&layout.folder(role)).unwrap();
+            let refused = StateFolder::claim(folder.path()).unwrap_err().to_string();
+            for part in [role, "a role that runs by itself", "stop every `claviger run`"] {
+                assert!(refused.contains(part), "{part}: {refused}");
+            }
+        }
+        // Nor does a role start under a folder that is claimed, new folders included.
+        let mut state = StateFolder::claim(folder.path()).unwrap();
+        state.prepare(&plan(None)).unwrap();
+        assert!(ROLES.iter().all(|role| lock::is_held(&layout.folder(role))));
+        let fresh = tempfile::tempdir().unwrap();
+        let mut state = StateFolder::claim(fresh.path()).unwrap();
+        for seed in [7, 8] {
+            state.prepare(&plan(Some(seed))).unwrap();
+            let layout = Layout::below(fresh.path());
+            assert!(ROLES.iter().all(|role| lock::is_held(&layout.folder(role))));
+        }
+    }
+
+    #[test]
+    fn another_layout_is_refused_with_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        StateFolder::claim(folder.path()).unwrap().prepare(&plan(None)).unwrap();
+        let marker = folder.path().join("claviger.toml");
+        for (text, parts) in [
+            ("layout = 2\nsites = 3\n", ["layout 2", "the version that made it"]),
+            ("layout = 0\n", ["layout 0", "the version that made it"]),
+            ("", ["does not say `layout = 1`", "restore it"]),
+            ("layout = \"two\"", ["does not say `layout = 1`", "restore it"]),
+        ] {
+            fs::write(&marker, text).unwrap();
+            let refused = StateFolder::claim(folder.path()).unwrap_err().to_string();
+            for part in parts.iter().chain(&["claviger.toml", "--state"]) {
+                assert!(refused.contains(part), "{part}: {refused}");
+            }
+        }
+        fs::write(&marker, "layout = 1\n").unwrap();
+        StateFolder::claim(folder.path()).unwrap();
+    }
+
+    #[test]
     fn a_state_goes_on_but_a_seeded_one_begins_from_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let state = StateFolder::claim(folder.path()).unwrap();
+        let mut state = StateFolder::claim(folder.path()).unwrap();
         let certificate = state.layout().folder("site-a/kme").join("identity.pem");
         state.prepare(&plan(Some(7))).unwrap();
         let first = fs::read(&certificate).unwrap();
@@ -236,7 +286,7 @@ mod tests {
         assert!(matches!(state.prepare(&plan(None)), Err(StateError::OtherKind { .. })));
 
         let folder = tempfile::tempdir().unwrap();
-        let state = StateFolder::claim(folder.path()).unwrap();
+        let mut state = StateFolder::claim(folder.path()).unwrap();
         let certificate = state.layout().folder("site-a/kme").join("identity.pem");
         state.prepare(&plan(None)).unwrap();
         let first = fs::read(&certificate).unwrap();

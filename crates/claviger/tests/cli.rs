@@ -71,6 +71,7 @@ fn wrong_flags_are_refused_with_what_would_be_right() {
         (&["up", "--for", "90"][..], "such as 90s, 5m"),
         (&["up", "--eve", "2"], "between 0 and 1"),
         (&["up", "--devises", "3"], "--devices"),
+        (&["up", "--seed", "-1"], "a whole number between 0 and"),
         (&["run", "kmee", "--config", "x"], "possible values"),
         (&["key", "get-by-id", "abc"], "UUID"),
     ] {
@@ -145,23 +146,127 @@ fn clients_without_a_network_say_what_to_start() {
         assert_eq!(code, Some(1), "{arguments:?}\n{err}");
         assert!(err.contains("start `claviger up`"), "{arguments:?}\n{err}");
     }
+    // The same where the folder is there and nobody runs.
+    let base = free_ports().to_string();
+    assert_eq!(run(&["init", "--danger-idq3p", "--state", state, "--port-base", &base]).0, Some(0));
+    for arguments in [&["key", "get"][..], &["key", "extract"], &["readings"], &["devices"]] {
+        let (code, _, err) = run(&[arguments, &["--state", state]].concat());
+        assert_eq!(code, Some(1), "{arguments:?}\n{err}");
+        assert!(err.contains("start `claviger up`"), "{arguments:?}\n{err}");
+    }
 }
 
 #[test]
-fn an_occupied_port_ends_the_run_with_its_number() {
+fn an_occupied_port_is_named_before_anything_is_made_or_told() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let base = free_ports();
-    let _occupied = TcpListener::bind(("127.0.0.1", base)).unwrap();
-    let base = base.to_string();
-    let (code, out, err) =
-        run(&["up", "--for", "60s", "--json", "--state", path(&state), "--port-base", &base]);
+    let arguments = ["up", "--for", "60s", "--state", path(&state), "--port-base"];
+    let refused = |what: &str| {
+        let (code, out, err) = run(&[&arguments[..], &[&base.to_string()]].concat());
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert!(err.contains(&format!("{what} is occupied")), "{err}");
+        assert!(err.contains("stop the other program") && err.contains("--port-base"), "{err}");
+    };
+    let occupied = TcpListener::bind(("127.0.0.1", base + 14)).unwrap();
+    refused(&format!("port {}", base + 14));
+    drop(occupied);
+    let _occupied = UdpSocket::bind(("127.0.0.1", base + 3)).unwrap();
+    refused(&format!("UDP port {}", base + 3));
+    let left: Vec<_> = std::fs::read_dir(&state).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["lock"]);
+}
+
+#[test]
+fn a_damaged_store_ends_the_run_before_an_address_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let base = free_ports().to_string();
+    let place = ["--state", path(&state), "--port-base", &base];
+    let (code, _, err) = run(&[&["init"], &place[..]].concat());
+    assert_eq!(code, Some(0), "{err}");
+    std::fs::write(state.join("site-b/platform/store.db"), "no database").unwrap();
+    let (code, out, err) = run(&[&["up", "--for", "60s"], &place[..]].concat());
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(err.contains("site-b/platform/store.db") && err.contains("restore it"), "{err}");
+    assert!(!out.contains("curl"), "{out}");
+}
+
+#[test]
+fn a_folder_whose_roles_run_by_themselves_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let base = free_ports().to_string();
+    let place = ["--state", path(&state), "--port-base", &base];
+    assert_eq!(run(&[&["init", "--devices", "3"], &place[..]].concat()).0, Some(0));
+    let config = state.join("fibre/config.toml");
+    let mut role = claviger(&["run", "fibre", "--config", path(&config)]);
+    let mut role = Running(role.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(role.0.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "fibre: ready");
+
+    let devices = std::fs::read(state.join("devices/config.toml")).unwrap();
+    for command in [&["up", "--for", "1s"][..], &["init"]] {
+        let (code, out, err) = run(&[command, &["--devices", "5"], &place].concat());
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        let holder = format!("a role that runs by itself (process {})", role.0.id());
+        for part in ["/fibre", &holder, "stop every `claviger run`", "--state"] {
+            assert!(err.contains(part), "{part} is missing in {err}");
+        }
+    }
+    assert_eq!(std::fs::read(state.join("devices/config.toml")).unwrap(), devices);
+    drop(role);
+    assert_eq!(run(&[&["init", "--devices", "5"], &place[..]].concat()).0, Some(0));
+}
+
+#[test]
+fn a_folder_of_another_layout_is_refused_by_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(folder.path());
+    assert_eq!(run(&["init", "--state", state]).0, Some(0));
+    std::fs::write(folder.path().join("claviger.toml"), "layout = 2\n").unwrap();
+    for command in [&["up"][..], &["init"], &["link"], &["readings"], &["key", "get"]] {
+        let (code, out, err) = run(&[command, &["--state", state]].concat());
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{command:?}\n{err}");
+        for part in ["claviger.toml", "layout 2", "knows layout 1", "run the version that made it"]
+        {
+            assert!(err.contains(part), "{part} is missing in {err}");
+        }
+    }
+}
+
+#[test]
+fn a_site_without_a_store_has_nothing_to_reset() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(run(&["init", "--state", path(folder.path())]).0, Some(0));
+    let config = folder.path().join("site-a/kme/config.toml");
+    let (code, _, err) = run(&["kme", "reset", "--config", path(&config)]);
     assert_eq!(code, Some(1), "{err}");
-    assert!(
-        err.contains(&format!("port {base} is occupied")) && err.contains("--port-base"),
-        "{err}"
-    );
-    assert!(out.lines().last().unwrap().contains("\"simulated\":true"), "{out}");
+    for part in ["site A has no key store", "nothing to reset", "site-a/kme/store.db", "site B"] {
+        assert!(err.contains(part), "{part} is missing in {err}");
+    }
+    let secret = folder.path().join("fresh.secret");
+    assert_eq!(run(&["link", "reseed", path(&secret)]).0, Some(0));
+    let config = folder.path().join("site-a/qkd/config.toml");
+    let (code, _, err) = run(&["link", "reseed", path(&secret), "--config", path(&config)]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("no reserve to fill") && err.contains("site-a/qkd/store.db"), "{err}");
+}
+
+/// As in `claviger link | head -1`, when `head` has gone before the first line.
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(run(&["init", "--state", path(folder.path())]).0, Some(0));
+    for arguments in [&["--help"][..], &["up", "--help"], &["--version"], &["link"], &["init"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = claviger(arguments);
+        let Output { status, stderr, .. } =
+            command.current_dir(&folder).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let err = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), err.as_str()), (Some(0), ""), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -179,6 +284,11 @@ fn a_second_run_on_the_same_folder_is_refused() {
     assert_eq!(code, Some(1), "{err}");
     let holder = format!("in use by another claviger (process {})", first.0.id());
     assert!(err.contains(&holder), "{err}");
+    // Nor does a role start beside it.
+    let config = state.join("fibre/config.toml");
+    let (code, _, err) = run(&["run", "fibre", "--config", path(&config)]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("/fibre is") && err.contains(&holder), "{err}");
 }
 
 /// `PROTOCOL.md` P4: the last resort when the reserve is used up.

@@ -1,5 +1,6 @@
 //! `claviger up`: the whole chain on this machine.
 
+mod beginning;
 pub(crate) mod capacity;
 mod commands;
 pub(crate) mod ledger_file;
@@ -17,16 +18,16 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use claviger_distill::Rules;
 use claviger_net::clock::Clock;
+use claviger_net::listen;
 use claviger_roles::Reporter;
-use claviger_roles::init::{Plan, Ports};
+use claviger_roles::init::{InitError, Plan, Ports};
 use tokio::sync::mpsc;
 
+use self::beginning::Beginning;
 use self::ledger_file::LedgerFile;
-use self::lines::PlainLines;
 use self::network::Network;
 use self::run_file::RunFile;
-use self::screen::Screen;
-use self::session::{Eavesdropper, Outcome, Session, Surface};
+use self::session::{Eavesdropper, Outcome, Output, Session, Surface};
 use self::summary::Summary;
 use self::tally::{Facts, Tally};
 use crate::chosen_link::ChosenLink;
@@ -40,11 +41,11 @@ pub(crate) async fn run(args: UpArgs, verbosity: u8) -> Result<ExitCode> {
     let clock = Clock::start();
     let started = clock.now();
     let (link, capacity) = init::checked(&args.network)?;
-    let state = StateFolder::claim(&args.network.state.state)?;
-    let signals = Signals::listen()?;
+    let mut state = StateFolder::claim(&args.network.state.state)?;
+    check_ports(args.network.port_base).await?;
+    let mut signals = Signals::listen()?;
     let ports = state.prepare(&Plan { danger_idq3p: true, ..init::plan(&args.network, &link) })?;
     log::to_file(&state.file("claviger.log"), verbosity)?;
-    let say = if args.json { console::err } else { console::out };
     let facts = Facts {
         link: link.in_words(),
         rules: Rules::of(&link.preset),
@@ -54,42 +55,64 @@ pub(crate) async fn run(args: UpArgs, verbosity: u8) -> Result<ExitCode> {
         devices: args.network.devices,
         started,
     };
-    let run_file = published(&args, &link, &state, &ports)?;
+    let (say, output): (fn(String), _) = match args.json {
+        true => (console::err, Output::Json),
+        false => (console::out, Output::Everything),
+    };
     say(capacity.sentence(args.network.devices, args.network.renew));
     if facts.seeded {
         say("seeded: reproducible, never to be used".to_owned());
     }
-    let program = std::env::args().next().unwrap_or_else(|| "claviger".to_owned());
-    for (what, line) in commands::to_copy(&args.network.state.state, &ports, &program) {
-        say(format!("{what}\n  {line}"));
-    }
 
     let eavesdropper = Eavesdropper::from_the_start(args.network.eve.unwrap_or_default());
-    let (reporter, reports) = Reporter::channel();
-    let network = Network::start(state.layout(), clock, &reporter, eavesdropper.share())?;
+    let (reporter, mut reports) = Reporter::channel();
+    let mut network = Network::start(state.layout(), clock, &reporter, eavesdropper.share())?;
     // From here on only the roles can tell anything.
     drop(reporter);
-    let (keys, wishes) = mpsc::unbounded_channel();
-    let surface = match (args.json, (!args.json).then(|| Screen::open(keys)).flatten()) {
-        (true, _) => Surface::Err(PlainLines::default()),
-        (false, Some(screen)) => Surface::Live(screen),
-        (false, None) => Surface::Out(PlainLines::default()),
+    let beginning = Beginning::wait(&mut network, &mut reports, &mut signals).await;
+    let run_file = match beginning.ended {
+        Some(_) => None,
+        None => Some(published(&args, &link, &state, &ports)?),
     };
+    if run_file.is_some() {
+        for (what, line) in commands::to_copy(&args.network.state.state, &ports, &program()) {
+            say(format!("{what}\n  {line}"));
+        }
+    }
+    let (keys, wishes) = mpsc::unbounded_channel();
     let session = Session {
         clock,
         network,
         reports,
         ledger: LedgerFile::open(&state.file(ledger_file::NAME))?,
         tally: Tally::new(facts),
-        surface,
+        surface: Surface::open(output, keys),
         wishes,
         signals,
         eavesdropper,
         length: args.run_for,
     };
-    let outcome = session.run().await?;
+    let outcome = session.run(beginning).await?;
     drop(run_file);
     Ok(judged(&args, &state, clock, outcome))
+}
+
+/// Returns what this program was called as.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "claviger".to_owned())
+}
+
+/// Finds out whether every port can be had, before a file is changed, a role disturbs whoever has
+/// it, or anybody is told to use it.
+async fn check_ports(base: u16) -> Result<()> {
+    let ports = Ports::from_base(base).ok_or(InitError::PortBase { base })?;
+    for address in ports.tcp() {
+        drop(listen::tcp(address).await?);
+    }
+    for address in ports.udp() {
+        drop(listen::udp(address).await?);
+    }
+    Ok(())
 }
 
 fn published(

@@ -10,6 +10,7 @@ use claviger_units::{Fraction, Span, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::beginning::Beginning;
 use super::ledger_file::LedgerFile;
 use super::lines::PlainLines;
 use super::network::{self, DEVICES, Ended, Network};
@@ -43,6 +44,27 @@ pub(crate) enum Surface {
     Out(PlainLines),
     /// Lines on the standard error.
     Err(PlainLines),
+}
+
+/// What the standard output is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// All that is shown.
+    Everything,
+    /// One JSON object at the end, and nothing else.
+    Json,
+}
+
+impl Surface {
+    /// Takes the terminal where there is one to draw on, and lines elsewhere.
+    pub(crate) fn open(output: Output, keys: mpsc::UnboundedSender<Wish>) -> Self {
+        match output {
+            Output::Json => Self::Err(PlainLines::default()),
+            Output::Everything => {
+                Screen::open(keys).map_or_else(|| Self::Out(PlainLines::default()), Self::Live)
+            }
+        }
+    }
 }
 
 /// The eavesdropper, who is there or not.
@@ -99,10 +121,19 @@ const FRAME: Duration = Duration::from_millis(250);
 
 impl Session {
     /// Runs to the end.
-    pub(crate) async fn run(mut self) -> Result<Outcome> {
+    pub(crate) async fn run(mut self, beginning: Beginning) -> Result<Outcome> {
         let until = self.length.map(|length| self.tally.facts.started + length);
         let mut phase = Phase::Running { until };
         let mut failures = Vec::new();
+        for report in beginning.reports {
+            self.note(report)?;
+        }
+        if let Some(ended) = beginning.ended {
+            phase = self.handle_ended(phase, ended, &mut failures);
+        }
+        if beginning.is_interrupted {
+            phase = self.handle_wish(phase, Wish::Quit);
+        }
         let mut frames = tokio::time::interval(FRAME);
         frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while phase != Phase::Over {

@@ -1,6 +1,7 @@
 //! The end of a run: what it has shown, and whether that is good.
 
-use claviger_units::{Site, Span};
+use claviger_distill::BlockLedger;
+use claviger_units::{Fraction, Site, Span};
 use serde::Serialize;
 
 use super::tally::Tally;
@@ -26,7 +27,11 @@ pub(crate) struct Summary {
     secret_bit_s: f64,
     /// What theory expects of the same link.
     theory_bit_s: f64,
+    /// Error rate over all kept blocks.
     qber: Option<f64>,
+    /// Error rate of the newest dropped block, where none was kept.
+    #[serde(skip)]
+    dropped_qber: Option<Fraction>,
     blocks_kept: u64,
     blocks_dropped: u64,
     link: String,
@@ -57,6 +62,11 @@ impl Summary {
             secret_bit_s: rounded(tally.kept.rate().as_bps(), 10.0),
             theory_bit_s: rounded(tally.facts.theory.as_bps(), 10.0),
             qber: tally.mean_qber().map(|qber| rounded(qber.as_f64(), 1e6)),
+            dropped_qber: tally
+                .newest
+                .as_ref()
+                .filter(|_| tally.kept.count == 0)
+                .map(BlockLedger::qber),
             blocks_kept: tally.kept.count,
             blocks_dropped: tally.blocks_dropped,
             link: tally.facts.link.clone(),
@@ -82,8 +92,11 @@ impl Summary {
     /// Writes the figures for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let seeded = if self.seeded { ", seeded: reproducible, never to be used" } else { "" };
-        let qber =
-            self.qber.map(|qber| format!(", QBER {:.2} %", 100.0 * qber)).unwrap_or_default();
+        let qber = match (self.qber, self.dropped_qber) {
+            (Some(qber), _) => format!(", QBER {:.2} %", 100.0 * qber),
+            (None, Some(qber)) => format!(", the newest with QBER {qber}"),
+            (None, None) => String::new(),
+        };
         let first = self.first_reading_s.map(|secs| format!(", the first after {secs:.1} s"));
         let ran = clock(Span::from_secs_f64(self.elapsed_s));
         let mut lines = vec![
@@ -139,6 +152,7 @@ fn reasons_against(tally: &Tally) -> Vec<String> {
             grouped(sent)
         )),
     }
+    reasons.extend(tally.halts.iter().cloned());
     if tally.n_violations > 0 {
         let told = tally.violations.join("; ");
         reasons.push(format!("{} invariants violated: {told}", grouped(tally.n_violations)));
@@ -152,10 +166,12 @@ fn rounded(value: f64, parts: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use claviger_distill::Outcome;
     use claviger_roles::Report;
     use claviger_units::Timestamp;
+    use claviger_wire::classical::DropReason;
 
-    use super::super::tally::tests::{eui, tally};
+    use super::super::tally::tests::{eui, ledger, tally};
     use super::*;
 
     fn read(n: u8) -> Report {
@@ -203,6 +219,40 @@ mod tests {
             ]
         );
         assert!(!summary.is_ok());
+    }
+
+    #[test]
+    fn what_an_operator_must_mend_is_named_once_and_spoils_a_run() {
+        let halted = |why: &str| Report::Halted { role: "gateway", why: why.into() };
+        let mut reports = vec![Report::Keyed { eui: eui(3), epoch: 1 }, read(2)];
+        reports.extend(["rolled back: reset it", "rolled back: reset it", "other"].map(halted));
+        assert_eq!(verdict(reports), ["gateway: other", "gateway: rolled back: reset it"]);
+    }
+
+    #[test]
+    fn an_error_rate_is_that_of_kept_blocks_or_said_to_be_another() {
+        let mut tally = Tally::new(tally().facts);
+        let sampled = Report::Sampled { qber: Fraction::clamped(0.5), sampled: 4 };
+        tally.handle_report(Timestamp::START, sampled);
+        let summed = |tally: &Tally| {
+            let summary = Summary::of(tally, Span::from_secs(9), Vec::new());
+            (serde_json::to_value(&summary).unwrap()["qber"].clone(), summary.lines()[1].clone())
+        };
+        let none = serde_json::Value::Null;
+        assert_eq!(summed(&tally), (none.clone(), "blocks    0 kept, 0 dropped".into()));
+        let dropped = BlockLedger {
+            leaked: 0,
+            sample_errors: 20,
+            sampled: 80,
+            ..ledger(1, Outcome::Dropped(DropReason::SampledQber))
+        };
+        tally.handle_report(Timestamp::START, Report::Block(Box::new(dropped)));
+        let line = "blocks    0 kept, 1 dropped, the newest with QBER 25.00 %";
+        assert_eq!(summed(&tally), (none, line.into()));
+        let kept = Report::Block(Box::new(ledger(2, Outcome::Kept)));
+        tally.handle_report(Timestamp::START, kept);
+        let line = "blocks    1 kept, 1 dropped, QBER 1.50 %";
+        assert_eq!(summed(&tally), (0.015.into(), line.into()));
     }
 
     #[test]

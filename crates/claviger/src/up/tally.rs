@@ -55,6 +55,8 @@ pub(crate) struct Tally {
     pub(crate) last_reading: Option<(Eui64, String)>,
     pub(crate) refusals: u64,
     pub(crate) last_refusal: Option<String>,
+    /// What an operator must mend, each once.
+    pub(crate) halts: BTreeSet<String>,
     /// The first violations in words, and how many there were.
     pub(crate) violations: Vec<String>,
     pub(crate) n_violations: u64,
@@ -79,6 +81,8 @@ struct Readings {
 
 /// Over how many blocks the secret rate is shown.
 const RECENT: usize = 5;
+/// How many things to mend are kept in words.
+const HALTS_TOLD: usize = 8;
 /// How many violations are kept in words.
 const VIOLATIONS_TOLD: usize = 5;
 
@@ -105,6 +109,7 @@ impl Tally {
             last_reading: None,
             refusals: 0,
             last_refusal: None,
+            halts: BTreeSet::new(),
             violations: Vec::new(),
             n_violations: 0,
         }
@@ -135,8 +140,14 @@ impl Tally {
                 self.last_reading = Some((eui, reading));
             }
             Report::Refused { role, why } => {
-                self.refusals += 1;
-                self.last_refusal = Some(format!("{role}: {why}"));
+                self.refuse(format!("{role}: {why}"));
+            }
+            Report::Halted { role, why } => {
+                let told = format!("{role}: {why}");
+                if self.halts.len() < HALTS_TOLD {
+                    self.halts.insert(told.clone());
+                }
+                self.refuse(told);
             }
             Report::Violation { role, what } => {
                 self.n_violations += 1;
@@ -146,6 +157,11 @@ impl Tally {
             }
             _ => {}
         }
+    }
+
+    fn refuse(&mut self, why: String) {
+        self.refusals += 1;
+        self.last_refusal = Some(why);
     }
 
     fn handle_sample(&mut self, qber: Fraction, sampled: u64) {
@@ -215,9 +231,9 @@ impl Tally {
         (recent.count > 0).then(|| recent.rate())
     }
 
-    /// Returns the error rate of all kept blocks, else of what is being sampled.
+    /// Returns the error rate of all kept blocks, `None` where there is none.
     pub(crate) fn mean_qber(&self) -> Option<Fraction> {
-        if self.kept.count > 0 { Some(self.kept.qber()) } else { self.qber }
+        (self.kept.count > 0).then(|| self.kept.qber())
     }
 
     /// Returns the pads of a site's authentication reserve, and how many it should have.

@@ -40,7 +40,9 @@ fn strangers_at_every_port_neither_delay_nor_break_anything() {
     let place = Place::new();
     let quick = ["--devices", "6", "--renew", "3s", "--simulated-speed", "10", "--json"];
     let mut up = place.up(&[&quick[..], &["--for", "16s"]].concat());
-    eventually("a state folder", PATIENCE, || place.layout().is_complete().then_some(()));
+    eventually("a state folder", PATIENCE, || {
+        place.layout().is_complete().is_ok_and(|whole| whole).then_some(())
+    });
     App::a(&place).get_soon(1);
     let ports = place.ports();
     let listeners = [

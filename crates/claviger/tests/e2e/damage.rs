@@ -9,6 +9,7 @@ use crate::network::{Network, Role};
 use crate::parties::{App, Operator, PATIENCE};
 use crate::place::{Place, utf8};
 use crate::process::{Ended, Process, claviger, eventually, run};
+use crate::up::summary;
 
 /// Starts a role that will not run, and returns its last words.
 fn refused(place: &Place, role: Role) -> Ended {
@@ -69,7 +70,7 @@ fn a_damaged_store_is_named_with_its_remedy() {
     // Mended, it goes on; and one process at a time has it.
     let _network = Network::start(&place, &[Role::KmeA]);
     eventually("the mended KME", PATIENCE, || App::a(&place).stored());
-    assert_refused(&refused(&place, Role::KmeA), &[utf8(&database), "in use"]);
+    assert_refused(&refused(&place, Role::KmeA), &[utf8(&folder), "in use", "stop that one"]);
 }
 
 #[test]
@@ -161,6 +162,37 @@ fn a_restored_gateway_is_named() {
     let place = Place::new();
     let network = with_an_old_copy(&place, Role::Gateway);
     assert_rolled_back_is_told(&network, "gateway");
+}
+
+/// The roles whose stores can be put back, with what the summary says then.
+const RESTORED: [(&str, [&str; 2]); 5] = [
+    ("site-a/kme", ["the key store of site A was rolled back", "`claviger kme reset`"]),
+    ("site-b/kme", ["the key store of site B was rolled back", "`claviger kme reset`"]),
+    ("site-b/platform", ["the store of the platform was rolled back", "put the newest copy back"]),
+    ("site-a/gateway", ["the store of the gateway was rolled back", "put the newest copy back"]),
+    ("site-a/qkd", ["was put back from an older copy", "bring its newest copy back"]),
+];
+
+#[test]
+fn a_restored_store_spoils_the_verdict_of_a_run() {
+    let place = Place::new();
+    let up = |length: &str| {
+        let quick = ["--devices", "2", "--renew", "2s", "--simulated-speed", "10", "--json"];
+        place.up(&[&quick[..], &["--for", length]].concat()).wait(3 * PATIENCE)
+    };
+    let store = |role| place.layout().folder(role).join("store.db");
+    assert_eq!(up("6s").code, Some(0));
+    let old = RESTORED.map(|(role, _)| fs::read(store(role)).unwrap());
+    assert_eq!(up("6s").code, Some(0));
+    for ((role, told), old) in RESTORED.into_iter().zip(old) {
+        let newest = fs::read(store(role)).unwrap();
+        fs::write(store(role), old).unwrap();
+        let ended = up("5s");
+        assert_eq!(ended.code, Some(1), "{role}: {ended:?}");
+        let reasons = summary(&ended)["reasons"].to_string();
+        assert!(told.iter().all(|part| reasons.contains(part)), "{role}: {reasons}");
+        fs::write(store(role), newest).unwrap();
+    }
 }
 
 #[test]

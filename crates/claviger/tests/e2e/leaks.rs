@@ -128,7 +128,9 @@ fn no_key_in_what_a_whole_run_leaves() {
     let place = Place::new();
     let quick = ["--simulated-speed", "10", "--devices", "3", "--renew", "2s", "-vv"];
     let mut up = place.up(&quick);
-    eventually("a state folder", PATIENCE, || place.layout().is_complete().then_some(()));
+    eventually("a state folder", PATIENCE, || {
+        place.layout().is_complete().is_ok_and(|whole| whole).then_some(())
+    });
     let mut search = Search::default();
     issue(&place, &mut search);
     adopt(&place, &mut search);

@@ -84,6 +84,7 @@ pub(crate) struct StoredReading {
     pub(crate) seq: u64,
     pub(crate) eui: String,
     pub(crate) epoch: u32,
+    pub(crate) key_origin: String,
     pub(crate) counter: u32,
     pub(crate) taken_s: f64,
     pub(crate) temperature_c: f64,

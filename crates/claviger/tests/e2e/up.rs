@@ -47,7 +47,7 @@ fn goes_on_after_a_sudden_end_and_ends_when_asked() {
     let quick = ["--devices", "3", "--renew", "3s", "--simulated-speed", "10"];
     let mut first = place.up(&quick);
     let operator = eventually("the operator", PATIENCE, || {
-        place.layout().is_complete().then(|| Operator::of(&place))
+        place.layout().is_complete().is_ok_and(|whole| whole).then(|| Operator::of(&place))
     });
     let euis = |all: &[StoredReading]| all.iter().map(|r| r.eui.clone()).collect::<BTreeSet<_>>();
     eventually("all devices", PATIENCE, || operator.readings(0).filter(|a| euis(a).len() == 3));
@@ -55,6 +55,7 @@ fn goes_on_after_a_sudden_end_and_ends_when_asked() {
     let mut second = place.up(&quick);
     let before = eventually("the old readings", PATIENCE, || operator.readings(0));
     assert_eq!(euis(&before).len(), 3, "{before:?}");
+    assert!(before.iter().all(|reading| reading.key_origin == "simulated"), "{before:?}");
     let keys = App::a(&place).get_soon(2);
     assert!(keys.iter().all(|granted| granted.origin.as_deref() == Some("simulated")));
     // Every device goes on: none begins anew, none is lost.

@@ -52,7 +52,9 @@ fn python() -> PathBuf {
 fn the_same_keys_at_both_sites() {
     let place = Place::new();
     let _up = place.up(&["--devices", "2", "--renew", "5s", "--simulated-speed", "10"]);
-    eventually("a state folder", PATIENCE, || place.layout().is_complete().then_some(()));
+    eventually("a state folder", PATIENCE, || {
+        place.layout().is_complete().is_ok_and(|whole| whole).then_some(())
+    });
     let app = App::a(&place);
     eventually("keys", PATIENCE, || app.stored().filter(|stored| *stored > 20));
 

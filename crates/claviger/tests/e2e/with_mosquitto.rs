@@ -47,7 +47,7 @@ fn a_viewer_sees_frames_and_no_reading() {
     let place = Place::new();
     let _up = place.up(&["--devices", "4", "--renew", "2s", "--simulated-speed", "10"]);
     let operator = eventually("the operator", PATIENCE, || {
-        place.layout().is_complete().then(|| Operator::of(&place))
+        place.layout().is_complete().is_ok_and(|whole| whole).then(|| Operator::of(&place))
     });
     eventually("a reading", PATIENCE, || operator.readings(0).filter(|all| !all.is_empty()));
     let password = viewer_password(&place);

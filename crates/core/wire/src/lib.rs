@@ -12,6 +12,7 @@ pub mod idq3p;
 pub mod light;
 pub mod node;
 pub mod peer;
+pub mod platform;
 pub mod site;
 
 pub use cursor::{DecodeError, Reader, Writer};

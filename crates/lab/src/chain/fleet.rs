@@ -162,7 +162,7 @@ impl VirtualChain {
             Some(Ok(Err(refusal))) => {
                 self.audit.violate(format!("telemetry of {eui} was refused: {refusal}"));
             }
-            Some(Ok(Ok(Accepted { epoch, counter, reading, duplicate }))) => match duplicate {
+            Some(Ok(Ok(Accepted { epoch, counter, reading, duplicate, .. }))) => match duplicate {
                 Duplicate::No => self.audit.note_reading(eui, epoch, counter, &reading),
                 Duplicate::SameBytes => self.audit.note_repeat(eui, epoch, counter),
             },

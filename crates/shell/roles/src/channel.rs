@@ -103,7 +103,8 @@ impl Channel {
 /// Says why nothing passes between the stores of two roles, with the remedy; `None` where nothing
 /// is wrong that an operator must mend.
 pub(crate) fn trouble(session: Session, own: &str, other: &str) -> Option<String> {
-    let remedy = "put the newest copy back, or begin both sites anew with `claviger init`";
+    let remedy =
+        "put the newest copy back, or begin both sites anew with `claviger init` in a fresh folder";
     match session {
         Session::Apart | Session::Greeting | Session::Open => None,
         Session::RolledBack { mine } => {

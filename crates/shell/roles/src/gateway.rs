@@ -434,7 +434,7 @@ impl Hub {
             Output::Event(event) => self.tell(event),
             Output::Session(session) => {
                 if let Some(why) = trouble(session, "gateway", "platform") {
-                    self.service.context.reports.refused("gateway", why);
+                    self.service.context.reports.halted("gateway", why);
                 }
             }
             Output::Order(order) => {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -19,7 +20,7 @@ use claviger_net::pki::{DemoAuthority, PkiError};
 use rand::rand_core::UnwrapErr;
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{
     Party, RawDevices, RawFibre, RawGateway, RawKme, RawLink, RawPlatform, RawQkd, RawSite,
@@ -106,6 +107,32 @@ impl Ports {
             light_b: at(14),
         })
     }
+
+    /// Returns where connections are listened for.
+    #[must_use]
+    pub const fn tcp(&self) -> [SocketAddr; 13] {
+        [
+            self.kme_a,
+            self.kme_b,
+            self.gateway_keys,
+            self.gateway_mqtt,
+            self.platform,
+            self.platform_mqtt,
+            self.platform_records,
+            self.kme_records,
+            self.classical,
+            self.node_a,
+            self.node_b,
+            self.light_a,
+            self.light_b,
+        ]
+    }
+
+    /// Returns where datagrams are listened for.
+    #[must_use]
+    pub const fn udp(&self) -> [SocketAddr; 2] {
+        [self.idq3p_a, self.idq3p_b]
+    }
 }
 
 /// The folder of every role below a state folder.
@@ -131,10 +158,20 @@ impl Layout {
         self.folder(role).join("config.toml")
     }
 
-    /// Tells whether the folder has been completed by [`create`].
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.marker().is_file()
+    /// Tells whether the folder has been completed by [`create`]; a layout that this version does
+    /// not know is an error.
+    pub fn is_complete(&self) -> Result<bool, InitError> {
+        let path = self.marker();
+        let text = match fs::read_to_string(&path) {
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(false),
+            Err(source) => return Err(InitError::Read { path, source }),
+            Ok(text) => text,
+        };
+        match toml::from_str(&text) {
+            Ok(Marker { layout: LAYOUT }) => Ok(true),
+            Ok(Marker { layout }) => Err(InitError::OtherLayout { path, found: layout }),
+            Err(_) => Err(InitError::NoLayout { path }),
+        }
     }
 
     fn marker(&self) -> PathBuf {
@@ -142,7 +179,28 @@ impl Layout {
     }
 }
 
-/// Why a state folder cannot be made.
+/// What the file says that is written last.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    layout: u32,
+}
+
+/// The layout of folders and files that this version makes and knows.
+const LAYOUT: u32 = 1;
+
+/// The folders that belong to a role each; the others hold certificates for people and programs.
+pub const ROLES: [&str; 8] = [
+    "fibre",
+    "site-a/qkd",
+    "site-b/qkd",
+    "site-a/kme",
+    "site-b/kme",
+    "site-a/gateway",
+    "site-b/platform",
+    "devices",
+];
+
+/// Why a state folder cannot be made or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
@@ -153,6 +211,34 @@ pub enum InitError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The mark of a complete folder cannot be read: mend its owner or mode.
+    #[error("{path} cannot be read: {source}; choose another folder with --state")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another version made the folder: run that version.
+    #[error(
+        "{path} says layout {found}, and this version of claviger knows layout {}: run the version that made it, or choose another folder with --state",
+        LAYOUT
+    )]
+    OtherLayout {
+        /// The mark of a complete folder.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+    },
+    /// The mark of a complete folder was damaged: restore it.
+    #[error(
+        "{path} does not say `layout = {}`: restore it, or choose another folder with --state",
+        LAYOUT
+    )]
+    NoLayout {
+        /// The mark.
+        path: PathBuf,
     },
     /// Something else lies there.
     #[error(
@@ -228,7 +314,12 @@ pub fn create(state: &Path, plan: &Plan) -> Result<(), InitError> {
     let viewer = password(&mut rng);
     write_secret(&layout.folder("site-a/gateway").join("viewer.password"), viewer.as_bytes())?;
     configure(state, plan)?;
-    write_file(&layout.marker(), "# This folder is complete.\nlayout = 1\n")
+    let marker = toml::to_string(&Marker { layout: LAYOUT })?;
+    // Whoever waits for the mark sees it whole or not at all.
+    let unfinished = layout.marker().with_added_extension("new");
+    write_file(&unfinished, &format!("# This folder is complete.\n{marker}"))?;
+    fs::rename(&unfinished, layout.marker())
+        .map_err(|source| InitError::Write { path: layout.marker(), source })
 }
 
 /// Writes the configuration of every role anew.

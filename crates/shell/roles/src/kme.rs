@@ -363,6 +363,15 @@ impl Entity {
                 Node::Later { number, reason: Delay::Apart }
             }
             Err(ProposeError::Store(error)) => return Err(error.into()),
+            Err(ProposeError::Stale) => {
+                let why = format!(
+                    "site {site}: block {number} is empty or was here before, as when the store of a QKD \
+                     node was put back from an older copy: bring its newest copy back, or let the \
+                     link run, which passes the forgotten numbers with pauses of up to an hour"
+                );
+                self.service.context.reports.halted("kme", why);
+                Node::Outcome { number, committed: false }
+            }
             Err(error) => {
                 self.service.context.reports.refused("kme", error);
                 Node::Outcome { number, committed: false }
@@ -408,15 +417,16 @@ impl Entity {
                 self.node.send(Node::Outcome { number: block, committed: false }.encode());
             }
             StoreEvent::SessionChanged(Session::RolledBack { mine }) => {
-                let who = if mine { "this store" } else { "the peer's store" };
+                let whose = if mine { site } else { site.other() };
                 let why = format!(
-                    "site {site}: {who} was rolled back; run `claviger kme reset` at both sites"
+                    "site {site}: the key store of site {whose} was rolled back to an old copy: stop \
+                     both entities and run `claviger kme reset` at both sites"
                 );
-                self.service.context.reports.refused("kme", why);
+                self.service.context.reports.halted("kme", why);
             }
             StoreEvent::SessionChanged(Session::Superseded) => {
                 let why = format!("site {site}: two processes run on one store; stop one of them");
-                self.service.context.reports.refused("kme", why);
+                self.service.context.reports.halted("kme", why);
             }
             StoreEvent::Unmatched { id } => {
                 let what =

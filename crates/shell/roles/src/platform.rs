@@ -277,7 +277,7 @@ impl Hub {
             Output::Event(event) => self.tell(event),
             Output::Session(session) => {
                 if let Some(why) = trouble(session, "platform", "gateway") {
-                    self.service.context.reports.refused("platform", why);
+                    self.service.context.reports.halted("platform", why);
                 }
             }
             Output::Order(order) => {

@@ -81,6 +81,13 @@ pub enum Report {
         /// What and why.
         why: String,
     },
+    /// A store is not what it was: its role holds back until an operator mends that.
+    Halted {
+        /// Where.
+        role: &'static str,
+        /// What is wrong, and the remedy.
+        why: String,
+    },
     /// An invariant of the design is broken.
     Violation {
         /// Where.
@@ -112,6 +119,13 @@ impl Reporter {
         let why = why.to_string();
         tracing::warn!(role, %why, "refused");
         self.tell(Report::Refused { role, why });
+    }
+
+    /// Tells and logs what an operator must mend.
+    pub fn halted(&self, role: &'static str, why: impl std::fmt::Display) {
+        let why = why.to_string();
+        tracing::error!(role, %why, "halted");
+        self.tell(Report::Halted { role, why });
     }
 
     /// Tells and logs a broken invariant.

@@ -12,7 +12,7 @@ use super::rows::{
 };
 use super::{Platform, PlatformEvent};
 use crate::Alarm;
-use crate::orders::damaged;
+use crate::orders::{Origin, damaged};
 
 /// A telemetry frame that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Accepted {
     pub epoch: Epoch,
     /// Which message of the epoch it is.
     pub counter: u32,
+    /// Where the key of that epoch comes from.
+    pub origin: Option<Origin>,
     /// The plaintext.
     pub reading: Vec<u8>,
     /// Whether it had been read before.
@@ -79,6 +81,8 @@ pub struct StoredReading {
     pub eui: Eui64,
     /// The epoch it was sealed under.
     pub epoch: Epoch,
+    /// Where the key of that epoch comes from; `None` where an earlier version stored it.
+    pub origin: Option<Origin>,
     /// Which message of the epoch it is.
     pub counter: u32,
     /// When it was read.
@@ -187,6 +191,7 @@ impl Platform {
             .u32(message.counter)
             .u64(now.as_micros())
             .bytes(&message.reading)
+            .u8(message.origin.map_or(0, Origin::to_byte))
             .finish();
         tx.write(READINGS, &seq, &row)?;
         tx.write(READINGS_OF, &[&eui.as_bytes()[..], &seq].concat(), b"")?;
@@ -222,8 +227,10 @@ impl StoredReading {
         let (epoch, counter) = (Epoch::new(reader.u32()?), reader.u32()?);
         let received = reader.timestamp()?;
         let reading = reader.bytes()?.to_vec();
+        // The row of an earlier version ends here.
+        let origin = reader.u8().ok().and_then(Origin::from_byte);
         reader.finish()?;
-        Ok(Self { seq, eui, epoch, counter, received, reading })
+        Ok(Self { seq, eui, epoch, origin, counter, received, reading })
     }
 }
 
@@ -250,7 +257,9 @@ fn open_frame(
         }
         Err(_) => return Ok(Err(UplinkRefusal::Malformed)),
     };
-    let keys = match EpochRow::load(tx, eui, epoch)? {
+    let row = EpochRow::load(tx, eui, epoch)?;
+    let origin = row.as_ref().and_then(EpochRow::origin);
+    let keys = match row {
         Some(EpochRow::Whole { secret, .. }) => DataKeys::derive(&device.root, &secret, eui, epoch),
         Some(EpochRow::Grace { keys, until, .. }) if now < until => keys,
         Some(EpochRow::Grace { .. }) | None => {
@@ -261,8 +270,8 @@ fn open_frame(
         return Ok(Err(UplinkRefusal::Unverified));
     };
     let window = load_window(tx, eui, epoch)?;
-    let duplicate = Duplicate::No;
-    Ok(Ok((Accepted { epoch, counter: header.counter, reading, duplicate }, window)))
+    let (counter, duplicate) = (header.counter, Duplicate::No);
+    Ok(Ok((Accepted { epoch, counter, origin, reading, duplicate }, window)))
 }
 
 /// Erases what the window can no longer ask for: two rows for one that came, so they stay few.
@@ -282,3 +291,25 @@ fn forget_passed(
 }
 
 const N_READINGS: &[u8] = b"readings";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_an_earlier_version_has_no_origin_and_is_read() {
+        let old = Writer::new().raw(&[1; 8]).u32(2).u32(3).u64(4).bytes(b"21 C").finish();
+        for (ending, origin) in [
+            (&[][..], None),
+            (&[0], None),
+            (&[1], Some(Origin::Simulated)),
+            (&[2], Some(Origin::Link)),
+        ] {
+            let row = [&old[..], ending].concat();
+            let stored = StoredReading::read(&7_u64.to_be_bytes(), &row).unwrap();
+            assert_eq!((stored.seq, &stored.reading[..], stored.origin), (7, &b"21 C"[..], origin));
+        }
+        let long = [&old[..], &[1, 1]].concat();
+        assert_eq!(StoredReading::read(&[0; 8], &long), Err(damaged(READINGS)));
+    }
+}

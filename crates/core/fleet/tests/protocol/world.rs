@@ -559,7 +559,7 @@ impl World {
         let readings = readings.unwrap();
         let mut seen = BTreeSet::new();
         for (place, reading) in readings.iter().enumerate() {
-            assert_eq!(reading.seq, place as u64 + 1);
+            assert_eq!((reading.seq, reading.origin), (place as u64 + 1, Some(Origin::Simulated)));
             assert!(
                 seen.insert((reading.eui, reading.epoch, reading.counter)),
                 "{reading:?} was accepted twice"

@@ -13,7 +13,8 @@ use claviger_fleet::{Origin, PlatformDevice, ProvisionError, StoredReading};
 use claviger_frames::{Epoch, Reading};
 use claviger_net::http;
 use claviger_units::{Eui64, Key256, SaeId, SecretBytes};
-use serde::{Deserialize, Serialize};
+use claviger_wire::platform as wire;
+use serde::Deserialize;
 
 use super::{Core, Service};
 
@@ -62,41 +63,27 @@ struct ReadingsQuery {
     limit: Option<usize>,
 }
 
-/// A reading as operators see it.
-#[derive(Serialize)]
-struct ReadingOut {
-    seq: u64,
-    eui: String,
-    epoch: u32,
-    counter: u32,
-    received_s: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    taken_s: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature_c: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    humidity_pct: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    light_lux: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    battery_mv: Option<u16>,
+fn shown_reading(stored: StoredReading) -> wire::Reading {
+    let reading = Reading::decode(&stored.reading).ok();
+    wire::Reading {
+        seq: stored.seq,
+        eui: stored.eui.to_string(),
+        epoch: stored.epoch.number(),
+        key_origin: stored.origin.map(shown_origin),
+        counter: stored.counter,
+        received_s: stored.received.as_secs_f64(),
+        taken_s: reading.as_ref().map(|reading| reading.taken.as_secs_f64()),
+        temperature_c: reading.as_ref().map(Reading::temperature_c),
+        humidity_pct: reading.as_ref().map(Reading::humidity_pct),
+        light_lux: reading.as_ref().map(|reading| reading.light_lux),
+        battery_mv: reading.as_ref().map(|reading| reading.battery_mv),
+    }
 }
 
-impl From<StoredReading> for ReadingOut {
-    fn from(stored: StoredReading) -> Self {
-        let reading = Reading::decode(&stored.reading).ok();
-        Self {
-            seq: stored.seq,
-            eui: stored.eui.to_string(),
-            epoch: stored.epoch.number(),
-            counter: stored.counter,
-            received_s: stored.received.as_secs_f64(),
-            taken_s: reading.as_ref().map(|reading| reading.taken.as_secs_f64()),
-            temperature_c: reading.as_ref().map(Reading::temperature_c),
-            humidity_pct: reading.as_ref().map(Reading::humidity_pct),
-            light_lux: reading.as_ref().map(|reading| reading.light_lux),
-            battery_mv: reading.as_ref().map(|reading| reading.battery_mv),
-        }
+const fn shown_origin(origin: Origin) -> wire::KeyOrigin {
+    match origin {
+        Origin::Simulated => wire::KeyOrigin::Simulated,
+        Origin::Link => wire::KeyOrigin::Unlabelled,
     }
 }
 
@@ -116,32 +103,17 @@ async fn readings(
     }
     let found = service.core(move |core, tx| core.platform.readings(tx, query.after, eui, limit));
     let found = found.await.or(Err(Refused::store_failed()))?;
-    let found: Vec<ReadingOut> = found.into_iter().map(ReadingOut::from).collect();
-    Ok(Json(serde_json::json!({ "readings": found })).into_response())
+    let readings = found.into_iter().map(shown_reading).collect();
+    Ok(Json(wire::Readings { readings }).into_response())
 }
 
-/// A device as operators see it.
-#[derive(Serialize)]
-struct DeviceOut {
-    eui: String,
-    adoption: String,
-    epoch: u32,
-    prepared: Option<u32>,
-    key_origin: Option<&'static str>,
-}
-
-impl From<PlatformDevice> for DeviceOut {
-    fn from(device: PlatformDevice) -> Self {
-        Self {
-            eui: device.eui.to_string(),
-            adoption: format!("{:?}", device.adoption).to_lowercase(),
-            epoch: device.active.number(),
-            prepared: device.prepared.map(Epoch::number),
-            key_origin: device.origin.map(|origin| match origin {
-                Origin::Simulated => "simulated",
-                Origin::Link => "unlabelled",
-            }),
-        }
+fn shown_device(device: PlatformDevice) -> wire::Device {
+    wire::Device {
+        eui: device.eui.to_string(),
+        adoption: format!("{:?}", device.adoption).to_lowercase(),
+        epoch: device.active.number(),
+        prepared: device.prepared.map(Epoch::number),
+        key_origin: device.origin.map(shown_origin),
     }
 }
 
@@ -152,8 +124,8 @@ async fn devices(
     admit(&[&service.operator], caller)?;
     let found = service.core(|core, tx| core.platform.devices(tx, None, 100_000));
     let found = found.await.or(Err(Refused::store_failed()))?;
-    let found: Vec<DeviceOut> = found.into_iter().map(DeviceOut::from).collect();
-    Ok(Json(serde_json::json!({ "devices": found })).into_response())
+    let devices = found.into_iter().map(shown_device).collect();
+    Ok(Json(wire::Devices { devices }).into_response())
 }
 
 /// What `POST /v1/devices` takes.
