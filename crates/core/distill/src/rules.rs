@@ -1,11 +1,12 @@
 //! What both ends must agree on before the first pulse.
 
-use claviger_photonics::LinkPreset;
 use claviger_photonics::theory::{self, PhotonTags};
+use claviger_photonics::{Cascade, LinkPreset};
 use claviger_units::{Bits, Fraction, Span};
 use sha2::{Digest, Sha256};
 
 use crate::block::Reconciled;
+use crate::cascade;
 
 /// Hash bits that verification discloses, all counted.
 pub const VERIFICATION_BITS: u32 = 64;
@@ -22,6 +23,8 @@ pub struct Rules {
     pub abort: Fraction,
     /// Error rate that theory expects, which sets the first block of Cascade.
     pub expected_qber: Fraction,
+    /// The schedule of error correction.
+    pub cascade: Cascade,
     /// Pulses of one window of link time.
     pub window: u64,
     /// SHA-256 over every parameter, compared in the greeting.
@@ -40,6 +43,7 @@ impl Rules {
             sample: preset.sample_fraction(),
             abort: preset.abort_qber(),
             expected_qber: theory::expected(preset).qber,
+            cascade: preset.cascade(),
             window: preset.pulses_in(WINDOW),
             digest: Sha256::digest(format!("{preset:?}")).into(),
             preset: preset.clone(),
@@ -51,6 +55,12 @@ impl Rules {
     pub fn target(&self, closed: u32) -> usize {
         let bits = self.preset.block_bits(closed.into());
         usize::try_from(bits.count()).unwrap_or(usize::MAX)
+    }
+
+    /// Returns how many blocks may be closed and not ended at once.
+    #[must_use]
+    pub fn open_blocks(&self) -> usize {
+        cascade::blocks_in_flight(self.cascade, self.target(u32::MAX))
     }
 
     /// Returns the link time of a pulse.

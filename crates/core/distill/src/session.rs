@@ -10,6 +10,7 @@ use rand::Rng;
 
 use crate::authenticate::Reserve;
 use crate::block::{Awaiting, FinishedBlock, Reconciled};
+use crate::cascade::SessionOrders;
 use crate::filling::Filling;
 use crate::ledger::{BlockLedger, Outcome};
 use crate::rules::Rules;
@@ -104,6 +105,7 @@ pub(crate) struct Common {
     pub(crate) events: VecDeque<Event>,
     /// Blocks closed in this session: the first ones are short.
     pub(crate) closed: u32,
+    pub(crate) orders: SessionOrders,
     pub(crate) resume: Option<Timestamp>,
     failures: u32,
     // Drawn at each greeting; seeds what is drawn for the blocks of the session.
@@ -122,6 +124,7 @@ impl Common {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             closed: 0,
+            orders: SessionOrders::default(),
             resume: None,
             failures: 0,
             seed: [0; 32],
@@ -137,6 +140,7 @@ impl Common {
         self.transmits.push_back(Message::Greet(mine).encode());
         self.session = Session::Greeted { mine };
         self.closed = 0;
+        self.orders = SessionOrders::default();
     }
 
     pub(crate) fn handle_greet(

@@ -12,5 +12,5 @@ pub mod theory;
 
 pub use choice::{BasisGenerator, ChoiceGenerator};
 pub use light::{Click, Eve, Fibre};
-pub use preset::LinkPreset;
+pub use preset::{Cascade, LinkPreset};
 pub use sarg04::{Announcement, Basis, Choice, Detector, State};

@@ -30,9 +30,9 @@ impl Figure {
             Format::Table => {
                 let mut remarks = remarks.iter();
                 let first = remarks.next().map_or("", String::as_str);
-                println!("{name:<16} {value:>10.3} {unit:<7} {first}");
+                println!("{name:<22} {value:>10.3} {unit:<7} {first}");
                 for remark in remarks {
-                    println!("{:<35} {remark}", "");
+                    println!("{:<41} {remark}", "");
                 }
             }
         }

@@ -13,12 +13,10 @@ use claviger_units::Span;
 use crate::SEED;
 use crate::figure::{Figure, Length, mean};
 
-pub(crate) fn lab_rate(length: Length) -> Result<Figure> {
-    secret_rate("link_lab_bit_s", "lab", 1880.0, length)
-}
-
-pub(crate) fn city_rate(length: Length) -> Result<Figure> {
-    secret_rate("link_city_bit_s", "city", 1220.0, length)
+/// The rates of both links beside those of the paper.
+pub(crate) fn rates(length: Length) -> Result<Vec<Figure>> {
+    let links = [("link_lab_bit_s", "lab", 1880.0), ("link_city_bit_s", "city", 1220.0)];
+    links.into_iter().map(|(name, link, paper)| secret_rate(name, link, paper, length)).collect()
 }
 
 /// The rate of secret bits over kept full blocks, beside theory at the efficiency just measured.
@@ -60,7 +58,7 @@ fn compared(what: &str, value: f64, reference: f64, bar: f64) -> String {
 }
 
 /// The time that a day of the lab link takes: light, both ends, every message.
-pub(crate) fn lab_day(length: Length) -> Result<Figure> {
+pub(crate) fn lab_day(length: Length) -> Result<Vec<Figure>> {
     let parts: u32 = if length == Length::Quick { 48 } else { 1 };
     let preset = LinkPreset::named("lab")?;
     let begun = Instant::now();
@@ -75,5 +73,5 @@ pub(crate) fn lab_day(length: Length) -> Result<Figure> {
         let how = format!("NOT a whole day: 1/{parts} of it took {measured:.2} s, times {parts}");
         remarks.insert(0, how);
     }
-    Ok(Figure { name: "link_lab_24h_s", value, unit: "s", remarks })
+    Ok(vec![Figure { name: "link_lab_24h_s", value, unit: "s", remarks }])
 }

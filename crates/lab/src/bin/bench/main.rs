@@ -26,10 +26,10 @@ fn main() -> Result<()> {
     }
     ensure!(area.is_some(), "name what to measure: bench link [--quick] [--json]");
     if format == Format::Table {
-        println!("{:<16} {:>10} {:<7} remarks", "figure", "value", "unit");
+        println!("{:<22} {:>10} {:<7} remarks", "figure", "value", "unit");
     }
-    for measure in [link::lab_rate, link::city_rate, cascade::efficiency, link::lab_day] {
-        measure(length)?.print(format);
+    for measure in [link::rates, cascade::efficiencies, cascade::speeds, link::lab_day] {
+        measure(length)?.iter().for_each(|figure| figure.print(format));
     }
     Ok(())
 }

@@ -1,0 +1,235 @@
+//! Which blocks a key is cut into, pass by pass.
+
+use core::ops::Range;
+use std::sync::Arc;
+
+use claviger_photonics::Cascade;
+use claviger_units::Fraction;
+
+use super::orders::Orders;
+use super::partition::{Order, Partition, Parts};
+
+/// What both ends derive from the closing message: passes, block lengths, orders.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    kind: Cascade,
+    bits: usize,
+    estimate: f64,
+    orders: Arc<Orders>,
+}
+
+/// A step of a schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Blocks of one length, in the order of the key or in a random one.
+    Blocks { shuffle: Option<usize>, length: usize },
+    /// Blocks of bits that are about equally likely to be wrong.
+    Graded { shuffle: usize },
+    /// Random halves of the key, each in so many regions.
+    Halves { halves: Range<usize>, regions: u32 },
+}
+
+impl Schedule {
+    /// Derives the schedule of `bits` bits at an estimated error rate.
+    ///
+    /// # Panics
+    /// Where the orders were drawn for another kind of schedule or for shorter keys.
+    #[must_use]
+    pub fn new(bits: usize, estimate: Fraction, orders: Arc<Orders>) -> Self {
+        let kind = orders.kind();
+        assert!(orders.fits(kind, bits, &orders.seed()), "orders for keys of this length");
+        // Below one error in a million bits, and above one in four, no other schedule would help.
+        Self { kind, bits, estimate: estimate.as_f64().clamp(1e-6, 0.25), orders }
+    }
+
+    /// Returns the bits of the key.
+    #[must_use]
+    pub const fn bits(&self) -> usize {
+        self.bits
+    }
+
+    /// Returns the bytes that one end holds for a block under correction, the shared orders and
+    /// the transcript apart.
+    #[must_use]
+    pub const fn bytes_per_block(kind: Cascade, bits: usize) -> usize {
+        let shuffled = match kind {
+            Cascade::Original => 3,
+            Cascade::Yan | Cascade::Graded => 1,
+            Cascade::MartinezMateo => 2,
+        };
+        // The key and three sets of marks a pass; order and inverse of each shuffle; asks under way.
+        (shuffled + 1) * (4 * bits / 8) + shuffled * 8 * bits + 2 * bits
+    }
+
+    /// Returns the random orders.
+    pub(super) fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Tells whether searches begin in what earlier ones have left, and in all passes at once.
+    pub(super) fn is_eager(&self) -> bool {
+        self.kind != Cascade::Original
+    }
+
+    /// Returns the step of that number.
+    pub(super) fn stage(&self, number: usize) -> Option<Stage> {
+        let q = self.estimate;
+        let blocks = |shuffle: usize, length: usize| Stage::Blocks {
+            shuffle: shuffle.checked_sub(1),
+            length: length.clamp(1, self.bits.max(1)),
+        };
+        let halves = |halves, regions| Stage::Halves { halves, regions };
+        let stage = match (self.kind, number) {
+            // Brassard and Salvail, 1993.
+            (Cascade::Original, 0..4) => {
+                let first = floor(0.73 / q).clamp(4, (self.bits / 2).max(4));
+                blocks(number, first << number)
+            }
+            // Yan et al., 2008: 0.8 / QBER, five times that, then halves of the key.
+            (Cascade::Yan, 0) => blocks(0, floor(0.8 / q).max(4)),
+            (Cascade::Yan, 1) => blocks(1, 5 * floor(0.8 / q).max(4)),
+            (Cascade::Yan, 2) => halves(0..8, 1),
+            // Martinez-Mateo et al., 2015, variant 8, with α = log2(1/QBER) − 1/2: 2^⌈α⌉,
+            // 2^⌈(α + 12)/2⌉, 4096, then halves of the key.
+            (Cascade::MartinezMateo, 0) => blocks(0, power_above(HALF_SQRT2 / q)),
+            (Cascade::MartinezMateo, 1) => blocks(1, power_above((HALF_SQRT2 / q).sqrt() * 64.0)),
+            (Cascade::MartinezMateo, 2) => blocks(2, 4096),
+            (Cascade::MartinezMateo, 3) => halves(0..11, 1),
+            (Cascade::Graded, 0) => blocks(0, power_near(1.0 / q)),
+            (Cascade::Graded, 1) => Stage::Graded { shuffle: 0 },
+            (Cascade::Graded, 2) => halves(0..1, 16),
+            (Cascade::Graded, 3) => halves(1..13, 1),
+            _ => return None,
+        };
+        Some(stage)
+    }
+
+    /// Makes pass `number` of blocks of one length.
+    pub(super) fn partition(&self, number: u8, shuffle: Option<usize>, length: usize) -> Partition {
+        let order = shuffle.map_or(Order::Key, |shuffle| {
+            Order::of(self.orders.shuffle(shuffle, self.bits).collect(), self.bits)
+        });
+        let parts = if self.is_eager() { Parts::Reused } else { Parts::Forgotten(length) };
+        let bounds = (0..self.bits).step_by(length).skip(1);
+        Partition::new(number, order, parts, self.bits, bounds)
+    }
+
+    /// Makes pass `number` of bits sorted by how likely they are wrong.
+    ///
+    /// The first pass has left parts of different length that are even. In a long one two errors
+    /// hide easily, in a short one hardly, a single bit is known. The bits of parts of about one
+    /// length make blocks of their own, in random order, whose length suits their error rate: a
+    /// question about half of them is then as open as a question of one bit can be.
+    pub(super) fn graded(&self, number: u8, shuffle: usize, first: &Partition) -> Partition {
+        let mut grades = vec![0_u8; self.bits];
+        let mut sizes = [0_usize; GRADES];
+        let mut weights = [0.0; GRADES];
+        for (start, end) in first.parts() {
+            let grade = grade_of(end - start);
+            grades[start..end].fill(u8::try_from(grade).unwrap_or(0));
+            sizes[grade] += end - start;
+            weights[grade] += (end - start) as f64 * left_over(self.estimate, end - start);
+        }
+        let (mut starts, mut bounds, mut length) = ([0; GRADES], Vec::new(), 0);
+        for grade in (1..GRADES).rev().filter(|&grade| sizes[grade] > 0) {
+            starts[grade] = length;
+            let block = power_near(1.6 * sizes[grade] as f64 / weights[grade]);
+            // The last block has up to half a block more, or half of it less.
+            let last = sizes[grade].saturating_sub(block / 2);
+            bounds.push(length);
+            bounds.extend((block..last.max(1)).step_by(block).map(|at| length + at));
+            length += sizes[grade];
+        }
+        let mut positions = vec![0; length];
+        for position in self.orders.shuffle(shuffle, self.bits) {
+            let grade = usize::from(grades[position as usize]);
+            if grade > 0 {
+                positions[starts[grade]] = position;
+                starts[grade] += 1;
+            }
+        }
+        let order = Order::of(positions, self.bits);
+        Partition::new(number, order, Parts::Reused, length, bounds.into_iter())
+    }
+}
+
+/// Bits by the length of the part that they lie in: none for a single bit, which is known, one
+/// for the shortest, then one an octave.
+fn grade_of(length: usize) -> usize {
+    match length {
+        0 | 1 => 0,
+        2..8 => 1,
+        _ => (length.ilog2() as usize - 1).min(GRADES - 1),
+    }
+}
+
+/// Returns the error rate of bits of error rate `q` in parts of `length` bits that are even.
+///
+/// Multiplication alone, which gives the same on every machine.
+fn left_over(q: f64, length: usize) -> f64 {
+    let mut bias = 1.0; // (1 − 2q)^(length − 1)
+    let (mut square, mut rest) = (1.0 - 2.0 * q, length.saturating_sub(1));
+    while rest > 0 {
+        if rest % 2 == 1 {
+            bias *= square;
+        }
+        square *= square;
+        rest /= 2;
+    }
+    q * (1.0 - bias) / (1.0 + bias * (1.0 - 2.0 * q))
+}
+
+/// Returns the power of two with the nearest logarithm.
+fn power_near(x: f64) -> usize {
+    power_above(HALF_SQRT2 * x)
+}
+
+/// Returns the smallest power of two that is not below `x`.
+///
+/// Halves of a power of two are equal down to the single bit, which makes every answer as open as
+/// it can be; comparisons alone, which give the same on every machine.
+fn power_above(x: f64) -> usize {
+    let mut power = 1;
+    while (power as f64) < x && power < 1 << 31 {
+        power *= 2;
+    }
+    power
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the quotient is positive and the cast saturates"
+)]
+fn floor(x: f64) -> usize {
+    x as usize
+}
+
+/// Returns how many blocks of `bits` bits one end may hold closed and not ended at once.
+///
+/// As many as hide a round trip of some milliseconds behind the work on the others, within the
+/// memory of an end: 512 MB with the transcripts of honest blocks. Blocks beyond one for each
+/// round have nothing left to hide.
+#[must_use]
+pub const fn blocks_in_flight(kind: Cascade, bits: usize) -> usize {
+    // Clicks, announcements and masks of the sifting: some 16 bytes for a sifted bit.
+    let per_block = Schedule::bytes_per_block(kind, bits) + 16 * bits;
+    let fit = MEMORY / per_block.saturating_add(1);
+    if fit < 4 {
+        4
+    } else if fit > ROUNDS {
+        ROUNDS
+    } else {
+        fit
+    }
+}
+
+/// Bytes that the blocks of one end may take.
+const MEMORY: usize = 512_000_000;
+
+/// Rounds of a block, about.
+const ROUNDS: usize = 256;
+
+const GRADES: usize = 32;
+
+const HALF_SQRT2: f64 = core::f64::consts::FRAC_1_SQRT_2;
