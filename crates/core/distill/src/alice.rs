@@ -392,7 +392,7 @@ impl Alice {
             self.common.drop_block(block.ledger, reason);
             return Ok(());
         }
-        self.common.count_spent_pad(now);
+        self.common.count_spent_pad(now, 0);
         let pad = match self.common.reserve.next_pad(tx) {
             Ok(pad) => pad,
             Err(PadError::Store(error)) => return Err(error),

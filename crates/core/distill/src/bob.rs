@@ -319,6 +319,8 @@ impl Bob {
         number: u64,
         (key, hash): ([u8; 16], [u8; 8]),
     ) -> Result<(), EngineError> {
+        let is_verified = |block: &&Block| matches!(block.stage, Stage::Verified(_));
+        let verified = self.blocks.values().filter(is_verified).count();
         let Some(block) = self.blocks.get_mut(&number) else { return Ok(()) };
         block.reconciled.transcript.append(Site::A, frame);
         let reason = if !matches!(block.stage, Stage::Corrected) {
@@ -331,7 +333,7 @@ impl Bob {
             DropReason::NothingLeft
         } else {
             block.reconciled.ledger.verification = VERIFICATION_BITS;
-            self.common.count_spent_pad(now);
+            self.common.count_spent_pad(now, verified);
             match self.common.reserve.next_pad(tx) {
                 Ok(pad) => {
                     let verified = Message::Verified { block: number, pad: pad.name };

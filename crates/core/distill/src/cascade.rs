@@ -30,7 +30,7 @@ pub(crate) use orders::SessionOrders;
 pub use schedule::{Schedule, blocks_in_flight};
 pub use search::Search;
 
-use orders::parity_within;
+use orders::{parity, parity_within};
 use search::Place;
 
 /// Why the other end's bits are not taken: it lies, or the channel does. The block is lost.
@@ -156,16 +156,16 @@ impl Key {
         for positions in search.orders().skip(self.orders.len()).flatten() {
             self.orders.push(self.orders[0].gather(positions));
         }
-        let parity = |place, start: u32, end: u32| {
+        let told = |place, start: u32, end: u32| {
             let (start, end) = (start as usize, end as usize);
             match place {
-                Place::Pass(pass) => self.orders[usize::from(pass)].parity(start..end),
+                Place::Pass(pass) => parity(self.orders[usize::from(pass)].words(), start, end),
                 Place::Check(check) => {
                     parity_within(self.orders[0].words(), search.half(check), start, end)
                 }
             }
         };
-        search.asks().iter().map(|ask| parity(ask.place, ask.start, ask.middle)).collect()
+        search.asks().iter().map(|ask| told(ask.place, ask.start, ask.middle)).collect()
     }
 
     fn flip(&mut self, pass: usize, index: usize) {

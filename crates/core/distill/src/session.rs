@@ -17,7 +17,8 @@ use crate::rules::Rules;
 
 const COUNTERS: Table = Table::plain("blocks");
 
-/// Blocks that may have spent a pad and wait for their verdict without anything being wrong.
+/// Blocks that may have spent a pad and wait for their verdict without anything being wrong, where
+/// no more are known to wait.
 const UNDER_WAY: u32 = 4;
 
 /// What the shell has to carry out or to show.
@@ -276,10 +277,12 @@ impl Common {
     }
 
     /// Counts a block that spent a pad and was not kept yet, and pauses after too many: n failed
-    /// blocks in a row pause min(2ⁿ s, 1 h) (P4). A few are always under way.
-    pub(crate) fn count_spent_pad(&mut self, now: Timestamp) {
+    /// blocks in a row pause min(2ⁿ s, 1 h) (P4). Blocks under way have not failed: those that
+    /// wait for the key buffers, and `verified` ones that wait for their proposal.
+    pub(crate) fn count_spent_pad(&mut self, now: Timestamp, verified: usize) {
         self.failures += 1;
-        if let Some(n) = self.failures.checked_sub(UNDER_WAY).filter(|n| *n > 0) {
+        let waiting = u32::try_from(self.awaiting.len() + verified).unwrap_or(u32::MAX);
+        if let Some(n) = self.failures.checked_sub(waiting.max(UNDER_WAY)).filter(|n| *n > 0) {
             let secs = 1_u64.checked_shl(n).unwrap_or(u64::MAX).min(3600);
             self.resume = Some(now + Span::from_secs(secs));
         }

@@ -28,6 +28,11 @@ impl Marks {
         self.has(index)
     }
 
+    /// Toggles the index where `so`.
+    pub(super) fn toggle_if(&mut self, so: bool, index: usize) {
+        self.0[index / 64] ^= u64::from(so) << (index % 64);
+    }
+
     /// Returns the last index of the set up to `index`, 0 if there is none.
     pub(super) fn last_up_to(&self, index: usize) -> usize {
         let mut at = index / 64;

@@ -116,6 +116,22 @@ const fn needs(kind: Cascade) -> (usize, usize) {
     }
 }
 
+/// Returns the parity of the bits of `words` from `start` to before `end`.
+pub(super) fn parity(words: &[u64], start: usize, end: usize) -> bool {
+    if start >= end {
+        return false;
+    }
+    let (first, last) = (start / 64, (end - 1) / 64);
+    let from = u64::MAX << (start % 64);
+    let to = u64::MAX >> (63 - (end - 1) % 64);
+    // Most ranges lie within a word.
+    if first == last {
+        return (words[first] & from & to).count_ones() % 2 == 1;
+    }
+    let between = words[first + 1..last].iter().fold(0, |sum, word| sum ^ word);
+    (words[first] & from ^ between ^ words[last] & to).count_ones() % 2 == 1
+}
+
 /// Returns the parity of the bits of `words` from `start` to before `end` that lie in `half`.
 pub(super) fn parity_within(words: &[u64], half: &[u64], start: usize, end: usize) -> bool {
     if start >= end {

@@ -129,12 +129,12 @@ impl Partition {
     pub(super) fn note_half(&mut self, ask: Ask, differs: bool) -> Option<u32> {
         self.listed.remove(ask.start as usize);
         self.cuts.insert(ask.middle as usize);
-        if differs {
-            return self.list(ask.start, ask.middle);
-        }
-        self.odd.remove(ask.start as usize);
-        self.odd.insert(ask.middle as usize);
-        self.list(ask.middle, ask.end)
+        // Either answer is as likely: no branch to be guessed wrong.
+        self.odd.toggle_if(!differs, ask.start as usize);
+        self.odd.toggle_if(!differs, ask.middle as usize);
+        let start = if differs { ask.start } else { ask.middle };
+        let end = if differs { ask.middle } else { ask.end };
+        self.list(start, end)
     }
 
     /// Takes in that the bit at `index` was corrected; returns a single bit that is wrong now.

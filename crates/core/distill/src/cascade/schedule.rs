@@ -123,17 +123,18 @@ impl Schedule {
     pub(super) fn graded(&self, number: u8, shuffle: usize, first: &Partition) -> Partition {
         let mut grades = vec![0_u8; self.bits];
         let mut sizes = [0_usize; GRADES];
-        let mut weights = [0.0; GRADES];
+        let mut parts = [0_usize; GRADES];
         for (start, end) in first.parts() {
             let grade = grade_of(end - start);
             grades[start..end].fill(u8::try_from(grade).unwrap_or(0));
             sizes[grade] += end - start;
-            weights[grade] += (end - start) as f64 * left_over(self.estimate, end - start);
+            parts[grade] += 1;
         }
         let (mut starts, mut bounds, mut length) = ([0; GRADES], Vec::new(), 0);
         for grade in (1..GRADES).rev().filter(|&grade| sizes[grade] > 0) {
             starts[grade] = length;
-            let block = power_near(1.6 * sizes[grade] as f64 / weights[grade]);
+            let mean_length = sizes[grade] / parts[grade];
+            let block = power_near(ERRORS_PER_BLOCK / left_over(self.estimate, mean_length));
             // The last block has up to half a block more, or half of it less.
             let last = sizes[grade].saturating_sub(block / 2);
             bounds.push(length);
@@ -204,6 +205,9 @@ fn power_above(x: f64) -> usize {
 fn floor(x: f64) -> usize {
     x as usize
 }
+
+/// Errors in a block of the second pass of `graded`: more cost less and take more round trips.
+const ERRORS_PER_BLOCK: f64 = 1.4;
 
 /// Returns how many blocks of `bits` bits one end may hold closed and not ended at once.
 ///

@@ -122,9 +122,12 @@ impl Search {
         self.disclosed += u32::try_from(expected).unwrap_or(u32::MAX);
         self.rounds += 1;
         let mut asks = core::mem::take(&mut self.asks);
-        for (ask, differs) in asks.drain(..).zip(differences.iter()) {
-            self.note(ask, differs);
+        for (chunk, word) in asks.chunks(64).zip(differences.words()) {
+            for (i, &ask) in chunk.iter().enumerate() {
+                self.note(ask, word >> i & 1 == 1);
+            }
         }
+        asks.clear();
         if let Some(ask) = self.inferred.take() {
             self.note(ask, differences.count_ones() % 2 == 1);
         }

@@ -40,7 +40,7 @@ fn efficiency(name: &'static str, qber: f64, bar: f64) -> Result<Figure> {
 /// Speed of one core per party, alone and over two delays.
 pub(crate) fn speeds(length: Length) -> Result<Vec<Figure>> {
     let pairs = Source::new(BEST, SPEED_QBER).take(if length == Length::Quick { 64 } else { 256 });
-    let near = run(&pairs, &Line { blocks: pairs.len(), in_flight: 4, round_trip_s: 0.0 })?;
+    let near = run(&pairs, &Line { blocks: pairs.len(), in_flight: 16, round_trip_s: 0.0 })?;
     let in_flight = blocks_in_flight(BEST, BITS);
     let blocks = 4 * in_flight;
     let delayed = run(&pairs, &Line { blocks, in_flight, round_trip_s: 1e-3 })?;
