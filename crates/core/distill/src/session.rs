@@ -278,10 +278,10 @@ impl Common {
 
     /// Counts a block that spent a pad and was not kept yet, and pauses after too many: n failed
     /// blocks in a row pause min(2ⁿ s, 1 h) (P4). Blocks under way have not failed: those that
-    /// wait for the key buffers, and `verified` ones that wait for their proposal.
+    /// wait for the key buffers, `verified` ones that wait for their proposal, and this one.
     pub(crate) fn count_spent_pad(&mut self, now: Timestamp, verified: usize) {
         self.failures += 1;
-        let waiting = u32::try_from(self.awaiting.len() + verified).unwrap_or(u32::MAX);
+        let waiting = u32::try_from(self.awaiting.len() + verified + 1).unwrap_or(u32::MAX);
         if let Some(n) = self.failures.checked_sub(waiting.max(UNDER_WAY)).filter(|n| *n > 0) {
             let secs = 1_u64.checked_shl(n).unwrap_or(u64::MAX).min(3600);
             self.resume = Some(now + Span::from_secs(secs));
