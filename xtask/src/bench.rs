@@ -16,7 +16,7 @@ struct Area {
 
 const AREAS: &[Area] = &[Area {
     name: "link",
-    shows: "secret bit rates at 4 and 7 dB, Cascade's efficiency, a day of light in seconds",
+    shows: "secret bit rates at 4 and 7 dB, Cascade's efficiency and speed, a day of light in seconds",
     package: "claviger-lab",
     binary: "bench",
 }];

@@ -17,6 +17,7 @@
 //! by what the first has told of them.
 
 mod checks;
+mod grades;
 mod marks;
 mod orders;
 mod partition;
@@ -153,8 +154,8 @@ impl Key {
     }
 
     fn parities(&mut self, search: &Search) -> BitString {
-        for positions in search.orders().skip(self.orders.len()).flatten() {
-            self.orders.push(self.orders[0].gather(positions));
+        for order in search.orders().skip(self.orders.len()) {
+            self.orders.push(order.gather(&self.orders[0]));
         }
         let told = |place, start: u32, end: u32| {
             let (start, end) = (start as usize, end as usize);

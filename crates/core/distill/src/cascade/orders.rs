@@ -18,6 +18,7 @@ pub struct Orders {
     kind: Cascade,
     seed: [u8; 32],
     capacity: usize,
+    chance: [u64; 256],
     // Invariant: each is a permutation of `0..capacity`.
     shuffles: Vec<Vec<u32>>,
     // Invariant: each has a bit for every position below `capacity`.
@@ -39,7 +40,9 @@ impl Orders {
         });
         let shuffles = shuffles.collect();
         let half = |_| (0..capacity.div_ceil(64)).map(|_| rng.next_u64()).collect();
-        Self { kind, seed, capacity, shuffles, halves: (0..n_halves).map(half).collect() }
+        let halves = (0..n_halves).map(half).collect();
+        let chance = core::array::from_fn(|_| rng.next_u64());
+        Self { kind, seed, capacity, chance, shuffles, halves }
     }
 
     /// Tells whether these are the orders that [`Self::draw`] would draw.
@@ -65,6 +68,11 @@ impl Orders {
     /// Returns shuffle `number` without the positions from `bits` on.
     pub(super) fn shuffle(&self, number: usize, bits: usize) -> impl Iterator<Item = u32> + '_ {
         self.shuffles[number].iter().copied().filter(move |&position| (position as usize) < bits)
+    }
+
+    /// Returns numbers drawn for orders that are calculated, not stored.
+    pub(super) const fn chance(&self) -> &[u64] {
+        &self.chance
     }
 
     pub(super) fn half(&self, number: usize) -> &[u64] {
@@ -112,7 +120,7 @@ const fn needs(kind: Cascade) -> (usize, usize) {
         Cascade::Original => (3, 0),
         Cascade::Yan => (1, 8),
         Cascade::MartinezMateo => (2, 11),
-        Cascade::Graded => (1, 13),
+        Cascade::Graded => (0, 13),
     }
 }
 

@@ -1,5 +1,8 @@
 //! One pass of Cascade: the key, or a part of it, in blocks, and what is known of them.
 
+use claviger_gf2::BitString;
+
+use super::grades::Grades;
 use super::marks::Marks;
 use super::search::{Ask, Place};
 
@@ -15,6 +18,8 @@ pub(super) enum Order {
         /// The index of each position.
         indices: Vec<u32>,
     },
+    /// Sorted by what an earlier pass has told.
+    Graded(Grades),
 }
 
 impl Order {
@@ -27,8 +32,22 @@ impl Order {
         Self::Shuffled { positions, indices }
     }
 
+    /// Returns the bits of a key in this order.
+    pub(super) fn gather(&self, key: &BitString) -> BitString {
+        match self {
+            Self::Key => key.duplicate(),
+            Self::Shuffled { positions, .. } => key.gather(positions),
+            Self::Graded(grades) => {
+                let words = key.words();
+                let bit = |position: usize| words[position / 64] >> (position % 64) & 1 == 1;
+                grades.positions().map(bit).collect()
+            }
+        }
+    }
+
     fn position(&self, index: usize) -> usize {
         match self {
+            Self::Graded(grades) => grades.position(index),
             Self::Key => index,
             Self::Shuffled { positions, .. } => positions[index] as usize,
         }
@@ -36,6 +55,7 @@ impl Order {
 
     fn index(&self, position: usize) -> Option<usize> {
         match self {
+            Self::Graded(grades) => grades.index(position),
             Self::Key => Some(position),
             Self::Shuffled { indices, .. } => Some(indices[position])
                 .filter(|&index| index != NOWHERE)
@@ -59,13 +79,11 @@ pub(super) struct Partition {
     number: u8,
     order: Order,
     parts: Parts,
-    // Invariant: has 0 and the length, and where a part begins of which the difference is known.
-    cuts: Marks,
-    // Invariant: has the beginnings of those parts in which the ends differ in parity.
-    odd: Marks,
-    // Invariant: has the beginnings of the parts in `waiting` and in the round under way.
-    listed: Marks,
-    // Invariant: every odd part of more than one bit is here or in the round under way.
+    // Invariant: 0, the length, and wherever a part begins of which the difference is known are
+    // cuts; odd are the beginnings of parts in which the ends differ in parity, unless the round
+    // under way asks about them.
+    marks: Marks,
+    // Invariant: every odd part of more than one bit is here, maybe twice, and even ones may be.
     waiting: Vec<(u32, u32)>,
 }
 
@@ -78,29 +96,24 @@ impl Partition {
         length: usize,
         bounds: impl Iterator<Item = usize>,
     ) -> Self {
-        let mut cuts = Marks::new(length + 1);
-        cuts.insert(0);
-        bounds.for_each(|bound| cuts.insert(bound));
-        cuts.insert(length);
-        let (odd, listed) = (Marks::new(length + 1), Marks::new(length + 1));
-        Self { number, order, parts, cuts, odd, listed, waiting: Vec::new() }
+        let mut marks = Marks::new(length + 1);
+        marks.cut(0);
+        bounds.for_each(|bound| marks.cut(bound));
+        marks.cut(length);
+        Self { number, order, parts, marks, waiting: Vec::new() }
     }
 
-    /// Returns the parts in their order.
+    pub(super) const fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Returns the parts, one after the other.
     pub(super) fn parts(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let mut start = 0;
         core::iter::from_fn(move || {
-            let end = self.cuts.first_above(start)?;
+            let end = self.marks.next_cut(start)?;
             Some((core::mem::replace(&mut start, end), end))
         })
-    }
-
-    /// Returns the positions where they are not those of the key.
-    pub(super) fn positions(&self) -> Option<&[u32]> {
-        match &self.order {
-            Order::Key => None,
-            Order::Shuffled { positions, .. } => Some(positions),
-        }
     }
 
     pub(super) fn position(&self, index: usize) -> usize {
@@ -113,82 +126,68 @@ impl Partition {
 
     /// Tells whether the single bit at `index` is known to be wrong.
     pub(super) fn is_wrong(&self, index: usize) -> bool {
-        self.odd.has(index) && self.cuts.has(index)
+        self.marks.is_odd(index) && self.marks.is_cut(index)
     }
 
     /// Notes the difference of a whole block; returns a block of a single wrong bit.
     pub(super) fn note_block(&mut self, start: u32, end: u32, differs: bool) -> Option<u32> {
-        if !differs {
-            return None;
-        }
-        self.odd.insert(start as usize);
-        self.list(start, end)
+        if differs { self.note_odd(start, end) } else { None }
     }
 
     /// Notes the difference of the first half of an odd part; returns a single wrong bit.
     pub(super) fn note_half(&mut self, ask: Ask, differs: bool) -> Option<u32> {
-        self.listed.remove(ask.start as usize);
-        self.cuts.insert(ask.middle as usize);
+        self.marks.cut(ask.middle as usize);
         // Either answer is as likely: no branch to be guessed wrong.
-        self.odd.toggle_if(!differs, ask.start as usize);
-        self.odd.toggle_if(!differs, ask.middle as usize);
         let start = if differs { ask.start } else { ask.middle };
         let end = if differs { ask.middle } else { ask.end };
-        self.list(start, end)
+        self.note_odd(start, end)
     }
 
     /// Takes in that the bit at `index` was corrected; returns a single bit that is wrong now.
     pub(super) fn handle_corrected(&mut self, index: usize) -> Option<u32> {
-        let start = self.cuts.last_up_to(index);
-        if !self.odd.toggle(start) || self.listed.has(start) {
+        let start = self.marks.last_cut(index);
+        if self.marks.is_odd(start) {
+            self.marks.set_even(start);
             return None;
         }
-        let end = self.cuts.first_above(start)?;
-        self.list(u32::try_from(start).ok()?, u32::try_from(end).ok()?)
+        let end = self.marks.next_cut(start)?;
+        self.note_odd(u32::try_from(start).ok()?, u32::try_from(end).ok()?)
     }
 
     /// Forgets the parts of the block whose error at `index` was found, if parts are not reused.
     pub(super) fn forget_parts(&mut self, index: usize) {
         let Parts::Forgotten(length) = self.parts else { return };
         let start = index / length * length;
-        while let Some(cut) = self.cuts.first_above(start).filter(|&cut| cut < start + length) {
-            if self.cuts.first_above(cut).is_none() {
+        while let Some(cut) = self.marks.next_cut(start).filter(|&cut| cut < start + length) {
+            if self.marks.next_cut(cut).is_none() {
                 return; // The end of the key.
             }
-            self.cuts.remove(cut);
+            self.marks.join(cut);
         }
     }
 
     /// Tells whether an odd part waits.
-    pub(super) fn has_odd(&mut self) -> bool {
-        let (odd, listed) = (&self.odd, &mut self.listed);
-        self.waiting.retain(|&(start, _)| {
-            let keep = odd.has(start as usize);
-            if !keep {
-                listed.remove(start as usize);
-            }
-            keep
-        });
-        !self.waiting.is_empty()
+    pub(super) fn has_odd(&self) -> bool {
+        self.waiting.iter().any(|&(start, _)| self.marks.is_odd(start as usize))
     }
 
     /// Asks for the first halves of all odd parts.
     pub(super) fn ask(&mut self, asks: &mut Vec<Ask>) {
         for (start, end) in self.waiting.drain(..) {
-            if self.odd.has(start as usize) {
+            if self.marks.is_odd(start as usize) {
+                self.marks.set_even(start as usize);
                 let middle = start + (end - start) / 2;
                 asks.push(Ask { place: Place::Pass(self.number), start, middle, end });
-            } else {
-                self.listed.remove(start as usize);
             }
         }
     }
 
-    fn list(&mut self, start: u32, end: u32) -> Option<u32> {
+    /// Returns a single bit; puts a longer part among those that wait.
+    fn note_odd(&mut self, start: u32, end: u32) -> Option<u32> {
+        self.marks.set_odd(start as usize);
         if end - start == 1 {
             return Some(start);
         }
-        self.listed.insert(start as usize);
         self.waiting.push((start, end));
         None
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use claviger_photonics::Cascade;
 use claviger_units::Fraction;
 
+use super::grades::Grades;
 use super::orders::Orders;
 use super::partition::{Order, Partition, Parts};
 
@@ -24,7 +25,7 @@ pub(super) enum Stage {
     /// Blocks of one length, in the order of the key or in a random one.
     Blocks { shuffle: Option<usize>, length: usize },
     /// Blocks of bits that are about equally likely to be wrong.
-    Graded { shuffle: usize },
+    Graded,
     /// Random halves of the key, each in so many regions.
     Halves { halves: Range<usize>, regions: u32 },
 }
@@ -54,11 +55,13 @@ impl Schedule {
     pub const fn bytes_per_block(kind: Cascade, bits: usize) -> usize {
         let shuffled = match kind {
             Cascade::Original => 3,
-            Cascade::Yan | Cascade::Graded => 1,
+            Cascade::Yan => 1,
             Cascade::MartinezMateo => 2,
+            Cascade::Graded => 0,
         };
-        // The key and three sets of marks a pass; order and inverse of each shuffle; asks under way.
-        (shuffled + 1) * (4 * bits / 8) + shuffled * 8 * bits + 2 * bits
+        // Order and inverse of each shuffle; of up to four passes the key and three sets of marks;
+        // the asks of a round and where parts begin.
+        shuffled * 8 * bits + 4 * (4 * bits / 8) + 2 * bits
     }
 
     /// Returns the random orders.
@@ -96,7 +99,7 @@ impl Schedule {
             (Cascade::MartinezMateo, 2) => blocks(2, 4096),
             (Cascade::MartinezMateo, 3) => halves(0..11, 1),
             (Cascade::Graded, 0) => blocks(0, power_near(1.0 / q)),
-            (Cascade::Graded, 1) => Stage::Graded { shuffle: 0 },
+            (Cascade::Graded, 1) => Stage::Graded,
             (Cascade::Graded, 2) => halves(0..1, 16),
             (Cascade::Graded, 3) => halves(1..13, 1),
             _ => return None,
@@ -114,53 +117,22 @@ impl Schedule {
         Partition::new(number, order, parts, self.bits, bounds)
     }
 
-    /// Makes pass `number` of bits sorted by how likely they are wrong.
-    ///
-    /// The first pass has left parts of different length that are even. In a long one two errors
-    /// hide easily, in a short one hardly, a single bit is known. The bits of parts of about one
-    /// length make blocks of their own, in random order, whose length suits their error rate: a
-    /// question about half of them is then as open as a question of one bit can be.
-    pub(super) fn graded(&self, number: u8, shuffle: usize, first: &Partition) -> Partition {
-        let mut grades = vec![0_u8; self.bits];
-        let mut sizes = [0_usize; GRADES];
-        let mut parts = [0_usize; GRADES];
-        for (start, end) in first.parts() {
-            let grade = grade_of(end - start);
-            grades[start..end].fill(u8::try_from(grade).unwrap_or(0));
-            sizes[grade] += end - start;
-            parts[grade] += 1;
-        }
-        let (mut starts, mut bounds, mut length) = ([0; GRADES], Vec::new(), 0);
-        for grade in (1..GRADES).rev().filter(|&grade| sizes[grade] > 0) {
-            starts[grade] = length;
-            let mean_length = sizes[grade] / parts[grade];
-            let block = power_near(ERRORS_PER_BLOCK / left_over(self.estimate, mean_length));
+    /// Makes pass `number` of bits sorted by how likely they are wrong, each sort in blocks whose
+    /// length suits it: a question about half of a block is then as open as a question of one
+    /// bit can be.
+    pub(super) fn graded(&self, number: u8, first: &Partition) -> Partition {
+        let grades = Grades::of(first, self.orders.chance());
+        let mut bounds = Vec::new();
+        for grade in grades.iter() {
+            let block = power_near(ERRORS_PER_BLOCK / left_over(self.estimate, grade.part()));
             // The last block has up to half a block more, or half of it less.
-            let last = sizes[grade].saturating_sub(block / 2);
-            bounds.push(length);
-            bounds.extend((block..last.max(1)).step_by(block).map(|at| length + at));
-            length += sizes[grade];
+            let last = grade.len().saturating_sub(block / 2);
+            bounds.push(grade.first());
+            bounds.extend((block..last.max(1)).step_by(block).map(|at| grade.first() + at));
         }
-        let mut positions = vec![0; length];
-        for position in self.orders.shuffle(shuffle, self.bits) {
-            let grade = usize::from(grades[position as usize]);
-            if grade > 0 {
-                positions[starts[grade]] = position;
-                starts[grade] += 1;
-            }
-        }
-        let order = Order::of(positions, self.bits);
+        let length = grades.len();
+        let order = Order::Graded(grades);
         Partition::new(number, order, Parts::Reused, length, bounds.into_iter())
-    }
-}
-
-/// Bits by the length of the part that they lie in: none for a single bit, which is known, one
-/// for the shortest, then one an octave.
-fn grade_of(length: usize) -> usize {
-    match length {
-        0 | 1 => 0,
-        2..8 => 1,
-        _ => (length.ilog2() as usize - 1).min(GRADES - 1),
     }
 }
 
@@ -212,8 +184,8 @@ const ERRORS_PER_BLOCK: f64 = 1.4;
 /// Returns how many blocks of `bits` bits one end may hold closed and not ended at once.
 ///
 /// As many as hide a round trip of some milliseconds behind the work on the others, within the
-/// memory of an end: 512 MB with the transcripts of honest blocks. Blocks beyond one for each
-/// round have nothing left to hide.
+/// memory of an end: 512 MB with the transcripts of honest blocks. A round of one block hides
+/// behind those of the others, so more blocks than rounds have nothing left to hide.
 #[must_use]
 pub const fn blocks_in_flight(kind: Cascade, bits: usize) -> usize {
     // Clicks, announcements and masks of the sifting: some 16 bytes for a sifted bit.
@@ -232,8 +204,6 @@ pub const fn blocks_in_flight(kind: Cascade, bits: usize) -> usize {
 const MEMORY: usize = 512_000_000;
 
 /// Rounds of a block, about.
-const ROUNDS: usize = 256;
-
-const GRADES: usize = 32;
+const ROUNDS: usize = 192;
 
 const HALF_SQRT2: f64 = core::f64::consts::FRAC_1_SQRT_2;

@@ -5,7 +5,7 @@ use claviger_gf2::BitString;
 
 use super::Refusal;
 use super::checks::Checks;
-use super::partition::Partition;
+use super::partition::{Order, Partition};
 use super::schedule::{Schedule, Stage};
 
 /// The parity that Alice is to tell: of the bits from `start` to before `middle`.
@@ -96,9 +96,9 @@ impl Search {
         &self.asks
     }
 
-    /// Returns the positions in each pass opened so far, where they are not those of the key.
-    pub(super) fn orders(&self) -> impl Iterator<Item = Option<&[u32]>> {
-        self.passes.iter().map(Partition::positions)
+    /// Returns the order of each pass opened so far.
+    pub(super) fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.passes.iter().map(Partition::order)
     }
 
     /// Returns the mask of a check.
@@ -227,9 +227,9 @@ impl Search {
             self.checks.ask(&mut self.asks);
             return;
         }
-        let under_way = self.passes.get_mut(self.wave).is_some_and(Partition::has_odd);
+        let under_way = self.passes.get(self.wave).is_some_and(Partition::has_odd);
         if !under_way {
-            self.wave = self.passes.iter_mut().position(Partition::has_odd).unwrap_or(0);
+            self.wave = self.passes.iter().position(Partition::has_odd).unwrap_or(0);
         }
         if let Some(pass) = self.passes.get_mut(self.wave) {
             pass.ask(&mut self.asks);
@@ -253,7 +253,7 @@ impl Search {
                 return true;
             }
             Stage::Blocks { shuffle, length } => self.schedule.partition(number, shuffle, length),
-            Stage::Graded { shuffle } => self.schedule.graded(number, shuffle, &self.passes[0]),
+            Stage::Graded => self.schedule.graded(number, &self.passes[0]),
         };
         let ask = |(start, end): (usize, usize)| {
             let (start, end) = (u32::try_from(start).ok()?, u32::try_from(end).ok()?);
