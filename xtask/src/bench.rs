@@ -16,7 +16,7 @@ struct Area {
 
 const AREAS: &[Area] = &[Area {
     name: "link",
-    shows: "secret bit rates at 4 and 7 dB, Cascade's efficiency, amplification, a day of light",
+    shows: "secret bit rates, Cascade's efficiency and speed, amplification, attacks, a day of light",
     package: "claviger-lab",
     binary: "bench",
 }];

@@ -8,9 +8,7 @@ use claviger_photonics::promise::ByIntensity;
 use claviger_photonics::sift::{self, Announcement};
 use claviger_photonics::{Choice, ChoiceGenerator};
 use claviger_units::{Fraction, KeyId, OwnerRatio, Site, Timestamp};
-use claviger_wire::classical::{
-    Batch, Close, Detections, DropReason, Message, PadName, Propose, Range,
-};
+use claviger_wire::classical::{Batch, Close, Detections, DropReason, Message, PadName, Propose};
 use rand::{Rng, RngExt};
 
 use crate::authenticate::{Pad, PadError};
@@ -135,14 +133,7 @@ impl Alice {
             Message::SampleErrors { batch, errors, tests } => {
                 self.handle_sample_errors(frame, batch, (errors, tests));
             }
-            Message::NextPass { block, pass } => {
-                self.answer(frame, block, |answerer| {
-                    let fits = pass < crate::cascade::PASSES;
-                    let bits = fits.then(|| answerer.parities(pass))?.to_bytes().to_vec();
-                    Some(Message::Parities { block, pass, bits })
-                });
-            }
-            Message::Ask { block, ranges } => self.handle_ask(frame, block, &ranges),
+            Message::Differences { block, bits } => self.handle_differences(frame, block, &bits),
             Message::Corrected { block, errors, leaked } => {
                 self.handle_corrected(frame, block, errors, leaked);
             }
@@ -293,44 +284,39 @@ impl Alice {
 
     fn close(&mut self) {
         let mut reconciled = self.common.close_filling();
-        if self.blocks.len() >= OPEN_BLOCKS {
+        if self.blocks.len() >= self.common.rules.open_blocks() {
             return self.common.drop_block(reconciled.ledger, DropReason::Protocol);
         }
         let ledger = &reconciled.ledger;
         // The sample is small: recent blocks weigh as much as 512 sampled bits.
         let errors = ledger.sample_errors as f64 + 512.0 * self.qber.as_f64();
         let estimate = Fraction::clamped(errors / (ledger.sampled as f64 + 512.0));
-        let permutation: [u8; 32] = reconciled.rng.random();
+        let permutation = self.common.orders.seed(self.common.rules.cascade, &mut reconciled.rng);
         let (block, bits) = (ledger.block, reconciled.key.len());
         let close = Close { block, sifted: ledger.sifted, estimate, permutation };
         self.common.send(&mut reconciled, &Message::Close(close));
-        let schedule = Schedule::original(bits, estimate, permutation);
-        let mut answerer = Answerer::new(schedule, &reconciled.key);
-        let bits = answerer.parities(0).to_bytes().to_vec();
-        self.common.send(&mut reconciled, &Message::Parities { block, pass: 0, bits });
+        let orders = self.common.orders.of(self.common.rules.cascade, bits, permutation);
+        let schedule = Schedule::new(bits, estimate, orders);
+        let mut answerer = Answerer::new(schedule, reconciled.key.duplicate());
+        let bits = answerer.parities().to_bytes().to_vec();
+        self.common.send(&mut reconciled, &Message::Parities { block, bits });
         self.blocks.insert(block, Block { reconciled, answerer, verifying: false });
     }
 
-    fn handle_ask(&mut self, frame: &[u8], block: u64, ranges: &[Range]) {
-        self.answer(frame, block, |answerer| {
-            let some = Some(ranges).filter(|ranges| !ranges.is_empty())?;
-            let bits = answerer.answer(some)?.to_bytes().to_vec();
-            Some(Message::Answer { block, bits })
-        });
-    }
-
-    fn answer(
-        &mut self,
-        frame: &[u8],
-        number: u64,
-        answer: impl FnOnce(&mut Answerer) -> Option<Message>,
-    ) {
+    /// Tells the next parities of a block; once all is even, what Bob has corrected is due.
+    fn handle_differences(&mut self, frame: &[u8], number: u64, bits: &[u8]) {
         let Some(block) = self.blocks.get_mut(&number) else { return };
         block.reconciled.transcript.append(Site::B, frame);
         let bounded = block.reconciled.transcript.has_room() && !block.verifying;
-        match Some(&mut block.answerer).filter(|_| bounded).and_then(answer) {
-            Some(message) => self.common.send(&mut block.reconciled, &message),
-            None => self.drop_block(number, DropReason::Protocol),
+        let answerer = &mut block.answerer;
+        let differences = BitString::from_bytes(bits, answerer.search().asked());
+        let taken = differences.filter(|_| bounded).map(|bits| answerer.handle_differences(&bits));
+        if !matches!(taken, Some(Ok(()))) {
+            return self.drop_block(number, DropReason::Protocol);
+        }
+        if answerer.search().asked() > 0 {
+            let bits = answerer.parities().to_bytes().to_vec();
+            self.common.send(&mut block.reconciled, &Message::Parities { block: number, bits });
         }
     }
 
@@ -347,7 +333,9 @@ impl Alice {
         let ledger = &mut reconciled.ledger;
         let fits = ledger.note_errors(errors);
         ledger.leaked = leaked;
-        if block.verifying || block.answerer.leaked() != leaked || !fits {
+        let search = block.answerer.search();
+        let told = (search.asked(), search.corrected(), search.disclosed());
+        if block.verifying || !fits || told != (0, ledger.errors, leaked) {
             return self.drop_block(number, DropReason::Accounting);
         }
         if ledger.qber() > self.common.rules.abort {
@@ -402,7 +390,7 @@ impl Alice {
             self.common.drop_block(block.ledger, reason);
             return Ok(());
         }
-        self.common.count_spent_pad(now);
+        self.common.count_spent_pad(now, 0);
         let pad = match self.common.reserve.next_pad(tx) {
             Ok(pad) => pad,
             Err(PadError::Store(error)) => return Err(error),
@@ -500,9 +488,6 @@ fn packed<T>(width: usize, entries: &[T], bits: impl Fn(&T) -> u8) -> Vec<u8> {
         .map(|chunk| chunk.iter().rev().fold(0, |byte, entry| byte << width | bits(entry)))
         .collect()
 }
-
-/// Blocks that may be under reconciliation at once.
-const OPEN_BLOCKS: usize = 4;
 
 /// Blocks between two renewals of the hash keys.
 const HASH_KEY_PERIOD: u64 = 256;

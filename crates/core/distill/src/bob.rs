@@ -14,7 +14,7 @@ use rand::Rng;
 use crate::alice::note_amplification;
 use crate::authenticate::PadError;
 use crate::block::{Awaiting, Reconciled, amplify, epsilon, verification_hash};
-use crate::cascade::{Corrector, Schedule, Step};
+use crate::cascade::{Corrector, Schedule};
 use crate::filling::Filled;
 use crate::rules::{Rules, VERIFICATION_BITS};
 use crate::session::{Committed, Common, DistillError, Event, Refusal, Session};
@@ -102,7 +102,8 @@ impl Bob {
     /// Tells whether further windows have room; if not the light waits.
     #[must_use]
     pub fn wants_light(&self) -> bool {
-        self.windows.len() < Self::WINDOWS && self.blocks.len() + self.common.awaiting.len() < 4
+        let open = self.blocks.len() + self.common.awaiting.len();
+        self.windows.len() < Self::WINDOWS && open < self.common.rules.open_blocks()
     }
 
     /// Greets the other end on a fresh connection.
@@ -156,14 +157,7 @@ impl Bob {
                 self.handle_sample(frame, batch, &positions, (&bits, &tests));
             }
             Message::Close(close) => self.handle_close(frame, close),
-            Message::Parities { block, pass, bits } => {
-                self.correct(frame, block, |corrector, n| {
-                    corrector.handle_parities(pass, &BitString::from_bytes(&bits, n(pass)?)?)
-                });
-            }
-            Message::Answer { block, bits } => self.correct(frame, block, |corrector, _| {
-                corrector.handle_answer(&BitString::from_bytes(&bits, corrector.asked())?)
-            }),
+            Message::Parities { block, bits } => self.handle_parities(frame, block, &bits),
             Message::Verify { block, key, hash } => {
                 self.handle_verify(tx, now, frame, block, (key, hash))?;
             }
@@ -304,45 +298,40 @@ impl Bob {
             return self.drop_block(close.block, DropReason::Protocol);
         }
         let key = core::mem::take(&mut block.reconciled.key);
-        let schedule = Schedule::original(key.len(), close.estimate, close.permutation);
+        let orders = self.common.orders.of(self.common.rules.cascade, key.len(), close.permutation);
+        let schedule = Schedule::new(key.len(), close.estimate, orders);
         block.stage = Stage::Correcting(Box::new(Corrector::new(schedule, key)));
     }
 
-    /// Feeds parities to the corrector of a block and says what it wants next.
-    fn correct(
-        &mut self,
-        frame: &[u8],
-        number: u64,
-        feed: impl FnOnce(&mut Corrector, &dyn Fn(u8) -> Option<usize>) -> Option<Step>,
-    ) {
+    /// Says which parities differ and, once all is even, what was corrected.
+    fn handle_parities(&mut self, frame: &[u8], number: u64, bits: &[u8]) {
         let Some(block) = self.blocks.get_mut(&number) else { return };
         block.reconciled.transcript.append(Site::A, frame);
         let Stage::Correcting(corrector) = &mut block.stage else {
             return self.drop_block(number, DropReason::Protocol);
         };
-        let sizes = corrector.n_blocks();
-        let step = feed(corrector, &|pass| sizes.get(usize::from(pass)).copied());
-        let message = match step {
-            None => return self.drop_block(number, DropReason::Protocol),
-            Some(Step::Ask(ranges)) => Message::Ask { block: number, ranges },
-            Some(Step::NextPass(pass)) => Message::NextPass { block: number, pass },
-            Some(Step::Done) => {
-                let leaked = corrector.leaked();
-                let sifted = core::mem::take(&mut block.sifted_key);
-                if let Stage::Correcting(corrector) =
-                    core::mem::replace(&mut block.stage, Stage::Corrected)
-                {
-                    block.reconciled.key = corrector.into_key();
-                }
-                let errors = corrected(&sifted, &block.reconciled);
-                block.reconciled.ledger.leaked = leaked;
-                if !block.reconciled.ledger.note_errors(errors) {
-                    return self.drop_block(number, DropReason::Accounting);
-                }
-                Message::Corrected { block: number, errors, leaked }
-            }
+        let parities = BitString::from_bytes(bits, corrector.search().asked());
+        let Some(Ok(differences)) = parities.map(|bits| corrector.handle_parities(&bits)) else {
+            return self.drop_block(number, DropReason::Protocol);
         };
-        self.common.send(&mut block.reconciled, &message);
+        let bits = differences.to_bytes().to_vec();
+        self.common.send(&mut block.reconciled, &Message::Differences { block: number, bits });
+        if corrector.search().asked() > 0 {
+            return;
+        }
+        let leaked = corrector.search().disclosed();
+        let sifted = core::mem::take(&mut block.sifted_key);
+        if let Stage::Correcting(corrector) = core::mem::replace(&mut block.stage, Stage::Corrected)
+        {
+            block.reconciled.key = corrector.into_key();
+        }
+        let errors = corrected(&sifted, &block.reconciled);
+        block.reconciled.ledger.leaked = leaked;
+        if !block.reconciled.ledger.note_errors(errors) {
+            return self.drop_block(number, DropReason::Accounting);
+        }
+        let corrected = Message::Corrected { block: number, errors, leaked };
+        self.common.send(&mut block.reconciled, &corrected);
     }
 
     fn handle_verify(
@@ -353,6 +342,8 @@ impl Bob {
         number: u64,
         (key, hash): ([u8; 16], [u8; 8]),
     ) -> Result<(), EngineError> {
+        let is_verified = |block: &&Block| matches!(block.stage, Stage::Verified(_));
+        let verified = self.blocks.values().filter(is_verified).count();
         let Some(block) = self.blocks.get_mut(&number) else { return Ok(()) };
         block.reconciled.transcript.append(Site::A, frame);
         let reason = if !matches!(block.stage, Stage::Corrected) {
@@ -365,7 +356,7 @@ impl Bob {
             reason
         } else {
             block.reconciled.ledger.verification = VERIFICATION_BITS;
-            self.common.count_spent_pad(now);
+            self.common.count_spent_pad(now, verified);
             match self.common.reserve.next_pad(tx) {
                 Ok(pad) => {
                     let verified = Message::Verified { block: number, pad: pad.name };

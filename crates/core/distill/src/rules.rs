@@ -3,13 +3,14 @@
 use claviger_photonics::preset::Security;
 use claviger_photonics::promise::Promise;
 use claviger_photonics::theory::{self, PhotonTags};
-use claviger_photonics::{Coding, LinkPreset};
+use claviger_photonics::{Cascade, Coding, LinkPreset};
 use claviger_security::{MeanPhotons, SecurityClaim, gllp};
 use claviger_units::{Bits, Fraction, Span};
 use claviger_wire::classical::DropReason;
 use sha2::{Digest, Sha256};
 
 use crate::block::Reconciled;
+use crate::cascade;
 use crate::ledger::BlockLedger;
 
 /// Hash bits that verification discloses, all counted.
@@ -27,6 +28,8 @@ pub struct Rules {
     pub abort: Fraction,
     /// Error rate that theory expects, which sets the first block of Cascade.
     pub expected_qber: Fraction,
+    /// The schedule of error correction.
+    pub cascade: Cascade,
     /// Pulses of one window of link time.
     pub window: u64,
     /// SHA-256 over every parameter, compared in the greeting.
@@ -67,6 +70,7 @@ impl Rules {
             sample: preset.sample_fraction(),
             abort: preset.abort_qber(),
             expected_qber: expected.qber,
+            cascade: preset.cascade(),
             window: preset.pulses_in(WINDOW.min(clicks)),
             digest: Sha256::digest(format!("{preset:?}")).into(),
             coding: preset.coding(),
@@ -97,6 +101,12 @@ impl Rules {
     pub fn target(&self, closed: u32) -> usize {
         let bits = self.preset.block_bits(closed.into());
         usize::try_from(bits.count()).unwrap_or(usize::MAX)
+    }
+
+    /// Returns how many blocks may be closed and not ended at once.
+    #[must_use]
+    pub fn open_blocks(&self) -> usize {
+        cascade::blocks_in_flight(self.cascade, self.target(u32::MAX))
     }
 
     /// Returns the link time of a pulse.

@@ -10,13 +10,15 @@ use rand::Rng;
 
 use crate::authenticate::Reserve;
 use crate::block::{Awaiting, FinishedBlock, Reconciled};
+use crate::cascade::SessionOrders;
 use crate::filling::Filling;
 use crate::ledger::{BlockLedger, Outcome};
 use crate::rules::Rules;
 
 const COUNTERS: Table = Table::plain("blocks");
 
-/// Blocks that may have spent a pad and wait for their verdict without anything being wrong.
+/// Blocks that may have spent a pad and wait for their verdict without anything being wrong, where
+/// no more are known to wait.
 const UNDER_WAY: u32 = 4;
 
 /// What the shell has to carry out or to show.
@@ -111,6 +113,7 @@ pub(crate) struct Common {
     pub(crate) events: VecDeque<Event>,
     /// Blocks closed in this session: the first ones are short.
     pub(crate) closed: u32,
+    pub(crate) orders: SessionOrders,
     pub(crate) resume: Option<Timestamp>,
     failures: u32,
     // Drawn at each greeting; seeds what is drawn for the blocks of the session.
@@ -129,6 +132,7 @@ impl Common {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             closed: 0,
+            orders: SessionOrders::default(),
             resume: None,
             failures: 0,
             seed: [0; 32],
@@ -144,6 +148,7 @@ impl Common {
         self.transmits.push_back(Message::Greet(mine).encode());
         self.session = Session::Greeted { mine };
         self.closed = 0;
+        self.orders = SessionOrders::default();
     }
 
     pub(crate) fn handle_greet(
@@ -277,10 +282,12 @@ impl Common {
     }
 
     /// Counts a block that spent a pad and was not kept yet, and pauses after too many: n failed
-    /// blocks in a row pause min(2ⁿ s, 1 h) (P4). A few are always under way.
-    pub(crate) fn count_spent_pad(&mut self, now: Timestamp) {
+    /// blocks in a row pause min(2ⁿ s, 1 h) (P4). Blocks under way have not failed: those that
+    /// wait for the key buffers, `verified` ones that wait for their proposal, and this one.
+    pub(crate) fn count_spent_pad(&mut self, now: Timestamp, verified: usize) {
         self.failures += 1;
-        if let Some(n) = self.failures.checked_sub(UNDER_WAY).filter(|n| *n > 0) {
+        let waiting = u32::try_from(self.awaiting.len() + verified + 1).unwrap_or(u32::MAX);
+        if let Some(n) = self.failures.checked_sub(waiting.max(UNDER_WAY)).filter(|n| *n > 0) {
             let secs = 1_u64.checked_shl(n).unwrap_or(u64::MAX).min(3600);
             self.resume = Some(now + Span::from_secs(secs));
         }

@@ -6,7 +6,7 @@ use claviger_distill::{
     Reserve, Rules, Window,
 };
 use claviger_durable::{Engine, EngineError, MemoryEngine};
-use claviger_photonics::{Detector, Eve, Fibre, LinkPreset};
+use claviger_photonics::{Cascade, Detector, Eve, Fibre, LinkPreset};
 use claviger_units::{Site, Timestamp};
 use claviger_wire::classical::{DropReason, Message};
 use proptest::prelude::*;
@@ -25,6 +25,16 @@ fn preset() -> LinkPreset {
         .unwrap()
 }
 
+/// The same with another schedule of error correction.
+fn preset_with(cascade: Cascade) -> LinkPreset {
+    let text = include_str!("../../../../presets/lab.toml");
+    let line = |key: &str| text.lines().find(|l| l.starts_with(key)).unwrap().to_owned();
+    let named = format!("cascade = \"{}\"", cascade.name());
+    let text = text.replace(&line("cascade"), &named);
+    LinkPreset::from_toml(&text.replace(&line("block_sifted_bits"), "block_sifted_bits = 6000"))
+        .unwrap()
+}
+
 type Change = fn(&mut Vec<u8>);
 
 struct Pair {
@@ -37,6 +47,8 @@ struct Pair {
     frames: u64,
     /// Which frame of the whole conversation is changed, and how.
     tamper: Option<(u64, Change)>,
+    /// Bob's words on differences, kept back while there is something to keep them in.
+    kept_back: Option<Vec<Vec<u8>>>,
     finished_a: Vec<FinishedBlock>,
     finished_b: Vec<FinishedBlock>,
     dropped: Vec<DropReason>,
@@ -70,6 +82,7 @@ impl Pair {
             now: Timestamp::START,
             frames: 0,
             tamper: None,
+            kept_back: None,
             finished_a: Vec::new(),
             finished_b: Vec::new(),
             dropped: Vec::new(),
@@ -137,11 +150,12 @@ impl Pair {
             if let Some(frame) = self.bob.0.poll_transmit() {
                 moved = true;
                 let frame = self.altered(frame);
-                let (alice, store) = (&mut self.alice.0, &mut self.alice.1);
-                let now = self.now;
-                let handled: Result<(), DistillError> =
-                    store.transact(|tx| alice.handle_message(tx, now, &frame));
-                self.broken |= handled.is_err();
+                let is_difference =
+                    matches!(Message::decode(&frame), Ok(Message::Differences { .. }));
+                match self.kept_back.as_mut().filter(|_| is_difference) {
+                    Some(kept_back) => kept_back.push(frame),
+                    None => self.tell_alice(&frame),
+                }
             }
             moved |= self.take_events();
             if !moved {
@@ -153,6 +167,14 @@ impl Pair {
             self.bob.0.handle_disconnected();
             self.take_events();
         }
+    }
+
+    fn tell_alice(&mut self, frame: &[u8]) {
+        let (alice, store) = (&mut self.alice.0, &mut self.alice.1);
+        let now = self.now;
+        let handled: Result<(), DistillError> =
+            store.transact(|tx| alice.handle_message(tx, now, frame));
+        self.broken |= handled.is_err();
     }
 
     fn take_events(&mut self) -> bool {
@@ -235,6 +257,39 @@ fn blocks_come_and_the_reserve_is_put_back() {
     let level = engine.transact::<_, EngineError>(|tx| alice.reserve_level(tx)).unwrap();
     // Each end skips 64 pads at its start; good blocks put back more than they spend.
     assert!(level > 10_000 - 2 * 64, "{level} pads are left");
+}
+
+#[test]
+fn every_schedule_gives_keys() {
+    for cascade in Cascade::ALL {
+        let preset = preset_with(cascade);
+        let mut pair = Pair::new([&preset; 2], [1, 1]);
+        let mut kept = 0;
+        for _ in 0..60 {
+            pair.run_window();
+            kept += pair.commit();
+        }
+        let (dropped, refusals) = (&pair.dropped, &pair.refusals);
+        assert!(kept >= 3 && refusals.is_empty(), "{cascade:?}: {kept}, {dropped:?}, {refusals:?}");
+        assert!(dropped.len() <= 1, "{cascade:?}: {dropped:?}");
+    }
+}
+
+/// Round trips hide behind each other: Bob's answers about ten blocks are late, and none is lost.
+#[test]
+fn many_blocks_are_corrected_at_once() {
+    let preset = preset_with(Cascade::Graded);
+    let mut pair = Pair::new([&preset; 2], [1, 1]);
+    pair.kept_back = Some(Vec::new());
+    while pair.kept_back.as_ref().unwrap().len() < 10 {
+        assert!(pair.bob.0.wants_light(), "there is room for more blocks");
+        pair.run_window();
+    }
+    for frame in pair.kept_back.take().unwrap() {
+        pair.tell_alice(&frame);
+    }
+    pair.settle();
+    assert_eq!((pair.commit(), &pair.dropped[..], &pair.refusals[..]), (10, &[][..], &[][..]));
 }
 
 #[test]

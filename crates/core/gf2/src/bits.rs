@@ -296,7 +296,19 @@ impl FromIterator<bool> for BitString {
     fn from_iter<I: IntoIterator<Item = bool>>(bits: I) -> Self {
         let bits = bits.into_iter();
         let mut string = Self::with_capacity(bits.size_hint().0);
-        bits.for_each(|bit| string.push(bit));
+        let mut word = 0;
+        bits.for_each(|bit| {
+            word |= u64::from(bit) << (string.len % 64);
+            string.len += 1;
+            if string.len.is_multiple_of(64) {
+                string.make_room(1);
+                string.words.push(core::mem::take(&mut word));
+            }
+        });
+        if !string.len.is_multiple_of(64) {
+            string.make_room(1);
+            string.words.push(word);
+        }
         string
     }
 }

@@ -23,6 +23,6 @@ pub use choice::{BasisGenerator, ChoiceGenerator};
 pub use coding::{Coding, Protocol};
 pub use eve::{Attack, Eve};
 pub use light::{Click, Fibre};
-pub use preset::LinkPreset;
+pub use preset::{Cascade, LinkPreset};
 pub use states::{Basis, Choice, Detector, State};
 pub use statistics::PulseStatistics;

@@ -47,6 +47,28 @@ fn advice(most: Option<Decibels>) -> String {
 pub enum Cascade {
     /// The schedule of Brassard and Salvail: four passes, first blocks of 0.73 / QBER bits.
     Original,
+    /// That of Yan et al.: blocks of 0.8 / QBER bits, then of five times that, then random halves.
+    Yan,
+    /// Variant 8 of Martinez-Mateo et al.: blocks of powers of two, parts reused, random halves.
+    MartinezMateo,
+    /// Blocks of powers of two, in the second pass of bits that are equally likely to be wrong.
+    Graded,
+}
+
+impl Cascade {
+    /// Every schedule.
+    pub const ALL: [Self; 4] = [Self::Original, Self::Yan, Self::MartinezMateo, Self::Graded];
+
+    /// Returns the name that a preset's file gives it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Original => "original",
+            Self::Yan => "yan",
+            Self::MartinezMateo => "martinez-mateo",
+            Self::Graded => "graded",
+        }
+    }
 }
 
 /// A checked description of a link: light, detectors, blocks, and the claim of its keys.

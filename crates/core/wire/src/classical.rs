@@ -9,7 +9,7 @@ use claviger_units::{Fraction, KeyId, Site};
 use crate::cursor::{DecodeError, Reader, Writer};
 
 /// The version that both ends must speak.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// A message of the classical channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,34 +56,18 @@ pub enum Message {
     },
     /// Alice: the block has its bits; this is how it will be reconciled.
     Close(Close),
-    /// Alice: the parities of all blocks of a pass of Cascade.
+    /// Alice: the parities of this round of Cascade; both ends know of which bits.
     Parities {
         /// The block.
         block: u64,
-        /// The pass, from 0.
-        pass: u8,
         /// One bit a parity, eight a byte, first lowest.
         bits: Vec<u8>,
     },
-    /// Bob: asks for the parities of a further pass.
-    NextPass {
+    /// Bob: which of these parities differ from his.
+    Differences {
         /// The block.
         block: u64,
-        /// The pass he wants, from 1.
-        pass: u8,
-    },
-    /// Bob: asks for parities of ranges.
-    Ask {
-        /// The block.
-        block: u64,
-        /// Ranges in the order of a pass.
-        ranges: Vec<Range>,
-    },
-    /// Alice: the parities of the ranges asked for.
-    Answer {
-        /// The block.
-        block: u64,
-        /// One bit a range, eight a byte, first lowest.
+        /// One bit a parity, eight a byte, first lowest.
         bits: Vec<u8>,
     },
     /// Bob: he has corrected what Cascade found.
@@ -92,7 +76,7 @@ pub enum Message {
         block: u64,
         /// Bits he flipped, by intensity.
         errors: [u32; 3],
-        /// Parities he saw; Alice drops the block where she counts otherwise.
+        /// Parities he saw; Alice drops the block where she counts either otherwise.
         leaked: u32,
     },
     /// Alice: the universal hash of her key.
@@ -185,17 +169,6 @@ pub struct Close {
     pub estimate: Fraction,
     /// Seed of the permutations of the later passes.
     pub permutation: [u8; 32],
-}
-
-/// A range in the order of a pass of Cascade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// The pass, from 0.
-    pub pass: u8,
-    /// First position.
-    pub start: u32,
-    /// Number of positions, at least 1.
-    pub length: u32,
 }
 
 /// The name of a 128-bit pad: the block whose bits it is made of, and which of its pads.
@@ -335,15 +308,8 @@ impl Message {
                 .fraction(close.estimate)
                 .raw(&close.permutation)
                 .finish(),
-            Self::Parities { block, pass, bits } => {
-                Writer::kind(9).u64(*block).u8(*pass).bytes(bits).finish()
-            }
-            Self::NextPass { block, pass } => Writer::kind(10).u64(*block).u8(*pass).finish(),
-            Self::Ask { block, ranges } => {
-                let start = Writer::kind(11).u64(*block).count(ranges.len());
-                ranges.iter().fold(start, |w, r| w.u8(r.pass).u32(r.start).u32(r.length)).finish()
-            }
-            Self::Answer { block, bits } => Writer::kind(12).u64(*block).bytes(bits).finish(),
+            Self::Parities { block, bits } => Writer::kind(9).u64(*block).bytes(bits).finish(),
+            Self::Differences { block, bits } => Writer::kind(10).u64(*block).bytes(bits).finish(),
             Self::Corrected { block, errors, leaked } => {
                 write_three(Writer::kind(13).u64(*block), errors).u32(*leaked).finish()
             }
@@ -386,10 +352,9 @@ impl Message {
                 estimate: r.fraction("estimate")?,
                 permutation: r.array()?,
             }),
-            9 => Self::Parities { block: r.u64()?, pass: r.u8()?, bits: r.bytes()?.to_vec() },
-            10 => Self::NextPass { block: r.u64()?, pass: r.u8()? },
-            11 => Self::Ask { block: r.u64()?, ranges: read_all(&mut r, 9, Range::read)? },
-            12 => Self::Answer { block: r.u64()?, bits: r.bytes()?.to_vec() },
+            9 => Self::Parities { block: r.u64()?, bits: r.bytes()?.to_vec() },
+            10 => Self::Differences { block: r.u64()?, bits: r.bytes()?.to_vec() },
+            // 11 and 12 asked for ranges and answered in version 1.
             13 => {
                 Self::Corrected { block: r.u64()?, errors: read_three(&mut r)?, leaked: r.u32()? }
             }
@@ -505,12 +470,6 @@ impl Detections {
     }
 }
 
-impl Range {
-    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { pass: r.u8()?, start: r.u32()?, length: r.u32()? })
-    }
-}
-
 impl PadName {
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { segment: r.u64()?, slot: r.u32()? })
@@ -595,7 +554,7 @@ mod tests {
 
     fn examples() -> Vec<Message> {
         vec![
-            Message::Greet(Greet { version: 1, site: Site::A, nonce: [1; 32], preset: [2; 32] }),
+            Message::Greet(Greet { version: 2, site: Site::A, nonce: [1; 32], preset: [2; 32] }),
             Message::Prove(Prove {
                 mac: [3; 32],
                 accepted: Some(PadName { segment: 0, slot: 9 }),
@@ -619,10 +578,8 @@ mod tests {
                 estimate: Fraction::clamped(0.015),
                 permutation: [4; 32],
             }),
-            Message::Parities { block: 3, pass: 0, bits: vec![9] },
-            Message::NextPass { block: 3, pass: 1 },
-            Message::Ask { block: 3, ranges: vec![Range { pass: 1, start: 5, length: 20 }] },
-            Message::Answer { block: 3, bits: vec![1] },
+            Message::Parities { block: 3, bits: vec![9] },
+            Message::Differences { block: 3, bits: vec![1] },
             Message::Corrected { block: 3, errors: [1500, 30, 0], leaked: 13_000 },
             Message::Verify { block: 3, key: [5; 16], hash: [6; 8] },
             Message::Verified { block: 3, pad: PadName { segment: 0, slot: 4 } },

@@ -54,7 +54,7 @@ pub struct RawPreset {
     pub gate: Option<RawGate>,
     /// Visibility of the interference.
     pub visibility: f64,
-    /// Schedule of the error correction: `original`.
+    /// Schedule of the error correction: `original`, `yan`, `martinez-mateo` or `graded`.
     pub cascade: String,
     /// Disclosed bits over the Shannon limit that theory expects of that schedule.
     pub reconciliation_efficiency: f64,
@@ -164,7 +164,9 @@ impl TryFrom<RawPreset> for LinkPreset {
         let name_fits = (1..=32).contains(&raw.name.len())
             && raw.name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
         check.that(name_fits, "name", &raw.name, "1 to 32 lower-case letters, digits and hyphens");
-        check.that(raw.cascade == "original", "cascade", &raw.cascade, "original");
+        let cascade = Cascade::ALL.into_iter().find(|cascade| cascade.name() == raw.cascade);
+        let known = "original, yan, martinez-mateo or graded";
+        check.that(cascade.is_some(), "cascade", &raw.cascade, known);
         let efficiency =
             check.number("reconciliation_efficiency", raw.reconciliation_efficiency, 1.0..=2.0, "");
         let sample = check.number("sample_fraction", raw.sample_fraction, 0.0..=0.5, "");
@@ -173,7 +175,7 @@ impl TryFrom<RawPreset> for LinkPreset {
             optics: check.optics(&raw),
             source: check.source(&raw),
             security: check.security(&raw),
-            cascade: Cascade::Original,
+            cascade: cascade.unwrap_or(Cascade::Original),
             efficiency: Efficiency::from_ratio(efficiency),
             blocks: check.blocks(&raw),
             sample_fraction: Fraction::clamped(sample),
@@ -426,7 +428,7 @@ mod tests {
             ("dead_time_us", "30.1"),
             ("dead_time_us", "inf"),
             ("visibility", "1.5"),
-            ("cascade", "\"yan\""),
+            ("cascade", "\"turbo\""),
             ("reconciliation_efficiency", "0.9"),
             ("block_sifted_bits", "0"),
             ("sample_fraction", "1"),

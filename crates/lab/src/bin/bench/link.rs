@@ -1,4 +1,4 @@
-//! Rates of the two links of the paper, and the time that a day of light takes.
+//! Rates of links against theory and paper, and the time that a day of light takes.
 
 use std::time::Instant;
 
@@ -14,42 +14,90 @@ use claviger_units::Span;
 use crate::SEED;
 use crate::figure::{Figure, Length, mean};
 
-pub(crate) fn lab_rate(length: Length) -> Result<Figure> {
-    secret_rate("link_lab_bit_s", "lab", 1880.0, length)
-}
-
-pub(crate) fn city_rate(length: Length) -> Result<Figure> {
-    secret_rate("link_city_bit_s", "city", 1220.0, length)
+/// The rates of both links beside those of the paper, and how far all links are off their theory.
+pub(crate) fn rates(length: Length) -> Result<Vec<Figure>> {
+    let short = length == Length::Quick;
+    let lab = Rate::measure("lab", if short { 600 } else { 3600 })?;
+    let city = Rate::measure("city", if short { 600 } else { 3600 })?;
+    let modern = Rate::measure("decoy-1ghz", if short { 12 } else { 60 })?;
+    let worst = [&lab, &city, &modern].map(Rate::off_theory).map(f64::abs);
+    let error = Figure {
+        name: "link_theory_error_pct",
+        value: 100.0 * worst.into_iter().fold(0.0, f64::max),
+        unit: "%",
+        remarks: [&lab, &city, &modern].map(Rate::against_theory).to_vec(),
+    };
+    Ok(vec![lab.figure("link_lab_bit_s", 1880.0), city.figure("link_city_bit_s", 1220.0), error])
 }
 
 /// The rate of secret bits over kept full blocks, beside theory at the efficiency just measured.
-fn secret_rate(name: &'static str, link: &str, paper: f64, length: Length) -> Result<Figure> {
-    let preset = LinkPreset::named(link)?;
-    let span = Span::from_secs(if length == Length::Quick { 600 } else { 3600 });
-    let mut run = VirtualLink::start(&preset, Eve::ABSENT, SEED)?;
-    run.run_for(span)?;
-    let full = Rules::of(&preset).target(u32::MAX);
-    let blocks = || run.ledger().iter().filter(|block| full <= block.sifted as usize);
-    let kept: Vec<_> = blocks().filter(|block| block.outcome == Outcome::Kept).collect();
-    let efficiencies: Vec<_> = kept.iter().filter_map(|block| block.efficiency()).collect();
-    ensure!(!efficiencies.is_empty(), "no block was kept in {span}");
-    let f = mean(&efficiencies);
-    let costs =
-        BlockCosts { efficiency: Efficiency::from_ratio(f), ..preset.block_costs(OVERHEAD) };
-    let theory = expected(&preset).secret_rate_with(costs).as_bps();
-    let value = run.secret_rate().as_bps();
-    let remarks = vec![
-        format!(
-            "{:.0} s of light, {} of {} full blocks kept, QBER {:.2} %, f = {f:.3}",
-            span.as_secs_f64(),
-            kept.len(),
-            blocks().count(),
-            100.0 * mean(&kept.iter().map(|b| BlockLedger::qber(b).as_f64()).collect::<Vec<_>>()),
-        ),
-        compared("theory at this efficiency", value, theory, 0.03),
-        compared("paper", value, paper, 0.10),
-    ];
-    Ok(Figure { name, value, unit: "bit/s", remarks })
+struct Rate {
+    link: &'static str,
+    value: f64,
+    theory: f64,
+    /// Half of the 95 % interval of the mean over blocks, as a share of it.
+    interval: f64,
+    run: String,
+}
+
+impl Rate {
+    fn measure(link: &'static str, seconds: u64) -> Result<Self> {
+        let preset = LinkPreset::named(link)?;
+        let mut run = VirtualLink::start(&preset, Eve::ABSENT, SEED)?;
+        run.run_for(Span::from_secs(seconds))?;
+        let full = Rules::of(&preset).target(u32::MAX);
+        let blocks = || run.ledger().iter().filter(|block| full <= block.sifted as usize);
+        let kept: Vec<_> = blocks().filter(|block| block.outcome == Outcome::Kept).collect();
+        let efficiencies: Vec<_> = kept.iter().filter_map(|block| block.efficiency()).collect();
+        ensure!(efficiencies.len() > 1, "{link}: not two blocks were kept in {seconds} s");
+        let f = mean(&efficiencies);
+        let costs =
+            BlockCosts { efficiency: Efficiency::from_ratio(f), ..preset.block_costs(OVERHEAD) };
+        let qber = mean(&kept.iter().map(|b| BlockLedger::qber(b).as_f64()).collect::<Vec<_>>());
+        let rates: Vec<f64> = kept.iter().map(|block| block_rate(block)).collect();
+        let (n, all) = (kept.len(), blocks().count());
+        Ok(Self {
+            link,
+            value: run.secret_rate().as_bps(),
+            theory: expected(&preset).secret_rate_with(costs).as_bps(),
+            interval: interval_95(&rates) / mean(&rates),
+            run: format!(
+                "{seconds} s of light, {n} of {all} full blocks kept, QBER {:.2} %, f = {f:.3}",
+                100.0 * qber
+            ),
+        })
+    }
+
+    fn off_theory(&self) -> f64 {
+        self.value / self.theory - 1.0
+    }
+
+    fn against_theory(&self) -> String {
+        let compared = compared("theory at this efficiency", self.value, self.theory, 0.03);
+        format!("{}: {compared}, 95 % interval ±{:.2} %", self.link, 100.0 * self.interval)
+    }
+
+    fn figure(self, name: &'static str, paper: f64) -> Figure {
+        let remarks = vec![
+            self.run.clone(),
+            compared("theory at this efficiency", self.value, self.theory, 0.03),
+            compared("paper", self.value, paper, 0.10),
+        ];
+        Figure { name, value: self.value, unit: "bit/s", remarks }
+    }
+}
+
+fn block_rate(block: &BlockLedger) -> f64 {
+    let span = (block.end.as_secs_f64() - block.begin.as_secs_f64()).max(f64::MIN_POSITIVE);
+    f64::from(block.secret - block.reserve) / span
+}
+
+/// Twice the deviation of the mean: for ten blocks and more, Student's factor is between 2.3 and 2.
+fn interval_95(values: &[f64]) -> f64 {
+    let middle = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - middle).powi(2)).sum();
+    let n = values.len() as f64;
+    2.0 * (squares / (n - 1.0) / n).sqrt()
 }
 
 /// Says how far off a value is, and whether that is within the bar.
@@ -61,7 +109,7 @@ fn compared(what: &str, value: f64, reference: f64, bar: f64) -> String {
 }
 
 /// The time that a day of the lab link takes: light, both ends, every message.
-pub(crate) fn lab_day(length: Length) -> Result<Figure> {
+pub(crate) fn lab_day(length: Length) -> Result<Vec<Figure>> {
     let parts: u32 = if length == Length::Quick { 48 } else { 1 };
     let preset = LinkPreset::named("lab")?;
     let begun = Instant::now();
@@ -76,5 +124,5 @@ pub(crate) fn lab_day(length: Length) -> Result<Figure> {
         let how = format!("NOT a whole day: 1/{parts} of it took {measured:.2} s, times {parts}");
         remarks.insert(0, how);
     }
-    Ok(Figure { name: "link_lab_24h_s", value, unit: "s", remarks })
+    Ok(vec![Figure { name: "link_lab_24h_s", value, unit: "s", remarks }])
 }

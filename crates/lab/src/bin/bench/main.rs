@@ -8,6 +8,7 @@
 mod amplification;
 mod cascade;
 mod figure;
+mod light;
 mod link;
 
 use anyhow::{Result, bail, ensure};
@@ -27,12 +28,19 @@ fn main() -> Result<()> {
     }
     ensure!(area.is_some(), "name what to measure: bench link [--quick] [--json]");
     if format == Format::Table {
-        println!("{:<16} {:>10} {:<7} remarks", "figure", "value", "unit");
+        println!("{:<22} {:>10} {:<7} remarks", "figure", "value", "unit");
     }
-    let measures =
-        [link::lab_rate, link::city_rate, cascade::efficiency, amplification::speed, link::lab_day];
+    let measures = [
+        link::rates,
+        light::speed,
+        light::attacks,
+        cascade::efficiencies,
+        cascade::speeds,
+        amplification::speeds,
+        link::lab_day,
+    ];
     for measure in measures {
-        measure(length)?.print(format);
+        measure(length)?.iter().for_each(|figure| figure.print(format));
     }
     Ok(())
 }
