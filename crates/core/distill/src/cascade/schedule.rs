@@ -49,8 +49,7 @@ impl Schedule {
         self.bits
     }
 
-    /// Returns the bytes that one end holds for a block under correction, the shared orders and
-    /// the transcript apart.
+    /// Returns the bytes that one end holds for a block under correction, the transcript apart.
     #[must_use]
     pub const fn bytes_per_block(kind: Cascade, bits: usize) -> usize {
         let shuffled = match kind {
@@ -59,9 +58,9 @@ impl Schedule {
             Cascade::MartinezMateo => 2,
             Cascade::Graded => 0,
         };
-        // Order and inverse of each shuffle; of up to four passes the key and three sets of marks;
-        // the asks of a round and where parts begin.
-        shuffled * 8 * bits + 4 * (4 * bits / 8) + 2 * bits
+        // Each shuffle as drawn, its order and inverse; of up to four passes the key and two sets of
+        // marks; the asks of a round and where parts begin.
+        shuffled * 12 * bits + 4 * (3 * bits / 8) + 2 * bits
     }
 
     /// Returns the random orders.
