@@ -15,6 +15,31 @@
 //! that of Yan et al. (2008), variant 8 of Martinez-Mateo et al. ("Demystifying the information
 //! reconciliation protocol Cascade", 2015), and `graded`, which sorts the bits of the second pass
 //! by what the first has told of them.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use claviger_distill::cascade::{Answerer, Corrector, Orders, Schedule};
+//! use claviger_gf2::BitString;
+//! use claviger_photonics::Cascade;
+//! use claviger_units::Fraction;
+//!
+//! let alice: BitString = (0..5000).map(|i| i % 7 == 3).collect();
+//! let mut bob = alice.duplicate();
+//! [2, 900, 901, 4444].into_iter().for_each(|wrong| bob.flip(wrong));
+//!
+//! let orders = Arc::new(Orders::draw(Cascade::Graded, 5000, [1; 32]));
+//! let schedule = Schedule::new(5000, Fraction::clamped(0.001), orders);
+//! let mut answerer = Answerer::new(schedule.clone(), alice.duplicate());
+//! let mut corrector = Corrector::new(schedule, bob);
+//! while answerer.search().asked() > 0 {
+//!     let differences = corrector.handle_parities(&answerer.parities())?;
+//!     answerer.handle_differences(&differences)?;
+//! }
+//! assert_eq!(answerer.search().disclosed(), corrector.search().disclosed());
+//! assert!(corrector.into_key().ct_eq(&alice));
+//! # Ok::<(), claviger_distill::cascade::Refusal>(())
+//! ```
 
 mod checks;
 mod grades;

@@ -49,8 +49,7 @@ impl Schedule {
         self.bits
     }
 
-    /// Returns the bytes that one end holds for a block under correction, the shared orders and
-    /// the transcript apart.
+    /// Returns the bytes that one end holds for a block under correction, the transcript apart.
     #[must_use]
     pub const fn bytes_per_block(kind: Cascade, bits: usize) -> usize {
         let shuffled = match kind {
@@ -59,9 +58,9 @@ impl Schedule {
             Cascade::MartinezMateo => 2,
             Cascade::Graded => 0,
         };
-        // Order and inverse of each shuffle; of up to four passes the key and three sets of marks;
-        // the asks of a round and where parts begin.
-        shuffled * 8 * bits + 4 * (4 * bits / 8) + 2 * bits
+        // Each shuffle as drawn, its order and inverse; of up to four passes the key and two sets of
+        // marks; the asks of a round and where parts begin.
+        shuffled * 12 * bits + 4 * (3 * bits / 8) + 2 * bits
     }
 
     /// Returns the random orders.
@@ -122,9 +121,11 @@ impl Schedule {
     /// bit can be.
     pub(super) fn graded(&self, number: u8, first: &Partition) -> Partition {
         let grades = Grades::of(first, self.orders.chance());
+        // Longer blocks cost fewer parities and more round trips, which at high error rates are few.
+        let errors_per_block = if self.estimate < 0.04 { 1.4 } else { 2.0 };
         let mut bounds = Vec::new();
         for grade in grades.iter() {
-            let block = power_near(ERRORS_PER_BLOCK / left_over(self.estimate, grade.part()));
+            let block = power_near(errors_per_block / left_over(self.estimate, grade.part()));
             // The last block has up to half a block more, or half of it less.
             let last = grade.len().saturating_sub(block / 2);
             bounds.push(grade.first());
@@ -177,9 +178,6 @@ fn power_above(x: f64) -> usize {
 fn floor(x: f64) -> usize {
     x as usize
 }
-
-/// Errors in a block of the second pass of `graded`: more cost less and take more round trips.
-const ERRORS_PER_BLOCK: f64 = 1.4;
 
 /// Returns how many blocks of `bits` bits one end may hold closed and not ended at once.
 ///

@@ -24,15 +24,21 @@ pub(crate) fn efficiencies(_: Length) -> Result<Vec<Figure>> {
 
 fn efficiency(name: &'static str, qber: f64, bar: f64) -> Result<Figure> {
     let best = Runs::of(BEST, qber, BLOCKS)?;
-    let era = Runs::of(Cascade::Original, qber, BLOCKS / 10)?;
-    let entropy = binary_entropy(qber) * BITS as f64;
+    let others = Cascade::ALL.into_iter().filter(|&kind| kind != BEST);
+    let others = others.map(|kind| {
+        let runs = Runs::of(kind, qber, BLOCKS / 10)?;
+        let (f, rounds) = (mean(&runs.ratios), mean(&runs.rounds));
+        Ok(format!("`{}` {f:.3} in {rounds:.0} round trips", kind.name()))
+    });
+    let others = others.collect::<Result<Vec<_>>>()?.join(", ");
+    let verification = f64::from(VERIFICATION_BITS) / (binary_entropy(qber) * BITS as f64);
     let value = mean(&best.ratios);
     let remarks = vec![
         format!("bar {bar}: {}; schedule `{}`", verdict(value <= bar), BEST.name()),
         format!("{BITS} bits, mean of {BLOCKS} blocks, every parity counted; {}", best.leftovers()),
         format!("{:.0} round trips; error rate estimated from 1 bit in 64", mean(&best.rounds)),
-        format!("the verification's {VERIFICATION_BITS} bits would add {:.4}", 64.0 / entropy),
-        format!("`original`: {:.3}, {:.0} round trips", mean(&era.ratios), mean(&era.rounds)),
+        format!("the verification's {VERIFICATION_BITS} bits would add {:.4}", verification),
+        others,
     ];
     Ok(Figure { name, value, unit: "ratio", remarks })
 }
