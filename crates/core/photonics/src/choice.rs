@@ -2,17 +2,16 @@
 
 use core::fmt;
 
-use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
+use aes::Aes256;
+use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 
 use crate::coding::Coding;
 use crate::states::{Basis, Choice, State};
 
 /// Alice's choices for every pulse, from a seed.
 ///
-/// The choice for a pulse depends on the seed and on the pulse's index only (`ChaCha8` at a place
-/// that the index names), so nothing is kept for pulses that never click. Asking in rising order
-/// is fastest: a refill serves 512 pulses of even choices, 64 of others.
+/// The choice for a pulse depends on the seed and on the pulse's index only (AES-256 of a counter
+/// that the index names), so nothing is kept for pulses that never click.
 ///
 /// ```
 /// use claviger_photonics::{ChoiceGenerator, LinkPreset};
@@ -107,45 +106,49 @@ enum Stream {
 
 /// Random bytes that can be read at any index.
 struct PulseStream {
-    rng: ChaCha8Rng,
-    // Invariant: `bytes` holds those of indices `chunk * CHUNK ..`.
-    chunk: u64,
-    bytes: [u8; CHUNK],
+    cipher: Aes256,
+    stream: Stream,
+    // Invariant: `bytes` is the block of this number.
+    block: u64,
+    bytes: [u8; BLOCK],
 }
 
-/// What one step of the generator yields: four `ChaCha` blocks.
-const CHUNK: usize = 256;
+/// What the cipher yields at once.
+const BLOCK: usize = 16;
 
 impl PulseStream {
     fn new(seed: &[u8; 32], stream: Stream) -> Self {
-        let mut rng = ChaCha8Rng::from_seed(*seed);
-        rng.set_stream(stream as u64);
-        let mut bytes = [0; CHUNK];
-        rng.fill_bytes(&mut bytes);
-        Self { rng, chunk: 0, bytes }
+        let cipher = Aes256::new(&Array::from(*seed));
+        let mut first = Self { cipher, stream, block: 0, bytes: [0; BLOCK] };
+        first.encrypt();
+        first
     }
 
-    fn load(&mut self, chunk: u64) {
-        if chunk != self.chunk {
-            self.rng.set_word_pos(u128::from(chunk) * (CHUNK as u128 / 4));
-            self.rng.fill_bytes(&mut self.bytes);
-            self.chunk = chunk;
+    fn load(&mut self, block: u64) {
+        if block != self.block {
+            self.block = block;
+            self.encrypt();
         }
     }
 
-    /// The `N` bytes of a pulse, where `N` divides the chunk.
+    fn encrypt(&mut self) {
+        let counter = u128::from(self.stream as u8) << 64 | u128::from(self.block);
+        let mut block = Array::from(counter.to_be_bytes());
+        self.cipher.encrypt_block(&mut block);
+        self.bytes = block.into();
+    }
+
+    /// The `N` bytes of a pulse, where `N` divides the block.
     fn bytes<const N: usize>(&mut self, pulse: u64) -> [u8; N] {
-        let per_chunk = (CHUNK / N) as u64;
-        self.load(pulse / per_chunk);
+        let per_block = (BLOCK / N) as u64;
+        self.load(pulse / per_block);
         let (entries, _) = self.bytes.as_chunks::<N>();
-        usize::try_from(pulse % per_chunk).map_or([0; N], |within| entries[within])
+        usize::try_from(pulse % per_block).map_or([0; N], |within| entries[within])
     }
 
     fn byte(&mut self, index: u64) -> u8 {
-        self.load(index / CHUNK as u64);
-        // The index within a chunk is the lowest byte of the index.
-        let [within, ..] = index.to_le_bytes();
-        self.bytes[usize::from(within)]
+        let [byte] = self.bytes(index);
+        byte
     }
 }
 
@@ -237,7 +240,7 @@ mod tests {
             .collect();
         assert_eq!(
             text,
-            "X10Z Z10Z X11Z Z00Z X10Z Z01Z X10Z X10Z X00X X11Z X10X Z00X Z11X Z00Z Z10Z Z01X "
+            "X01Z X11Z X01X X00X Z11Z Z11X X11X X01Z Z10X Z00X X01X X10Z Z11X X10Z Z01Z Z10X "
         );
     }
 
