@@ -12,6 +12,7 @@
 
 mod adoption;
 mod gateway;
+mod half;
 mod lane;
 mod orders;
 mod platform;
@@ -22,6 +23,7 @@ pub use gateway::{
     Gateway, GatewayConfig, GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks,
     NextEpoch, QueueRefusal, QueuedUplink,
 };
+pub use half::Half;
 pub use orders::{Extraction, Fetching, KeyOrder, Origin, PlatformOrder, RequestToken};
 pub use platform::{
     Accepted, Adoption, Duplicate, Platform, PlatformConfig, PlatformDevice, PlatformEvent,

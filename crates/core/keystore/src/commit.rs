@@ -223,7 +223,10 @@ impl KeyStore {
         let block = match agreed {
             Some(block) if self.is_new(tx, &block)? => block,
             _ => {
-                self.remember(tx, number, Verdict::Aborted, *acceptance)?;
+                // Another block under a settled number changes nothing of that.
+                if table::read_verdict(tx, self.block_number(number))?.is_none() {
+                    self.remember(tx, number, Verdict::Aborted, *acceptance)?;
+                }
                 self.append(tx, &SiteRecord::Abort { block: number })?;
                 self.events.push_back(Event::BlockAborted { block: number });
                 return Ok(());

@@ -2,7 +2,7 @@
 
 use claviger_durable::{Engine, EngineError, Tx};
 use claviger_fleet::{
-    Accepted, Duplicate, Gateway, GatewayConfig, Platform, PlatformConfig, QueuedUplink,
+    Accepted, Duplicate, Gateway, GatewayConfig, Half, Platform, PlatformConfig, QueuedUplink,
     UplinkRefusal,
 };
 use claviger_frames::Epoch;

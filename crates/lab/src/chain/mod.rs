@@ -22,7 +22,7 @@ use anyhow::{Result, bail, ensure};
 use claviger_device::Profile;
 use claviger_distill::seed;
 use claviger_durable::EngineError;
-use claviger_fleet::{Gateway, Platform, ProvisionError};
+use claviger_fleet::{Gateway, Half, Platform, ProvisionError};
 use claviger_frames::Epoch;
 use claviger_keystore::Stored;
 use claviger_photonics::LinkPreset;
@@ -332,8 +332,8 @@ impl VirtualChain {
             let due = [entity.store.poll_timeout(), entity.kme.poll_timeout()];
             Some((due.into_iter().flatten().min()?, Party::Kme(site)))
         });
-        let gateway = self.gateway.core.as_ref().and_then(Gateway::poll_timeout);
-        let platform = self.platform.core.as_ref().and_then(Platform::poll_timeout);
+        let gateway = self.gateway.core.as_ref().and_then(Half::poll_timeout);
+        let platform = self.platform.core.as_ref().and_then(Half::poll_timeout);
         let others = [(gateway, Party::Gateway), (platform, Party::Platform)];
         let others = others.into_iter().map(|(at, party)| Some((at?, party)));
         let devices = self.devices.iter().enumerate();

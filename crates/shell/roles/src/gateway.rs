@@ -12,28 +12,24 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use claviger_durable::peer::Session;
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::{
-    FleetError, Gateway, GatewayConfig, GatewayEvent, KeyAnswer, KeyOrder, QueueRefusal,
-    QueuedUplink, topics,
+    Gateway, GatewayConfig, GatewayEvent, KeyAnswer, KeyOrder, QueueRefusal, QueuedUplink, topics,
 };
 use claviger_net::accept::Limits as Connections;
-use claviger_net::link::{self, LinkEvent};
+use claviger_net::link;
 use claviger_net::mqtt::{
     Access, Broker, BrokerHooks, Forwarder, LogIn, PublishError, Refused, STANDARD_LIMITS,
 };
 use claviger_net::shutdown::TaskGroup;
 use claviger_net::tls::{self, TlsServer};
 use claviger_net::{http, listen};
-use claviger_store::{StoreError, Writer};
-use claviger_units::{Bits, Eui64, SaeId, SecretBytes, Span, Timestamp};
-use rand::SeedableRng;
-use rand::rngs::{StdRng, SysRng};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use claviger_store::Writer;
+use claviger_units::{Bits, Eui64, SaeId, SecretBytes, Span};
+use tokio::sync::Notify;
 
-use crate::channel::{Channel, trouble};
 use crate::config::GatewayRoleConfig;
+use crate::hub::{self, Hub, Names, Outputs};
 use crate::orders::{extraction, fetching};
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
@@ -73,17 +69,12 @@ pub async fn run(
     let forwarder = forwarder(config.platform_mqtt, &password).over_tls(client);
     tasks.spawn("forwarder", service.clone().forward(Forwarder::new(forwarder)));
     context.reports.tell(Report::Ready("gateway"));
-    let hub = Hub {
-        orders: Arc::new(Semaphore::new(16)),
-        service,
-        outputs,
-        platform: Channel::new(platform),
-        platform_sae: config.platform_sae,
-        keys,
-        timer: None,
-    };
+    let names = Names { own: "gateway", other: "platform" };
+    let hub = Hub::new(names, (service.writer.clone(), outputs), platform, context.clone());
+    let filler = service.clone();
+    let fill = move |order| filler.clone().fill(order, keys.clone(), config.platform_sae.clone());
     let ended = tokio::select! {
-        ended = hub.run() => ended,
+        ended = hub.run(|event| service.tell(event), fill) => ended,
         name = tasks.lost() => Err(RoleError::Lost(name)),
     };
     context.shutdown.trigger();
@@ -102,22 +93,7 @@ fn read_password(folder: &Folder, name: &str) -> Result<SecretBytes, RoleError> 
     read.map_err(|error| RoleError::Password { path, source: error })
 }
 
-struct Core {
-    gateway: Gateway,
-    rng: StdRng,
-    /// Number of the connection to the platform.
-    session: u64,
-    /// Where the session over it stood when that was last told.
-    told: Session,
-}
-
-enum Output {
-    Platform { session: u64, frame: Vec<u8> },
-    Order(KeyOrder),
-    Event(GatewayEvent),
-    Session(Session),
-    Timer(Option<Timestamp>),
-}
+type Core = hub::Core<Gateway>;
 
 #[derive(Clone)]
 struct Service {
@@ -131,20 +107,13 @@ impl Service {
         config: &GatewayRoleConfig,
         folder: &Folder,
         context: Context,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Output>), RoleError> {
+    ) -> Result<(Self, Outputs<Gateway>), RoleError> {
         // A tenth of the period is left for shortages, so that the key is ready at the wake.
         let prepare_after = Span::from_micros(config.renew.as_micros() / 10 * 9);
         let now = context.clock.now();
-        let (sender, outputs) = mpsc::unbounded_channel();
-        let writer = folder.writer(
-            move |tx| {
-                let mut rng =
-                    StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
-                let gateway = Gateway::open(tx, now, GatewayConfig { prepare_after }, &mut rng)?;
-                Ok::<_, EngineError>(Core { gateway, rng, session: 0, told: Session::Apart })
-            },
-            move |core| drain(core, &sender),
-        )?;
+        let config = GatewayConfig { prepare_after };
+        let (writer, outputs) =
+            hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng))?;
         Ok((Self { writer, context, queued: Arc::new(Notify::new()) }, outputs))
     }
 
@@ -184,7 +153,7 @@ impl Service {
     async fn forward_round(&self, forwarder: &Forwarder) -> Result<u32, RoleError> {
         let (mut after, mut n_passed) = (0, 0);
         loop {
-            let batch = self.core(move |core, tx| core.gateway.next_uplinks(tx, after, 64)).await?;
+            let batch = self.core(move |core, tx| core.half.next_uplinks(tx, after, 64)).await?;
             let Some(last) = batch.last() else { return Ok(n_passed) };
             after = last.seq;
             for uplink in batch {
@@ -211,7 +180,7 @@ impl Service {
         let QueuedUplink { seq, eui, frame } = uplink;
         let error = match forwarder.deliver(&topics::up(eui), frame.into()).await {
             Ok(()) => {
-                self.core(move |core, tx| core.gateway.handle_forwarded(tx, seq)).await?;
+                self.core(move |core, tx| core.half.handle_forwarded(tx, seq)).await?;
                 return Ok(Forwarded::Settled);
             }
             Err(error) => error,
@@ -219,7 +188,7 @@ impl Service {
         match error {
             PublishError::Refused(_) | PublishError::Invalid => {
                 self.tell_broker_error(eui, error);
-                self.core(move |core, tx| core.gateway.handle_undeliverable(tx, seq)).await?;
+                self.core(move |core, tx| core.half.handle_undeliverable(tx, seq)).await?;
                 Ok(Forwarded::Settled)
             }
             _ => Ok(Forwarded::PassedOver(error)),
@@ -259,7 +228,7 @@ async fn key(
     let answer = service.core(move |core, tx| {
         let have = asked.split_once("?have=").map(|(_, have)| have.to_owned());
         let authorization = authorization.as_deref();
-        core.gateway.handle_key_request(tx, now, &eui, have.as_deref(), &asked, authorization)
+        core.half.handle_key_request(tx, now, &eui, have.as_deref(), &asked, authorization)
     });
     let fresh = [(CACHE_CONTROL, "no-store")];
     match answer.await {
@@ -305,7 +274,7 @@ impl BrokerHooks for Doors {
         let now = self.service.context.clock.now();
         let known = self
             .service
-            .core(move |core, tx| core.gateway.handle_login(tx, now, &user, password.expose()));
+            .core(move |core, tx| core.half.handle_login(tx, now, &user, password.expose()));
         let known = matches!(known.await, Ok(Some(_)));
         if !known {
             let why = format_args!(
@@ -331,9 +300,8 @@ impl BrokerHooks for Doors {
     async fn handle_publish(&self, user: &str, topic: &str, payload: Bytes) -> Result<(), Refused> {
         let Some(eui) = topics::device_of_up(topic) else { return Ok(()) };
         let now = self.service.context.clock.now();
-        let job = move |core: &mut Core, tx: &mut dyn Tx| {
-            core.gateway.handle_uplink(tx, now, eui, &payload)
-        };
+        let job =
+            move |core: &mut Core, tx: &mut dyn Tx| core.half.handle_uplink(tx, now, eui, &payload);
         match self.service.writer.run(job).await {
             Ok(Ok(())) => {
                 self.service.queued.notify_one();
@@ -355,133 +323,36 @@ impl BrokerHooks for Doors {
     fn handle_attached(&self, _: &str) {}
 }
 
-/// The gateway's links, and the loop that serves them.
-struct Hub {
-    service: Service,
-    outputs: mpsc::UnboundedReceiver<Output>,
-    platform: Channel,
-    platform_sae: SaeId,
-    keys: KeyClient,
-    orders: Arc<Semaphore>,
-    timer: Option<Timestamp>,
-}
-
-impl Hub {
-    async fn run(mut self) -> Result<(), RoleError> {
-        let (clock, shutdown) = (self.service.context.clock, self.service.context.shutdown.clone());
-        loop {
-            let timer = self.timer;
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = self.service.writer.ended() => return Err(StoreError::Stopped.into()),
-                Some(output) = self.outputs.recv() => self.carry_out(output),
-                event = self.platform.next() => self.handle_platform(event).await?,
-                () = clock.sleep_until(timer) => self.handle_timer().await?,
-            }
-        }
-        self.service.writer.stop().await;
-        Ok(())
-    }
-
-    async fn handle_platform(&mut self, event: LinkEvent) -> Result<(), RoleError> {
-        match event {
-            LinkEvent::Connected(_) => {
-                let session = self.platform.session();
-                let connect = self.service.core(move |core, _| {
-                    core.session = session;
-                    core.gateway.handle_connected(&mut core.rng);
-                    Ok(())
-                });
-                connect.await
-            }
-            LinkEvent::Disconnected => {
-                let disconnect = self.service.core(|core, _| {
-                    core.gateway.handle_disconnected();
-                    Ok(())
-                });
-                disconnect.await
-            }
-            LinkEvent::Frame(frame) => {
-                let now = self.service.context.clock.now();
-                let job = move |core: &mut Core, tx: &mut dyn Tx| {
-                    core.gateway.handle_message(tx, now, &frame)
-                };
-                match self.service.writer.run(job).await? {
-                    Ok(()) => {}
-                    Err(FleetError::Store(error)) => return Err(error.into()),
-                    Err(error) => {
-                        self.service.context.reports.refused("gateway", error);
-                        self.platform.hang_up();
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    async fn handle_timer(&mut self) -> Result<(), RoleError> {
-        let now = self.service.context.clock.now();
-        self.timer = None;
-        let due =
-            self.service.core(move |core, tx| core.gateway.handle_timeout(tx, now, &mut core.rng));
-        due.await
-    }
-
-    fn carry_out(&mut self, output: Output) {
-        match output {
-            Output::Platform { session, frame } => self.platform.send_on(session, frame),
-            Output::Timer(timer) => self.timer = timer,
-            Output::Event(event) => self.tell(event),
-            Output::Session(session) => {
-                if let Some(why) = trouble(session, "gateway", "platform") {
-                    self.service.context.reports.halted("gateway", why);
-                }
-            }
-            Output::Order(order) => {
-                let (service, keys) = (self.service.clone(), self.keys.clone());
-                let (platform, places) = (self.platform_sae.clone(), Arc::clone(&self.orders));
-                tokio::spawn(async move {
-                    // An error would mean that the semaphore was closed, which nobody does.
-                    let place = places.acquire_owned().await;
-                    service.fill(order, &keys, &platform).await;
-                    drop(place);
-                });
-            }
-        }
-    }
-
+impl Service {
     fn tell(&self, event: GatewayEvent) {
-        tracing::info!(?event, "gateway");
         match event {
             GatewayEvent::Alarm(alarm) => {
-                self.service.context.reports.refused("gateway", format_args!("alarm: {alarm:?}"));
+                self.context.reports.refused("gateway", format_args!("alarm: {alarm:?}"));
             }
             GatewayEvent::Refused { eui, epoch } => {
                 let why = format_args!("{eui}: the platform could not hold epoch {epoch}");
-                self.service.context.reports.refused("gateway", why);
+                self.context.reports.refused("gateway", why);
             }
             _ => {}
         }
     }
-}
 
-impl Service {
     /// Gets a key that the core ordered, and reports the outcome; an error ends with the writer.
-    async fn fill(&self, order: KeyOrder, keys: &KeyClient, platform: &SaeId) {
+    async fn fill(self, order: KeyOrder, keys: KeyClient, platform: SaeId) {
         let filled = match order {
             KeyOrder::Extract { eui, epoch, .. } => {
-                let outcome = extraction(keys.enc_keys(platform, 1, Bits::KEY).await);
+                let outcome = extraction(keys.enc_keys(&platform, 1, Bits::KEY).await);
                 let now = self.context.clock.now();
                 let filled = self.core(move |core, tx| {
-                    core.gateway.handle_extracted(tx, now, eui, epoch, outcome, &mut core.rng)
+                    core.half.handle_extracted(tx, now, eui, epoch, outcome, &mut core.rng)
                 });
                 filled.await
             }
             KeyOrder::Fetch { key_id } => {
-                let outcome = fetching(keys.dec_keys(platform, &[key_id]).await);
+                let outcome = fetching(keys.dec_keys(&platform, &[key_id]).await);
                 let now = self.context.clock.now();
-                let filled = self
-                    .core(move |core, tx| core.gateway.handle_fetched(tx, now, key_id, outcome));
+                let filled =
+                    self.core(move |core, tx| core.half.handle_fetched(tx, now, key_id, outcome));
                 filled.await
             }
         };
@@ -489,25 +360,6 @@ impl Service {
             tracing::debug!(%error, "an order ended with the store");
         }
     }
-}
-
-fn drain(core: &mut Core, outputs: &mpsc::UnboundedSender<Output>) {
-    // The receiver outlives the writer but for the end of the role, when nothing matters any more.
-    let give = |output| drop(outputs.send(output));
-    while let Some(frame) = core.gateway.poll_transmit() {
-        give(Output::Platform { session: core.session, frame });
-    }
-    while let Some(order) = core.gateway.poll_order() {
-        give(Output::Order(order));
-    }
-    while let Some(event) = core.gateway.poll_event() {
-        give(Output::Event(event));
-    }
-    let session = core.gateway.session();
-    if std::mem::replace(&mut core.told, session) != session {
-        give(Output::Session(session));
-    }
-    give(Output::Timer(core.gateway.poll_timeout()));
 }
 
 #[cfg(test)]
@@ -551,13 +403,10 @@ mod tests {
     fn service(folder: &Folder) -> Service {
         let (reports, _) = Reporter::channel();
         let context = Context { clock: Clock::start(), shutdown: Shutdown::new(), reports };
-        let (now, mut rng) = (context.clock.now(), StdRng::seed_from_u64(1));
+        let now = context.clock.now();
         let config = GatewayConfig { prepare_after: Span::from_secs(60) };
-        let open = move |tx: &mut dyn Tx| {
-            let gateway = Gateway::open(tx, now, config, &mut rng)?;
-            Ok::<_, EngineError>(Core { gateway, rng, session: 0, told: Session::Apart })
-        };
-        let writer = folder.writer(open, |_| {}).unwrap();
+        let (writer, _) =
+            hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng)).unwrap();
         Service { writer, context, queued: Arc::new(Notify::new()) }
     }
 
@@ -578,7 +427,7 @@ mod tests {
         let now = service.context.clock.now();
         for (eui, frame) in [(unwanted, b"1"), (wanted, b"2"), (unwanted, b"3"), (wanted, b"4")] {
             let job = move |core: &mut Core, tx: &mut dyn Tx| {
-                core.gateway.handle_uplink(tx, now, eui, frame)
+                core.half.handle_uplink(tx, now, eui, frame)
             };
             service.writer.run(job).await.unwrap().unwrap();
         }
@@ -588,7 +437,7 @@ mod tests {
         assert_eq!(n_passed.unwrap(), 2);
         let expected = BTreeMap::from([(topics::up(wanted), b"24".to_vec())]);
         assert_eq!(*broker.taken.lock().unwrap(), expected);
-        let left = service.core(|core, tx| core.gateway.next_uplinks(tx, 0, 9)).await.unwrap();
+        let left = service.core(|core, tx| core.half.next_uplinks(tx, 0, 9)).await.unwrap();
         let left: Vec<_> = left.into_iter().map(|uplink| uplink.frame).collect();
         assert_eq!(left, [b"1", b"3"], "kept for the next round");
     }

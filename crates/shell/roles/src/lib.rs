@@ -8,6 +8,7 @@ pub mod config;
 pub mod devices;
 pub mod fibre;
 pub mod gateway;
+mod hub;
 pub mod init;
 pub mod kme;
 mod orders;

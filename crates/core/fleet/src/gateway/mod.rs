@@ -23,7 +23,7 @@ use crate::gateway::rows::{ADOPTIONS, DEVICES, DeviceRow, Next, PEER, Stage, eui
 use crate::lane::Lane;
 use crate::orders::{KeyOrder, Origin, RequestToken, damaged};
 use crate::rows::walk;
-use crate::{Alarm, FleetError};
+use crate::{Alarm, FleetError, Half};
 
 /// What an operator decides for a gateway.
 #[derive(Clone, Copy, Debug)]
@@ -186,67 +186,6 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Begins a session: the transport to the platform stands.
-    pub fn handle_connected(&mut self, rng: &mut impl Rng) {
-        self.peer.handle_connected(rng);
-    }
-
-    /// Ends the session: the transport is gone.
-    pub fn handle_disconnected(&mut self) {
-        self.peer.handle_disconnected();
-    }
-
-    /// Takes a message of the platform; after an error the connection is dropped.
-    pub fn handle_message(
-        &mut self,
-        tx: &mut dyn Tx,
-        now: Timestamp,
-        bytes: &[u8],
-    ) -> Result<(), FleetError> {
-        if let Some(Delivery::Record(body)) = self.peer.handle_message(tx, bytes)? {
-            let applied = FleetRecord::decode(&body).map_err(FleetError::from);
-            let applied = applied.and_then(|record| self.apply(tx, now, record));
-            // What was not applied must not be acknowledged.
-            applied.inspect_err(|_cause| self.peer.handle_disconnected())?;
-        }
-        self.pump(now);
-        Ok(())
-    }
-
-    /// Begins what is due: prepares epochs and repeats orders.
-    pub fn handle_timeout(
-        &mut self,
-        tx: &mut dyn Tx,
-        now: Timestamp,
-        rng: &mut impl Rng,
-    ) -> Result<(), EngineError> {
-        self.begin_due(tx, now, rng)?;
-        self.pump(now);
-        Ok(())
-    }
-
-    /// Returns when [`handle_timeout`](Self::handle_timeout) wants to be called.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let extracts = self.extracts.wake_at().filter(|_| self.may_extract());
-        [self.agenda.first(), extracts, self.fetches.wake_at()].into_iter().flatten().min()
-    }
-
-    /// Returns the next message for the platform.
-    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.peer.poll_transmit()
-    }
-
-    /// Returns the next order for the KME.
-    pub fn poll_order(&mut self) -> Option<KeyOrder> {
-        self.orders.pop_front()
-    }
-
-    /// Returns what has happened.
-    pub fn poll_event(&mut self) -> Option<GatewayEvent> {
-        self.events.pop_front()
-    }
-
     /// Lists up to `limit` devices above `after`, in rising order.
     pub fn devices(
         &self,
@@ -259,12 +198,6 @@ impl Gateway {
         rows.iter()
             .map(|(key, row)| Ok(self.describe(eui_of(key)?, &DeviceRow::decode(row)?)))
             .collect()
-    }
-
-    /// Returns where the session with the platform stands.
-    #[must_use]
-    pub fn session(&self) -> Session {
-        self.peer.session()
     }
 
     /// Returns the gateway in one look.
@@ -333,5 +266,66 @@ impl Gateway {
     /// grows old at the other KME.
     fn may_extract(&self) -> bool {
         matches!(self.peer.session(), Session::Open)
+    }
+}
+
+impl Half for Gateway {
+    type Order = KeyOrder;
+    type Event = GatewayEvent;
+
+    fn handle_connected(&mut self, rng: &mut impl Rng) {
+        self.peer.handle_connected(rng);
+    }
+
+    fn handle_disconnected(&mut self) {
+        self.peer.handle_disconnected();
+    }
+
+    fn handle_message(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        bytes: &[u8],
+    ) -> Result<(), FleetError> {
+        if let Some(Delivery::Record(body)) = self.peer.handle_message(tx, bytes)? {
+            let applied = FleetRecord::decode(&body).map_err(FleetError::from);
+            let applied = applied.and_then(|record| self.apply(tx, now, record));
+            // What was not applied must not be acknowledged.
+            applied.inspect_err(|_cause| self.peer.handle_disconnected())?;
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    fn handle_timeout(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        self.begin_due(tx, now, rng)?;
+        self.pump(now);
+        Ok(())
+    }
+
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        let extracts = self.extracts.wake_at().filter(|_| self.may_extract());
+        [self.agenda.first(), extracts, self.fetches.wake_at()].into_iter().flatten().min()
+    }
+
+    fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.peer.poll_transmit()
+    }
+
+    fn poll_order(&mut self) -> Option<Self::Order> {
+        self.orders.pop_front()
+    }
+
+    fn poll_event(&mut self) -> Option<Self::Event> {
+        self.events.pop_front()
+    }
+
+    fn session(&self) -> Session {
+        self.peer.session()
     }
 }

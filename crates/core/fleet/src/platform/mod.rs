@@ -25,7 +25,7 @@ use self::rows::{
 use crate::lane::Lane;
 use crate::orders::{Origin, PlatformOrder, RequestToken, damaged};
 use crate::rows::{PAGE, walk};
-use crate::{Alarm, FleetError};
+use crate::{Alarm, FleetError, Half};
 
 /// What an operator decides for a platform.
 #[derive(Clone, Copy, Debug)]
@@ -201,73 +201,6 @@ impl Platform {
         Ok(platform)
     }
 
-    /// Begins a session: the transport from the gateway stands.
-    pub fn handle_connected(&mut self, rng: &mut impl Rng) {
-        self.peer.handle_connected(rng);
-    }
-
-    /// Ends the session: the transport is gone.
-    pub fn handle_disconnected(&mut self) {
-        self.peer.handle_disconnected();
-    }
-
-    /// Takes a message of the gateway; after an error the connection is dropped.
-    pub fn handle_message(
-        &mut self,
-        tx: &mut dyn Tx,
-        now: Timestamp,
-        bytes: &[u8],
-    ) -> Result<(), FleetError> {
-        let delivery = self.peer.handle_message(tx, bytes)?;
-        self.greeted |= matches!(delivery, Some(Delivery::Opened));
-        if let Some(Delivery::Record(body)) = delivery {
-            let applied = FleetRecord::decode(&body).map_err(FleetError::from);
-            let applied = applied.and_then(|record| self.apply(tx, now, record));
-            // What was not applied must not be acknowledged.
-            applied.inspect_err(|_cause| self.peer.handle_disconnected())?;
-        }
-        self.pump(now);
-        Ok(())
-    }
-
-    /// Begins what is due: adoptions, orders to repeat, ends of grace.
-    pub fn handle_timeout(
-        &mut self,
-        tx: &mut dyn Tx,
-        now: Timestamp,
-        rng: &mut impl Rng,
-    ) -> Result<(), EngineError> {
-        self.end_graces(tx, now)?;
-        if self.lacks_master() {
-            self.masters.push((), RequestToken::random(rng));
-        }
-        self.pump(now);
-        Ok(())
-    }
-
-    /// Returns when [`handle_timeout`](Self::handle_timeout) wants to be called.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let masters = self.masters.wake_at().filter(|_| self.may_master());
-        let at_once = self.lacks_master().then_some(Timestamp::START);
-        [masters, at_once, self.fetches.wake_at(), self.next_expiry].into_iter().flatten().min()
-    }
-
-    /// Returns the next message for the gateway.
-    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.peer.poll_transmit()
-    }
-
-    /// Returns the next order for the KME.
-    pub fn poll_order(&mut self) -> Option<PlatformOrder> {
-        self.orders.pop_front()
-    }
-
-    /// Returns what has happened.
-    pub fn poll_event(&mut self) -> Option<PlatformEvent> {
-        self.events.pop_front()
-    }
-
     /// Lists up to `limit` devices above `after`, in rising order.
     pub fn devices(
         &self,
@@ -280,12 +213,6 @@ impl Platform {
         rows.iter()
             .map(|(key, row)| self.describe(tx, eui_of(key)?, &DeviceRow::decode(row)?))
             .collect()
-    }
-
-    /// Returns where the session with the gateway stands.
-    #[must_use]
-    pub fn session(&self) -> Session {
-        self.peer.session()
     }
 
     /// Returns the platform in one look.
@@ -400,4 +327,71 @@ impl Platform {
 fn first_expiry(tx: &dyn Tx) -> Result<Option<Timestamp>, EngineError> {
     let first = tx.scan(GRACES, b"", b"", 1)?;
     first.first().map(|(key, _)| split_grace_key(key).map(|(until, ..)| until)).transpose()
+}
+
+impl Half for Platform {
+    type Order = PlatformOrder;
+    type Event = PlatformEvent;
+
+    fn handle_connected(&mut self, rng: &mut impl Rng) {
+        self.peer.handle_connected(rng);
+    }
+
+    fn handle_disconnected(&mut self) {
+        self.peer.handle_disconnected();
+    }
+
+    fn handle_message(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        bytes: &[u8],
+    ) -> Result<(), FleetError> {
+        let delivery = self.peer.handle_message(tx, bytes)?;
+        self.greeted |= matches!(delivery, Some(Delivery::Opened));
+        if let Some(Delivery::Record(body)) = delivery {
+            let applied = FleetRecord::decode(&body).map_err(FleetError::from);
+            let applied = applied.and_then(|record| self.apply(tx, now, record));
+            // What was not applied must not be acknowledged.
+            applied.inspect_err(|_cause| self.peer.handle_disconnected())?;
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    fn handle_timeout(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        rng: &mut impl Rng,
+    ) -> Result<(), EngineError> {
+        self.end_graces(tx, now)?;
+        if self.lacks_master() {
+            self.masters.push((), RequestToken::random(rng));
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        let masters = self.masters.wake_at().filter(|_| self.may_master());
+        let at_once = self.lacks_master().then_some(Timestamp::START);
+        [masters, at_once, self.fetches.wake_at(), self.next_expiry].into_iter().flatten().min()
+    }
+
+    fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.peer.poll_transmit()
+    }
+
+    fn poll_order(&mut self) -> Option<Self::Order> {
+        self.orders.pop_front()
+    }
+
+    fn poll_event(&mut self) -> Option<Self::Event> {
+        self.events.pop_front()
+    }
+
+    fn session(&self) -> Session {
+        self.peer.session()
+    }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use claviger_durable::{Engine, EngineError, MemoryEngine, Tx};
 use claviger_fleet::{
-    Accepted, Extraction, Fetching, FleetError, Gateway, GatewayConfig, GatewayEvent, KeyAnswer,
-    KeyOrder, Origin, Platform, PlatformConfig, PlatformEvent, PlatformOrder, ProvisionError,
-    QueueRefusal, RequestToken, UplinkRefusal,
+    Accepted, Extraction, Fetching, FleetError, Gateway, GatewayConfig, GatewayEvent, Half,
+    KeyAnswer, KeyOrder, Origin, Platform, PlatformConfig, PlatformEvent, PlatformOrder,
+    ProvisionError, QueueRefusal, RequestToken, UplinkRefusal,
 };
 use claviger_frames::{
     DataKeys, DeviceRoot, Epoch, GatewaySecret, key_frame, split_bootstrap, telemetry,

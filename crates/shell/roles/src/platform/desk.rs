@@ -101,7 +101,7 @@ async fn readings(
     if !(1..=1000).contains(&limit) {
         return Err(Refused::bad_request(message));
     }
-    let found = service.core(move |core, tx| core.platform.readings(tx, query.after, eui, limit));
+    let found = service.core(move |core, tx| core.half.readings(tx, query.after, eui, limit));
     let found = found.await.or(Err(Refused::store_failed()))?;
     let readings = found.into_iter().map(shown_reading).collect();
     Ok(Json(wire::Readings { readings }).into_response())
@@ -122,7 +122,7 @@ async fn devices(
     caller: Option<Extension<SaeId>>,
 ) -> Result<Response, Refused> {
     admit(&[&service.operator], caller)?;
-    let found = service.core(|core, tx| core.platform.devices(tx, None, 100_000));
+    let found = service.core(|core, tx| core.half.devices(tx, None, 100_000));
     let found = found.await.or(Err(Refused::store_failed()))?;
     let devices = found.into_iter().map(shown_device).collect();
     Ok(Json(wire::Devices { devices }).into_response())
@@ -155,9 +155,9 @@ async fn provision(
     let key = key.ok_or_else(|| Refused::bad_request(message))?;
     let job = move |core: &mut Core, tx: &mut dyn Tx| {
         if asked.again {
-            core.platform.provision_again(tx, eui, &key)
+            core.half.provision_again(tx, eui, &key)
         } else {
-            core.platform.provision(tx, eui, &key)
+            core.half.provision(tx, eui, &key)
         }
     };
     match service.writer.run(job).await {
