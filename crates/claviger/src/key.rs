@@ -128,6 +128,9 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<()> {
         "at most {} keys a request, of {} to {} bit",
         status.max_key_per_request, status.min_key_size, status.max_key_size
     ));
+    if let Some(claim) = extension.claviger_claim {
+        console::out(format_args!("security claim of the next key: {claim}"));
+    }
     if let Some(lacks) = extension.claviger_lacks {
         console::out(format_args!("it lacks: {lacks}"));
     }
@@ -167,10 +170,13 @@ fn told(error: KeyError) -> anyhow::Error {
 
 fn print(args: &ClientArgs, keys: Vec<GrantedKey>) {
     if args.json {
-        let keys = keys.into_iter().map(|granted| Key {
-            id: granted.id,
-            key: granted.key,
-            extension: granted.origin.map(Extension::of_origin),
+        let keys = keys.into_iter().map(|GrantedKey { id, key, origin, claim }| {
+            let told = Extension {
+                claviger_origin: origin,
+                claviger_claim: claim,
+                ..Extension::default()
+            };
+            Key { id, key, extension: (told != Extension::default()).then_some(told) }
         });
         let body = KeyContainer { keys: keys.collect() }.to_json();
         console::out(String::from_utf8_lossy(body.expose()));
@@ -178,8 +184,9 @@ fn print(args: &ClientArgs, keys: Vec<GrantedKey>) {
     }
     for granted in keys {
         let origin = granted.origin.as_deref().unwrap_or("origin unknown");
+        let claim = granted.claim.map_or_else(String::new, |claim| format!("  {claim}"));
         console::out(format_args!(
-            "{}  {}  {origin}",
+            "{}  {}  {origin}{claim}",
             granted.id,
             STANDARD.encode(granted.key.expose())
         ));

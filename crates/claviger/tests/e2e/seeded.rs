@@ -57,6 +57,8 @@ fn its_keys_are_labelled() {
     for command in [&["key", "status"][..], &["key", "get"], &["link"]] {
         let told = run(&mut claviger(&[command, &["--state", utf8(&state)]].concat()));
         assert!(told.out.contains("reproducible, never to be used"), "{command:?}: {told:?}");
+        let claims = command[0] != "key" || told.out.contains("era-heuristic");
+        assert!(claims, "{command:?}: {told:?}");
     }
     assert!(up.out().contains("seeded: reproducible, never to be used"), "{}", up.out());
 }

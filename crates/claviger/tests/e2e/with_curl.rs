@@ -79,7 +79,8 @@ fn the_same_key_at_both_sites_once() {
     assert!(got.head.contains("cache-control: no-store"), "{got:?}");
     let key = &got.body["keys"][0];
     assert_eq!(key["key"].as_str().unwrap().len(), 44, "256 bits in base64");
-    assert_eq!(key["key_extension"]["claviger_origin"], "simulated");
+    let told = json!({"claviger_origin": "simulated", "claviger_claim": "era-heuristic"});
+    assert_eq!(key["key_extension"], told);
     let path = format!("app-a/dec_keys?key_ID={}", key["key_ID"].as_str().unwrap());
     let copy = b.ask(&path, &[]);
     assert_eq!((copy.status, &copy.body), (200, &got.body));
@@ -114,7 +115,9 @@ fn the_same_key_at_both_sites_once() {
         assert_eq!(status[name], value, "{name} in {status}");
     }
     assert!(status["stored_key_count"].as_u64().unwrap() > 0, "{status}");
-    assert_eq!(status["status_extension"]["claviger_origin"], "simulated", "{status}");
+    for (name, value) in told.as_object().unwrap() {
+        assert_eq!(&status["status_extension"][name], value, "{status}");
+    }
 }
 
 /// Method and arguments, path, status, and a part of the message.

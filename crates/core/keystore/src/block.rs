@@ -1,11 +1,39 @@
 //! A block of keys as both sites have distilled it, and who owns which of them.
 
+use claviger_security::SecurityClaim;
 use claviger_units::{Bits, Key256, KeyId, OwnerRatio};
 use claviger_wire::DecodeError;
+use claviger_wire::cursor::{Reader, Writer};
 
 pub use claviger_units::Site;
 
-/// What made a key; shown wherever the key is shown (`DESIGN.md`, invariant 6).
+/// What is told of a key wherever the key is shown (`DESIGN.md`, invariant 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provenance {
+    /// What made it.
+    pub origin: Origin,
+    /// The security that its link claims; `None` where the link states none, as the hardware of a
+    /// vendor may. Of several keys joined into one, the weakest claim is that of the whole.
+    pub claim: Option<SecurityClaim>,
+}
+
+impl Provenance {
+    /// Returns what can be told of two keys that are joined into one.
+    pub(crate) fn joined(self, other: Self) -> Self {
+        // To claim nothing is the weakest: `None` sorts below every claim.
+        Self { origin: self.origin.min(other.origin), claim: self.claim.min(other.claim) }
+    }
+
+    pub(crate) fn put(self, writer: Writer) -> Writer {
+        writer.u8(self.origin.code()).claim(self.claim)
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { origin: Origin::from_code(reader.u8()?)?, claim: reader.claim()? })
+    }
+}
+
+/// What made a key.
 ///
 /// Ordered by trust: of several keys joined into one, the least trusted names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +47,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    pub(crate) const fn code(self) -> u8 {
+    const fn code(self) -> u8 {
         match self {
             Self::SimulatedSeeded => 0,
             Self::Simulated => 1,
@@ -27,7 +55,7 @@ impl Origin {
         }
     }
 
-    pub(crate) const fn from_code(code: u8) -> Result<Self, DecodeError> {
+    const fn from_code(code: u8) -> Result<Self, DecodeError> {
         match code {
             0 => Ok(Self::SimulatedSeeded),
             1 => Ok(Self::Simulated),
@@ -53,8 +81,8 @@ pub struct BlockKey {
 pub struct Block {
     /// The number both ends know the block by.
     pub number: u64,
-    /// What made the keys.
-    pub origin: Origin,
+    /// What made the keys, and what is claimed of them.
+    pub provenance: Provenance,
     /// What proves that Bob accepted this block over the authenticated channel.
     pub acceptance: [u8; 32],
     /// The keys.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use claviger_durable::peer::Session;
 use claviger_durable::{EngineError, Table, Tx};
+use claviger_security::SecurityClaim;
 use claviger_units::{Bits, KeyId, OwnerRatio, Span, Timestamp};
 use claviger_wire::site::{Position, SiteHint, SiteRecord};
 use subtle::ConstantTimeEq;
 
-use crate::block::{self, Block, LEAST_SHARE, Site};
+use crate::block::{self, Block, LEAST_SHARE, Provenance, Site};
 use crate::store::{Event, KeyStore};
 use crate::table::{self, BlockNumber, KEY_BYTES, KEYS, PENDING, Place, Slot, Stock, Verdict};
 
@@ -92,9 +93,9 @@ impl KeyStore {
             return Err(ProposeError::Stale);
         }
         self.stock_up(tx, PENDING, &block)?;
-        let Block { number, acceptance, .. } = block;
+        let Block { number, acceptance, provenance: Provenance { claim, .. }, .. } = block;
         self.remember(tx, number, Verdict::Awaited, acceptance)?;
-        self.append(tx, &SiteRecord::Ready { block: number, acceptance })?;
+        self.append(tx, &SiteRecord::Ready { block: number, acceptance, claim })?;
         self.hint(SiteHint::Demand { n_keys: self.lately.count(now) });
         self.levels.pending += block.keys.len() as u64;
         Ok(BlockStanding::Held)
@@ -201,7 +202,7 @@ impl KeyStore {
         for (key, index) in block.keys.iter().zip(0..) {
             let position = Position { generation, block: block.number, index };
             let slot = Slot { owner: key.owner, position };
-            Stock { slot, id: key.id, origin: block.origin }.write(tx, table)?;
+            Stock { slot, id: key.id, provenance: block.provenance }.write(tx, table)?;
             tx.write(KEY_BYTES, &slot.bytes(), key.key.expose())?;
             table::write_place(tx, key.id, Place::Slot(slot))?;
         }
@@ -209,19 +210,29 @@ impl KeyStore {
     }
 
     /// Alice: one transaction with her answer, COMMIT if she still holds the block, else ABORT.
+    ///
+    /// A block of which the two nodes claim different things is refused like one that they tagged
+    /// differently: one of them is wrong about the rules that set its length, so neither claim can
+    /// be trusted, not even the weaker.
     pub(crate) fn apply_ready(
         &mut self,
         tx: &mut dyn Tx,
         now: Timestamp,
         number: u64,
         acceptance: &[u8; 32],
+        claim: Option<SecurityClaim>,
     ) -> Result<(), EngineError> {
         let proposal = self.proposals.remove(&number);
         let agreed = proposal
             .map(|proposal| proposal.block)
             .filter(|block| block.acceptance.ct_eq(acceptance).into());
+        let differ =
+            agreed.as_ref().map(|block| block.provenance.claim).filter(|ours| *ours != claim);
+        if let Some(by_alice) = differ {
+            self.events.push_back(Event::ClaimsDiffer { block: number, by_alice, by_bob: claim });
+        }
         let block = match agreed {
-            Some(block) if self.is_new(tx, &block)? => block,
+            Some(block) if differ.is_none() && self.is_new(tx, &block)? => block,
             _ => {
                 // Another block under a settled number changes nothing of that.
                 if table::read_verdict(tx, self.block_number(number))?.is_none() {

@@ -179,9 +179,9 @@ impl KeyStore {
                 }
                 continue;
             }
-            let Container { id, key, origin } = take_out(tx, &members, notice.size)?;
+            let Container { id, key, provenance } = take_out(tx, &members, notice.size)?;
             if !notice.slaves.is_empty() {
-                let held = self.held_from_now(now, &notice.master, &notice.slaves, origin);
+                let held = self.held_from_now(now, &notice.master, &notice.slaves, provenance);
                 self.hold(tx, id, &key, &held)?;
             }
         }
@@ -291,7 +291,7 @@ fn give(
     if held.waiting.is_empty() {
         tx.erase(HELD_BYTES, id.as_bytes())?;
     }
-    Ok(Container { id, key, origin: held.origin })
+    Ok(Container { id, key, provenance: held.provenance })
 }
 
 /// Returns when the first held key expires.

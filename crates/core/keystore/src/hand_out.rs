@@ -5,7 +5,7 @@ use claviger_durable::{EngineError, Tx};
 use claviger_units::{Bits, KeyId, SaeId, SecretBytes, Timestamp};
 use claviger_wire::site::{Notice, SiteRecord};
 
-use crate::block::{Origin, Site};
+use crate::block::{Provenance, Site};
 use crate::store::KeyStore;
 use crate::table::{self, Held, KEY_BYTES, KEYS, Stock};
 
@@ -38,8 +38,8 @@ pub struct Container {
     pub id: KeyId,
     /// The bits.
     pub key: SecretBytes,
-    /// What made it; of joined keys, the least trusted.
-    pub origin: Origin,
+    /// What made it and what is claimed of it; of joined keys, the least of each.
+    pub provenance: Provenance,
 }
 
 /// Why no key was handed out; nothing is spent.
@@ -190,7 +190,7 @@ impl KeyStore {
         for key in &keys {
             let container = take_out(tx, key, order.size)?;
             if !here.is_empty() {
-                let held = self.held_from_now(now, &order.master, &here, container.origin);
+                let held = self.held_from_now(now, &order.master, &here, container.provenance);
                 self.hold(tx, container.id, &container.key, &held)?;
             }
             containers.push(container);
@@ -224,13 +224,13 @@ impl KeyStore {
         now: Timestamp,
         master: &SaeId,
         slaves: &[SaeId],
-        origin: Origin,
+        provenance: Provenance,
     ) -> Held {
         Held {
             master: master.clone(),
             waiting: slaves.to_vec(),
             served: Vec::new(),
-            origin,
+            provenance,
             expires: now + self.config.untaken_expiry,
         }
     }
@@ -280,6 +280,7 @@ pub(crate) fn take_out(
     // Wiping a vector wipes its spare capacity too, so nothing of the cut bits remains.
     joined.truncate(length);
     let first = members.first().ok_or(damaged)?;
-    let origin = members.iter().map(|stock| stock.origin).min().unwrap_or(first.origin);
-    Ok(Container { id: first.id, key: SecretBytes::new(joined), origin })
+    let all = members.iter().map(|stock| stock.provenance);
+    let provenance = all.fold(first.provenance, Provenance::joined);
+    Ok(Container { id: first.id, key: SecretBytes::new(joined), provenance })
 }

@@ -2,8 +2,8 @@
 //!
 //! A [`KeyStore`] is one KME's half of `PROTOCOL.md` P1 and P2. It holds the key buffer that both
 //! sites fill block by block, hands each key to its master once and to each slave once, and tells
-//! the other site by records what it did. It does not know what made a key, nor any database, nor
-//! any socket.
+//! the other site by records what it did. It does not know what made a key, but for the label that
+//! goes with it ([`Provenance`]), nor any database, nor any socket.
 //!
 //! Left to the KME issue: gifts, automatic re-synchronisation, retry tokens, replicas. A
 //! rolled-back side is detected and refused; [`KeyStore::reset`] at both sites is the remedy.
@@ -17,7 +17,7 @@ mod meter;
 mod store;
 mod table;
 
-pub use block::{Block, BlockKey, Origin, Site};
+pub use block::{Block, BlockKey, Origin, Provenance, Site};
 pub use claviger_durable::peer::Session;
 pub use commit::{BlockStanding, ProposeError};
 pub use fetch::{FetchError, Inquiry};

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use claviger_durable::peer::{Delivery, Peer, PeerError, Session};
 use claviger_durable::{EngineError, Tx};
+use claviger_security::SecurityClaim;
 use claviger_units::{Bits, KeyId, OwnerRatio, SecretBytes, Span, Timestamp};
 use claviger_wire::DecodeError;
 use claviger_wire::site::{SiteHint, SiteRecord};
 use rand_core::Rng;
 
-use crate::block::{self, Site};
+use crate::block::{self, Provenance, Site};
 use crate::commit::Proposal;
 use crate::fetch::Questions;
 use crate::lease::Lease;
@@ -44,6 +45,16 @@ pub enum Event {
     BlockAborted {
         /// The block.
         block: u64,
+    },
+    /// The two QKD nodes claim different security of a block, which is therefore erased at both
+    /// sites: give both nodes the same preset.
+    ClaimsDiffer {
+        /// The block.
+        block: u64,
+        /// What Alice's node claims.
+        by_alice: Option<SecurityClaim>,
+        /// What Bob's node claims.
+        by_bob: Option<SecurityClaim>,
     },
     /// More keys may be handed out: try again what was refused for the lease.
     LeaseGrown,
@@ -156,6 +167,7 @@ pub enum Standing {
 /// ```
 /// use claviger_durable::{Engine, MemoryEngine};
 /// use claviger_keystore::*;
+/// use claviger_security::SecurityClaim;
 /// use claviger_units::{Bits, Key256, KeyId, Span, Timestamp};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
@@ -189,7 +201,7 @@ pub enum Standing {
 /// let id = KeyId::random(&mut rng);
 /// let block = || Block {
 ///     number: 0,
-///     origin: Origin::Simulated,
+///     provenance: Provenance { origin: Origin::Simulated, claim: Some(SecurityClaim::Gllp) },
 ///     acceptance: [7; 32],
 ///     keys: vec![BlockKey { id, owner: Site::A, key: Key256::from_bytes([9; 32]) }],
 /// };
@@ -206,6 +218,7 @@ pub enum Standing {
 /// let (master, slave) = (&order.master, &order.slaves[0].sae);
 /// let at_b = disks[1].transact(|tx| kmes[1].fetch(tx, now, slave, master, &[id], Inquiry::NEW))?;
 /// assert!(at_a[0].key.ct_eq(&at_b[0].key));
+/// assert_eq!(at_b[0].provenance, block().provenance);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -339,12 +352,13 @@ impl KeyStore {
         Ok(bytes.map(|bytes| Bits::new(8 * bytes.len() as u64)))
     }
 
-    /// Returns what made the key that would be handed out next; without own keys, the peer's next.
-    pub fn origin(&self, tx: &dyn Tx) -> Result<Option<crate::Origin>, EngineError> {
+    /// Returns what made the key that would be handed out next, and what is claimed of it; without
+    /// own keys, those of the peer's next.
+    pub fn provenance(&self, tx: &dyn Tx) -> Result<Option<Provenance>, EngineError> {
         for owner in [self.config.site, self.config.site.other()] {
             let next = table::Stock::page(tx, table::KEYS, &table::owner_prefix(owner), None, 1)?;
             if let Some(stock) = next.first() {
-                return Ok(Some(stock.origin));
+                return Ok(Some(stock.provenance));
             }
         }
         Ok(None)
@@ -439,8 +453,8 @@ impl KeyStore {
             return Err(KeyStoreError::SameSite);
         }
         match record {
-            SiteRecord::Ready { block, acceptance } => {
-                self.apply_ready(tx, now, block, &acceptance)?;
+            SiteRecord::Ready { block, acceptance, claim } => {
+                self.apply_ready(tx, now, block, &acceptance, claim)?;
             }
             SiteRecord::Commit { block, ratio } => self.apply_commit(tx, now, block, ratio)?,
             SiteRecord::Abort { block } => self.apply_abort(tx, block)?,

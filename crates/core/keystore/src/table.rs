@@ -7,14 +7,14 @@ use claviger_wire::DecodeError;
 use claviger_wire::cursor::{Reader, Writer};
 use claviger_wire::site::Position;
 
-use crate::block::{Origin, Site};
+use crate::block::{Provenance, Site};
 
 /// The record stream to the other KME; its records hold no key bytes.
 pub(crate) const PEER: PeerTables =
     PeerTables { meta: Table::plain("kme_peer"), outbox: Table::plain("kme_outbox") };
-/// Available keys: slot → id, origin.
+/// Available keys: slot → id, origin, claim.
 pub(crate) const KEYS: Table = Table::plain("keys");
-/// Keys of blocks that Bob holds and Alice has not committed: slot → id, origin.
+/// Keys of blocks that Bob holds and Alice has not committed: slot → id, origin, claim.
 pub(crate) const PENDING: Table = Table::plain("pending_keys");
 /// The bits of available and pending keys: slot → 32 bytes.
 pub(crate) const KEY_BYTES: Table = Table::secret("key_bytes");
@@ -176,12 +176,12 @@ const REMEMBERED_BLOCKS: u64 = 256;
 pub(crate) struct Stock {
     pub(crate) slot: Slot,
     pub(crate) id: KeyId,
-    pub(crate) origin: Origin,
+    pub(crate) provenance: Provenance,
 }
 
 impl Stock {
     pub(crate) fn write(&self, tx: &mut dyn Tx, table: Table) -> Result<(), EngineError> {
-        let row = Writer::new().raw(self.id.as_bytes()).u8(self.origin.code()).finish();
+        let row = self.provenance.put(Writer::new().raw(self.id.as_bytes())).finish();
         tx.write(table, &self.slot.bytes(), &row)
     }
 
@@ -218,7 +218,7 @@ impl Stock {
             let stock = Self {
                 slot: Slot::read(&mut key)?,
                 id: row.key_id()?,
-                origin: Origin::from_code(row.u8()?)?,
+                provenance: Provenance::read(&mut row)?,
             };
             key.finish().and_then(|()| row.finish()).map(|()| stock)
         };
@@ -275,7 +275,7 @@ pub(crate) struct Held {
     pub(crate) waiting: Vec<SaeId>,
     /// Slaves that have taken their copy.
     pub(crate) served: Vec<SaeId>,
-    pub(crate) origin: Origin,
+    pub(crate) provenance: Provenance,
     pub(crate) expires: Timestamp,
 }
 
@@ -285,7 +285,7 @@ impl Held {
         let put_all =
             |writer: Writer, saes: &[SaeId]| saes.iter().fold(writer.count(saes.len()), put);
         let row = put_all(put_all(put(Writer::new(), &self.master), &self.waiting), &self.served);
-        let row = row.u8(self.origin.code()).u64(self.expires.as_micros()).finish();
+        let row = self.provenance.put(row).u64(self.expires.as_micros()).finish();
         tx.write(HELD, id.as_bytes(), &row)
     }
 
@@ -296,7 +296,7 @@ impl Held {
                 master: r.sae_id()?,
                 waiting: (0..r.count(4)?).map(|_| r.sae_id()).collect::<Result<_, _>>()?,
                 served: (0..r.count(4)?).map(|_| r.sae_id()).collect::<Result<_, _>>()?,
-                origin: Origin::from_code(r.u8()?)?,
+                provenance: Provenance::read(&mut r)?,
                 expires: r.timestamp()?,
             };
             r.finish().map(|()| held)

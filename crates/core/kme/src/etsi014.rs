@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use claviger_durable::Tx;
 use claviger_keystore::{
-    Container, FetchError, HandOutError, Inquiry, KeyStore, Order, Origin, Session, Slave,
+    Container, FetchError, HandOutError, Inquiry, KeyStore, Order, Origin, Provenance, Session,
+    Slave,
 };
 use claviger_units::{Bits, KeyId, SaeId, Timestamp};
 use claviger_wire::etsi014::{
@@ -42,7 +43,7 @@ impl Kme {
     ) -> Result<Status, Declined> {
         let slave = self.admit(call.caller).and_then(|()| self.other(call, SLAVE));
         let slave = slave.map_err(|refusal| self.refused(call, refusal))?;
-        let (stored, origin) = (store.stored(tx)?, store.origin(tx)?);
+        let (stored, provenance) = (store.stored(tx)?, store.provenance(tx)?);
         let config = &self.config;
         let target = if config.is_local(&slave) { &config.kme_id } else { &config.peer_kme_id };
         let limits = config.limits;
@@ -60,8 +61,8 @@ impl Kme {
             // Every application beside the two can be added to a request.
             max_sae_id_count: (config.saes.len() as u64).saturating_sub(2),
             status_extension: Some(Extension {
-                claviger_origin: origin.map(|origin| origin_text(origin).to_owned()),
                 claviger_lacks: lacking(store),
+                ..provenance.map(told_of).unwrap_or_default()
             }),
         })
     }
@@ -207,12 +208,20 @@ impl Kme {
 }
 
 fn container(keys: Vec<Container>) -> KeyContainer {
-    let keys = keys.into_iter().map(|Container { id, key, origin }| Key {
+    let keys = keys.into_iter().map(|Container { id, key, provenance }| Key {
         id,
         key,
-        extension: Some(Extension::of_origin(origin_text(origin))),
+        extension: Some(told_of(provenance)),
     });
     KeyContainer { keys: keys.collect() }
+}
+
+/// Says what made a key, and what is claimed of it if anything is.
+fn told_of(Provenance { origin, claim }: Provenance) -> Extension {
+    Extension {
+        claviger_claim: claim.map(|claim| claim.to_string()),
+        ..Extension::of_origin(origin_text(origin))
+    }
 }
 
 /// The words of `DESIGN.md`, invariant 6.

@@ -25,8 +25,10 @@
 //! two seconds the answers to IDQ3P requests, which a client may ask for again when a datagram was
 //! lost. Nothing of it survives a restart; a key whose answer was lost then is burnt.
 //!
-//! **Origin.** Keys from a simulated link say so in their `key_extension` and in the
-//! `status_extension`, as `claviger_origin` (`DESIGN.md`, invariant 6).
+//! **Origin and claim.** Every key says in its `key_extension`, and a status of the key that would
+//! leave next in its `status_extension`, what made it (`claviger_origin`, `DESIGN.md` invariant 6)
+//! and what security its link claims (`claviger_claim`, absent where it claims none). IDQ3P has no
+//! room for either.
 
 mod audit;
 mod config;

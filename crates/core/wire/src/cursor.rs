@@ -1,5 +1,6 @@
 //! The reader and writer under every binary format of our own: big-endian, length before bytes.
 
+use claviger_security::SecurityClaim;
 use claviger_units::{Eui64, Fraction, Key256, KeyId, SaeId, Site, Timestamp};
 use zeroize::Zeroize;
 
@@ -121,6 +122,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads the claim of a key: 0 is none, the others rise with what they claim.
+    pub fn claim(&mut self) -> Result<Option<SecurityClaim>, DecodeError> {
+        match self.u8()? {
+            0 => Ok(None),
+            1 => Ok(Some(SecurityClaim::EraHeuristic)),
+            2 => Ok(Some(SecurityClaim::Gllp)),
+            3 => Ok(Some(SecurityClaim::FiniteSize)),
+            _ => Err(DecodeError::Field("claim")),
+        }
+    }
+
     /// Reads a device's EUI-64.
     pub fn eui64(&mut self) -> Result<Eui64, DecodeError> {
         self.array().map(Eui64::from_bytes)
@@ -226,6 +238,17 @@ impl Writer {
         })
     }
 
+    /// Appends the claim of a key, or that none is stated.
+    #[must_use]
+    pub fn claim(self, claim: Option<SecurityClaim>) -> Self {
+        self.u8(match claim {
+            None => 0,
+            Some(SecurityClaim::EraHeuristic) => 1,
+            Some(SecurityClaim::Gllp) => 2,
+            Some(SecurityClaim::FiniteSize) => 3,
+        })
+    }
+
     /// Appends how many entries follow.
     ///
     /// # Panics
@@ -262,6 +285,15 @@ mod tests {
         assert_eq!(reader.bytes(), Ok(&b"abc"[..]));
         assert_eq!(reader.fraction("qber"), Ok(Fraction::ONE));
         assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
+    fn every_claim_is_read_back_and_nothing_else_is() {
+        let all = SecurityClaim::ALL.into_iter().map(Some);
+        for claim in all.chain([None]) {
+            assert_eq!(Reader::new(&Writer::new().claim(claim).finish()).claim(), Ok(claim));
+        }
+        assert_eq!(Reader::new(&[4]).claim(), Err(DecodeError::Field("claim")));
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub struct Extension {
     /// Where the keys come from, e.g. `simulated`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claviger_origin: Option<String>,
+    /// The security that their link claims, e.g. `finite-size`; absent where it claims none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claviger_claim: Option<String>,
     /// What the KME lacks to hand out keys, with the remedy; absent when it lacks nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claviger_lacks: Option<String>,
@@ -97,7 +100,7 @@ impl Extension {
     /// Makes an extension that says where keys come from.
     #[must_use]
     pub fn of_origin(origin: impl Into<String>) -> Self {
-        Self { claviger_origin: Some(origin.into()), claviger_lacks: None }
+        Self { claviger_origin: Some(origin.into()), ..Self::default() }
     }
 }
 
@@ -108,6 +111,7 @@ impl<'de> Deserialize<'de> for Extension {
         let text = |name| value.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
         Ok(Self {
             claviger_origin: text("claviger_origin"),
+            claviger_claim: text("claviger_claim"),
             claviger_lacks: text("claviger_lacks"),
         })
     }
@@ -171,9 +175,12 @@ impl KeyContainer {
 impl Key {
     /// At least the length of this key in JSON.
     fn json_bound(&self) -> usize {
-        let texts = self.extension.iter().flat_map(|e| [&e.claviger_origin, &e.claviger_lacks]);
+        let texts = |e: &Extension| {
+            [&e.claviger_origin, &e.claviger_claim, &e.claviger_lacks]
+                .map(|text| text.as_ref().map_or(0, String::len))
+        };
         // A character of JSON text takes at most six bytes for one of its own.
-        let texts: usize = texts.flatten().map(|text| 6 * text.len()).sum();
+        let texts: usize = 6 * self.extension.iter().flat_map(texts).sum::<usize>();
         192 + 4 * self.key.len().div_ceil(3) + texts
     }
 }
@@ -343,11 +350,14 @@ mod tests {
         let key = Key {
             id,
             key: SecretBytes::new(vec![0xFB; 8]),
-            extension: Some(Extension::of_origin("simulated")),
+            extension: Some(Extension {
+                claviger_claim: Some("gllp".to_owned()),
+                ..Extension::of_origin("simulated")
+            }),
         };
         let golden = concat!(
             r#"{"keys":[{"key_ID":"550e8400-e29b-41d4-a716-446655440000","key":"+/v7+/v7+/s=","#,
-            r#""key_extension":{"claviger_origin":"simulated"}}]}"#,
+            r#""key_extension":{"claviger_origin":"simulated","claviger_claim":"gllp"}}]}"#,
         );
         let body = KeyContainer { keys: vec![key] }.to_json();
         assert_eq!(std::str::from_utf8(body.expose()), Ok(golden));
@@ -406,29 +416,36 @@ mod tests {
         }
     }
 
+    fn any_extension() -> impl Strategy<Value = Option<Extension>> {
+        prop::option::of(any::<[Option<String>; 3]>().prop_map(|texts| {
+            let [claviger_origin, claviger_claim, claviger_lacks] = texts;
+            Extension { claviger_origin, claviger_claim, claviger_lacks }
+        }))
+    }
+
     proptest! {
         #[test]
         fn containers_survive_json_and_never_outgrow_their_room(
             keys in prop::collection::vec(
-                (any::<[u8; 16]>(), prop::collection::vec(any::<u8>(), 0..130), any::<Option<String>>()),
+                (any::<[u8; 16]>(), prop::collection::vec(any::<u8>(), 0..130), any_extension()),
                 0..6,
             ),
         ) {
             let container = KeyContainer {
-                keys: keys.iter().map(|(id, key, origin)| Key {
+                keys: keys.iter().map(|(id, key, extension)| Key {
                     id: KeyId::from_bytes(*id),
                     key: SecretBytes::new(key.clone()),
-                    extension: origin.clone().map(Extension::of_origin),
+                    extension: extension.clone(),
                 }).collect(),
             };
             let room = container.keys.iter().map(Key::json_bound).sum::<usize>() + 16;
             let body = container.to_json();
             prop_assert!(body.len() <= room);
             let back = KeyContainer::from_json(body.expose()).unwrap();
-            for (key, (id, bytes, origin)) in back.keys.iter().zip(&keys) {
+            for (key, (id, bytes, extension)) in back.keys.iter().zip(&keys) {
                 prop_assert_eq!(key.id.as_bytes(), id);
                 prop_assert_eq!(key.key.expose(), &bytes[..]);
-                prop_assert_eq!(&key.extension, &origin.clone().map(Extension::of_origin));
+                prop_assert_eq!(&key.extension, extension);
             }
             prop_assert_eq!(back.keys.len(), keys.len());
         }

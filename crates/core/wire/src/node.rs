@@ -1,5 +1,6 @@
 //! Between a QKD node and the key management entity of its own site (ours), over mutual TLS.
 
+use claviger_security::SecurityClaim;
 use claviger_units::{Key256, KeyId, OwnerRatio, Site};
 
 use crate::cursor::{DecodeError, Reader, Writer};
@@ -14,6 +15,9 @@ pub enum Message {
         number: u64,
         /// Whether a fixed seed made the block reproducible.
         seeded: bool,
+        /// The security that the link claims of the keys; `None` where it states none, as the
+        /// hardware of a vendor may.
+        claim: Option<SecurityClaim>,
         /// Bob's tag over the transcript.
         acceptance: [u8; 32],
         /// The keys in order of position.
@@ -71,11 +75,12 @@ impl Message {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Block { number, seeded, acceptance, keys } => {
+            Self::Block { number, seeded, claim, acceptance, keys } => {
                 let start = Writer::with_room(64 + 49 * keys.len())
                     .u8(1)
                     .u64(*number)
                     .flag(*seeded)
+                    .claim(*claim)
                     .raw(acceptance)
                     .count(keys.len());
                 let all = keys.iter().fold(start, |w, (id, owner, key)| {
@@ -100,11 +105,12 @@ impl Message {
         let mut r = Reader::new(frame);
         let message = match r.u8()? {
             1 => {
-                let (number, seeded, acceptance) = (r.u64()?, r.flag()?, r.array()?);
+                let (number, seeded, claim) = (r.u64()?, r.flag()?, r.claim()?);
+                let acceptance = r.array()?;
                 let n = r.count(49)?;
                 let key = |r: &mut Reader<'_>| Ok((r.key_id()?, r.site()?, r.key256()?));
                 let keys = (0..n).map(|_| key(&mut r)).collect::<Result<_, DecodeError>>()?;
-                Self::Block { number, seeded, acceptance, keys }
+                Self::Block { number, seeded, claim, acceptance, keys }
             }
             2 => Self::Held { number: r.u64()? },
             3 => {
@@ -129,9 +135,16 @@ mod tests {
 
     #[test]
     fn every_message_survives_its_frame() {
-        let keys = vec![(KeyId::from_bytes([1; 16]), Site::B, Key256::from_bytes([2; 32]))];
+        let block = |claim| Message::Block {
+            number: 7,
+            seeded: true,
+            claim,
+            acceptance: [3; 32],
+            keys: vec![(KeyId::from_bytes([1; 16]), Site::B, Key256::from_bytes([2; 32]))],
+        };
         for message in [
-            Message::Block { number: 7, seeded: true, acceptance: [3; 32], keys },
+            block(Some(SecurityClaim::Gllp)),
+            block(None),
             Message::Withdraw { number: 7 },
             Message::Held { number: 7 },
             Message::Later { number: 7, reason: Delay::Apart },

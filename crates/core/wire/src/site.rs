@@ -3,6 +3,7 @@
 //! A format of our own: one kind byte, then big-endian fields. Bodies of the records and hints of
 //! [`peer`](crate::peer). No key byte ever travels here: only names.
 
+use claviger_security::SecurityClaim;
 use claviger_units::{Bits, KeyId, OwnerRatio, SaeId, Site};
 
 use crate::cursor::{DecodeError, Reader, Writer};
@@ -27,6 +28,8 @@ pub enum SiteRecord {
         block: u64,
         /// What proves that Bob accepted this very block on the classical channel.
         acceptance: [u8; 32],
+        /// What Bob's node claims of its keys; Alice's must claim the same.
+        claim: Option<SecurityClaim>,
     },
     /// Alice holds the block too: its keys are available.
     Commit {
@@ -114,8 +117,8 @@ impl SiteRecord {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Ready { block, acceptance } => {
-                Writer::kind(READY).u64(*block).raw(acceptance).finish()
+            Self::Ready { block, acceptance, claim } => {
+                Writer::kind(READY).u64(*block).raw(acceptance).claim(*claim).finish()
             }
             Self::Commit { block, ratio } => {
                 put_ratio(Writer::kind(COMMIT).u64(*block), *ratio).finish()
@@ -143,7 +146,7 @@ impl SiteRecord {
         let mut reader = Reader::new(input);
         let r = &mut reader;
         let record = match r.u8()? {
-            READY => Self::Ready { block: r.u64()?, acceptance: r.array()? },
+            READY => Self::Ready { block: r.u64()?, acceptance: r.array()?, claim: r.claim()? },
             COMMIT => Self::Commit { block: r.u64()?, ratio: read_ratio(r)? },
             ABORT => Self::Abort { block: r.u64()? },
             DONE => Self::Done { block: r.u64()? },
@@ -282,12 +285,17 @@ mod tests {
         prop::collection::vec(any::<[u8; 16]>().prop_map(KeyId::from_bytes), 0..5)
     }
 
+    fn any_claim() -> impl Strategy<Value = Option<SecurityClaim>> {
+        prop::option::of(prop::sample::select(SecurityClaim::ALL.to_vec()))
+    }
+
     fn any_record() -> impl Strategy<Value = SiteRecord> {
         let saes = || prop::collection::vec(any_sae(), 0..4);
         let keys = prop::collection::vec(any_ids(), 0..4);
         prop_oneof![
-            (any::<u64>(), any::<[u8; 32]>())
-                .prop_map(|(block, acceptance)| SiteRecord::Ready { block, acceptance }),
+            (any::<u64>(), any::<[u8; 32]>(), any_claim()).prop_map(
+                |(block, acceptance, claim)| SiteRecord::Ready { block, acceptance, claim }
+            ),
             (any::<u64>(), any::<u64>()).prop_map(|(block, parts)| {
                 SiteRecord::Commit { block, ratio: OwnerRatio::from_64ths_of_b(parts) }
             }),
@@ -335,6 +343,8 @@ mod tests {
         let check = |bytes: &[u8], expected| assert_eq!(SiteRecord::decode(bytes), Err(expected));
         check(&[COMMIT, 0, 0, 0, 0, 0, 0, 0, 5, 0], DecodeError::Field("share of B"));
         check(&[COMMIT, 0, 0, 0, 0, 0, 0, 0, 5, 64], DecodeError::Field("share of B"));
+        let ready = [&[READY][..], &[0; 8], &[3; 32], &[4]].concat();
+        check(&ready, DecodeError::Field("claim"));
         check(&[DONE, 0, 0, 0, 0, 0, 0, 0, 5, 1], DecodeError::Trailing { extra: 1 });
         check(&[TAKEN, 0, 0, 0, 1, b' '], DecodeError::Field("SAE id"));
         assert!(SiteRecord::decode(&[DISPLACED, 255, 255, 255, 255]).is_err());

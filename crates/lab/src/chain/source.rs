@@ -3,7 +3,7 @@
 use anyhow::Result;
 use claviger_distill::rules::OVERHEAD;
 use claviger_distill::{FinishedBlock, Rules};
-use claviger_keystore::{Block, BlockKey, BlockStanding, Origin, ProposeError};
+use claviger_keystore::{Block, BlockKey, BlockStanding, Origin, ProposeError, Provenance};
 use claviger_photonics::theory::{BlockCosts, LinkTheory, expected};
 use claviger_photonics::{Eve, LinkPreset};
 use claviger_units::{Bits, Key256, KeyId, Site, Span};
@@ -28,7 +28,9 @@ impl Offer {
         let keys =
             keys.map(|(id, owner, key)| BlockKey { id: *id, owner: *owner, key: key.duplicate() });
         let (number, acceptance) = (self.number, self.acceptance);
-        Block { number, origin: Origin::SimulatedSeeded, acceptance, keys: keys.collect() }
+        // Nobody uses what a virtual run makes, so nothing is claimed of it.
+        let provenance = Provenance { origin: Origin::SimulatedSeeded, claim: None };
+        Block { number, provenance, acceptance, keys: keys.collect() }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use claviger_durable::{EngineError, Tx};
 use claviger_keystore::{
     Block, BlockKey, BlockStanding, Event as StoreEvent, Inquiry, KeyStore, KeyStoreError, Origin,
-    ProposeError, Session, StoreConfig,
+    ProposeError, Provenance, Session, StoreConfig,
 };
 use claviger_kme::{
     DatagramDeclined, Declined, DevicePair, Event as Audit, Kme, KmeConfig, Limits, PATIENCE,
@@ -71,7 +71,6 @@ pub async fn run(config: KmeRoleConfig, folder: Folder, context: Context) -> Res
         peer: Channel::new(peer),
         node: Channel::new(node),
         timer: None,
-        origin: Origin::Simulated,
     };
     let ended = tokio::select! {
         ended = entity.run() => ended,
@@ -239,7 +238,6 @@ struct Entity {
     peer: Channel,
     node: Channel,
     timer: Option<Timestamp>,
-    origin: Origin,
 }
 
 impl Entity {
@@ -326,11 +324,12 @@ impl Entity {
             LinkEvent::Connected(_) => self.tell_ratio().await,
             LinkEvent::Disconnected => Ok(()),
             LinkEvent::Frame(frame) => match Node::decode(&frame) {
-                Ok(Node::Block { number, seeded, acceptance, keys }) => {
-                    self.origin = if seeded { Origin::SimulatedSeeded } else { Origin::Simulated };
+                Ok(Node::Block { number, seeded, claim, acceptance, keys }) => {
+                    let origin = if seeded { Origin::SimulatedSeeded } else { Origin::Simulated };
                     let keys = keys.into_iter();
                     let keys = keys.map(|(id, owner, key)| BlockKey { id, owner, key }).collect();
-                    let block = Block { number, origin: self.origin, acceptance, keys };
+                    let provenance = Provenance { origin, claim };
+                    let block = Block { number, provenance, acceptance, keys };
                     self.take_block(block).await
                 }
                 Ok(Node::Withdraw { number }) => {
@@ -415,6 +414,14 @@ impl Entity {
             }
             StoreEvent::BlockAborted { block } => {
                 self.node.send(Node::Outcome { number: block, committed: false }.encode());
+            }
+            StoreEvent::ClaimsDiffer { block, by_alice, by_bob } => {
+                let [by_alice, by_bob] = [by_alice, by_bob]
+                    .map(|claim| claim.map_or_else(|| "nothing".to_owned(), |c| c.to_string()));
+                let why = format!(
+                    "block {block}: the QKD node of site A claims {by_alice} of its keys, that of                      site B {by_bob}: give both nodes the same preset"
+                );
+                self.service.context.reports.halted("kme", why);
             }
             StoreEvent::SessionChanged(Session::RolledBack { mine }) => {
                 let whose = if mine { site } else { site.other() };

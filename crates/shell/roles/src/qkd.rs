@@ -447,6 +447,7 @@ impl Node {
         let message = ToKme::Block {
             number,
             seeded: self.config.link.seed.is_some(),
+            claim: Some(self.rules.claim()),
             acceptance: block.acceptance,
             keys: keys.map(|(id, owner, key)| (*id, *owner, key.duplicate())).collect(),
         };

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use claviger_net::http::{Answer, Client, ClientError};
 use claviger_units::{Bits, KeyId, SaeId, SecretBytes};
 use claviger_wire::etsi014::{
-    AnswerError, ErrorBody, Key, KeyContainer, KeyIds, KeyRequest, Status,
+    AnswerError, ErrorBody, Extension, Key, KeyContainer, KeyIds, KeyRequest, Status,
 };
 
 /// An application's access to the KME of its site; the certificate of the client says who asks.
@@ -29,6 +29,8 @@ pub struct GrantedKey {
     pub key: SecretBytes,
     /// Where the KME says that it comes from, such as `simulated`.
     pub origin: Option<String>,
+    /// The security that the KME says its link claims, such as `finite-size`.
+    pub claim: Option<String>,
 }
 
 /// Why there are no keys.
@@ -138,7 +140,9 @@ impl KeyClient {
 
 impl From<Key> for GrantedKey {
     fn from(Key { id, key, extension }: Key) -> Self {
-        Self { id, key, origin: extension.and_then(|extension| extension.claviger_origin) }
+        let Extension { claviger_origin: origin, claviger_claim: claim, .. } =
+            extension.unwrap_or_default();
+        Self { id, key, origin, claim }
     }
 }
 
@@ -196,7 +200,7 @@ mod tests {
 
     fn key(byte: u8) -> GrantedKey {
         let id = KeyId::from_bytes([byte; 16]);
-        GrantedKey { id, key: SecretBytes::new(vec![byte; 32]), origin: None }
+        GrantedKey { id, key: SecretBytes::new(vec![byte; 32]), origin: None, claim: None }
     }
 
     fn answer(status: u16, body: &str) -> Result<Answer, ClientError> {

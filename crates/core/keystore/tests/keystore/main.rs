@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails here fails as it should")]
 
 mod histories;
+mod provenance;
 mod rules;
 mod world;

@@ -4,7 +4,7 @@ use claviger_durable::peer::Session;
 use claviger_durable::{Engine, EngineError, Table, Tx};
 use claviger_keystore::{
     Block, BlockKey, BlockStanding, Event, FetchError, HandOutError, Inquiry, KeyStore,
-    KeyStoreError, Origin, ProposeError, Site, Slave, Standing,
+    KeyStoreError, Origin, ProposeError, Provenance, Site, Slave, Standing,
 };
 use claviger_units::{Bits, Key256, KeyId, OwnerRatio, Span};
 use claviger_wire::peer::PeerMessage;
@@ -16,6 +16,8 @@ use crate::world::{self, BOTH, World, multicast, order, sae};
 
 const A: Site = Site::A;
 const B: Site = Site::B;
+/// Keys of a vendor's hardware that states no claim.
+const UNCLAIMED: Provenance = Provenance { origin: Origin::Hardware, claim: None };
 
 fn slave(name: &str, site: Site) -> Slave {
     Slave { sae: sae(name), site }
@@ -98,7 +100,7 @@ fn a_block_is_taken_once_and_only_in_a_session() {
     let block = |number, ids: &[KeyId]| {
         let key = |id: &KeyId| BlockKey { id: *id, owner: A, key: Key256::from_bytes([1; 32]) };
         let keys = ids.iter().map(key).collect();
-        Block { number, origin: Origin::Hardware, acceptance: [0; 32], keys }
+        Block { number, provenance: UNCLAIMED, acceptance: [0; 32], keys }
     };
     let new = KeyId::random(&mut world.rng);
     for (stale, why) in [
@@ -663,7 +665,7 @@ proptest! {
 #[test]
 fn two_kmes_of_one_site_refuse_each_other() {
     let mut world = World::with_blocks(21, &[(2, 1)]);
-    let ready = SiteRecord::Ready { block: 9, acceptance: [0; 32] };
+    let ready = SiteRecord::Ready { block: 9, acceptance: [0; 32], claim: None };
     let seq = 1 + sent_by_alice(&mut world);
     let bytes = PeerMessage::Record { seq, body: ready.encode() }.encode();
     let refused = world.call(B, |store, tx, now| store.handle_message(tx, now, &bytes));
@@ -691,7 +693,7 @@ fn records_never_hold_key_bytes() {
     let id = KeyId::random(&mut rng);
     let block = || Block {
         number: 0,
-        origin: Origin::Hardware,
+        provenance: UNCLAIMED,
         acceptance: [1; 32],
         keys: vec![BlockKey { id, owner: A, key: marker.duplicate() }],
     };

@@ -7,8 +7,10 @@ use claviger_durable::engine::Engine;
 use claviger_durable::{EngineError, MemoryEngine, Tx};
 use claviger_keystore::{
     Block, BlockKey, BlockStanding, Container, Event, FetchError, HandOutError, Inquiry, KeyStore,
-    KeyStoreError, Order, Origin, ProposeError, Session, Site, Slave, Standing, StoreConfig,
+    KeyStoreError, Order, Origin, ProposeError, Provenance, Session, Site, Slave, Standing,
+    StoreConfig,
 };
+use claviger_security::SecurityClaim;
 use claviger_units::{Bits, Key256, KeyId, SaeId, Span, Timestamp};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -50,6 +52,8 @@ pub(crate) struct World {
     pub(crate) next_block: u64,
     /// Whether block numbers jump about.
     pub(crate) shuffled: bool,
+    /// What both nodes claim of the blocks to come.
+    pub(crate) claim: Option<SecurityClaim>,
     /// Blocks on the classical channel to Bob.
     pub(crate) offers: VecDeque<Block>,
     /// Deaths by the engine so far.
@@ -92,8 +96,8 @@ pub(crate) fn config(site: Site) -> StoreConfig {
 /// The same block once more, as a node offers it again.
 pub(crate) fn copy(block: &Block) -> Block {
     let again = |key: &BlockKey| BlockKey { key: key.key.duplicate(), ..*key };
-    let Block { number, origin, acceptance, ref keys } = *block;
-    Block { number, origin, acceptance, keys: keys.iter().map(again).collect() }
+    let Block { number, provenance, acceptance, ref keys } = *block;
+    Block { number, provenance, acceptance, keys: keys.iter().map(again).collect() }
 }
 
 impl World {
@@ -115,6 +119,7 @@ impl World {
             ids: Vec::new(),
             next_block: 0,
             shuffled: false,
+            claim: Some(SecurityClaim::EraHeuristic),
             offers: VecDeque::new(),
             deaths: 0,
         };
@@ -262,8 +267,8 @@ impl World {
             copies.iter_mut().for_each(|keys| keys.push(copy()));
         }
         let acceptance = self.rng.random();
-        let [block, offer] =
-            copies.map(|keys| Block { number, origin: Origin::Simulated, acceptance, keys });
+        let provenance = Provenance { origin: Origin::Simulated, claim: self.claim };
+        let [block, offer] = copies.map(|keys| Block { number, provenance, acceptance, keys });
         self.call(Site::A, |store, tx, now| store.propose(tx, now, block)).unwrap()?;
         self.next_block += 1;
         self.offers.push_back(offer);

@@ -1,11 +1,12 @@
 //! ETSI GS QKD 014: the decisions of `WIRE.md` §2, one by one.
 
 use claviger_durable::{Engine, EngineError, Table, Tx};
-use claviger_keystore::Origin;
+use claviger_keystore::{Origin, Provenance};
+use claviger_security::SecurityClaim;
 use claviger_units::{Bits, KeyId, Site};
 use claviger_wire::etsi014::KeyContainer;
 
-use super::world::{World, sae_id};
+use super::world::{SIMULATED, World, sae_id};
 use crate::{AuditLine, Declined, Event, Interface, Refusal, RefusalKind};
 
 const PAIR: (&str, &str) = ("gateway", "platform");
@@ -321,24 +322,69 @@ fn a_status_says_what_is_lacking() {
     assert_eq!(refusal(world.dec_keys(Site::B, RIAP, &ids(&at_a))), Refusal::RolledBack);
 }
 
+/// What both copies of a key of `size` bits say of it, and the status of the rest.
+fn told(world: &mut World, size: u64) -> [(Option<String>, Option<String>); 3] {
+    let body = format!(r#"{{"size":{size}}}"#);
+    let at_a = world.enc_keys(Site::A, PAIR, &body).unwrap();
+    world.settle();
+    let at_b = world.dec_keys(Site::B, RIAP, &ids(&at_a)).unwrap();
+    let [at_a, at_b] = [at_a, at_b].map(|container| container.keys[0].extension.clone());
+    let status = world.status(Site::A, "gateway", "platform").unwrap().status_extension;
+    [at_a, at_b, status].map(|extension| {
+        let extension = extension.unwrap();
+        (extension.claviger_origin, extension.claviger_claim)
+    })
+}
+
 /// `DESIGN.md`, invariant 6.
 #[test]
-fn every_key_says_where_it_comes_from() {
+fn every_key_says_where_it_comes_from_and_what_is_claimed_of_it() {
     for (origin, text) in [
         (Origin::Simulated, "simulated"),
         (Origin::SimulatedSeeded, "simulated, seeded: reproducible, never to be used"),
         (Origin::Hardware, "hardware"),
     ] {
-        let mut world = World::empty();
-        world.add_block(16, origin);
-        let at_a = world.enc_keys(Site::A, PAIR, "").unwrap();
-        world.settle();
-        let at_b = world.dec_keys(Site::B, RIAP, &ids(&at_a)).unwrap();
-        let extensions = [at_a, at_b].map(|container| container.keys[0].extension.clone().unwrap());
-        let status = world.status(Site::A, "gateway", "platform").unwrap();
-        for extension in extensions.into_iter().chain(status.status_extension) {
-            assert_eq!(extension.claviger_origin.as_deref(), Some(text));
+        for (claim, claimed) in [
+            (Some(SecurityClaim::EraHeuristic), Some("era-heuristic")),
+            (Some(SecurityClaim::Gllp), Some("gllp")),
+            (Some(SecurityClaim::FiniteSize), Some("finite-size")),
+            (None, None),
+        ] {
+            let mut world = World::empty();
+            world.add_block(16, Provenance { origin, claim });
+            for told in told(&mut world, 256) {
+                let expected = (Some(text.to_owned()), claimed.map(ToOwned::to_owned));
+                assert_eq!(told, expected);
+            }
         }
+    }
+}
+
+/// A chain of keys is as strong as the weakest of them, in either respect by itself.
+#[test]
+fn a_joined_key_claims_no_more_than_the_weakest_of_its_members() {
+    let (origin, weak) = (Origin::Simulated, Some(SecurityClaim::EraHeuristic));
+    let strong = Some(SecurityClaim::FiniteSize);
+    for (first, second, claimed) in [
+        (strong, weak, Some("era-heuristic")),
+        (weak, strong, Some("era-heuristic")),
+        (strong, strong, Some("finite-size")),
+        (strong, None, None),
+        (None, weak, None),
+    ] {
+        let mut world = World::empty();
+        world.add_block(64, Provenance { origin, claim: first });
+        let of_first = world.a.deliverable("gateway", "platform");
+        world.add_block(64, Provenance { origin, claim: second });
+        // All but one of the first block's keys leave alone, so that the next two do not agree.
+        for _ in 1..of_first {
+            world.enc_keys(Site::A, PAIR, "").unwrap();
+            world.settle();
+        }
+        let [at_a, at_b, next] = told(&mut world, 512);
+        assert_eq!(at_a.1.as_deref(), claimed, "{first:?} and {second:?}");
+        assert_eq!(at_b, at_a);
+        assert_eq!(next.1.as_deref(), second.map(SecurityClaim::as_str));
     }
 }
 
@@ -393,7 +439,7 @@ fn the_audit_trail_goes_on_after_a_start() {
         let given = ids(&world.enc_keys(Site::A, PAIR, "").unwrap());
         world.restart_a();
         // The start has burnt what was leased.
-        world.add_block(64, Origin::Simulated);
+        world.add_block(64, SIMULATED);
         let last = world.a.audit().pop().unwrap();
         assert_eq!(last.seq, seq);
         assert!(matches!(last.event, Event::HandedOut { ids, .. } if ids == given));
@@ -417,7 +463,7 @@ fn the_audit_trail_is_bounded_and_holds_no_key() {
     };
     world.a.engine.transact::<_, EngineError>(fill).unwrap();
     world.restart_a();
-    world.add_block(64, Origin::Simulated);
+    world.add_block(64, SIMULATED);
     world.enc_keys(Site::A, PAIR, "").unwrap();
     let rows = rows(&mut world);
     assert_eq!(rows.len(), 10_000);

@@ -3,11 +3,10 @@
 use std::num::NonZeroU64;
 
 use claviger_durable::EngineError;
-use claviger_keystore::Origin;
 use claviger_units::{Bits, Site, Span};
 use claviger_wire::idq3p::{DatagramError, Request, Response, Status, Wanted};
 
-use super::world::{ORDER, World, request};
+use super::world::{ORDER, SIMULATED, World, request};
 use crate::{DatagramDeclined, Event, Interface};
 
 const ALICE: &str = "127.0.0.1:40001";
@@ -199,7 +198,7 @@ fn a_retransmission_of_a_waiting_request_gets_the_same_key() {
 #[test]
 fn a_key_that_nobody_was_handed_cannot_be_fetched() {
     let mut world = World::empty();
-    let waiting = world.add_block(16, Origin::Simulated);
+    let waiting = world.add_block(16, SIMULATED);
     let before = (world.a.state().0, world.b.state().0);
     for id in waiting {
         let asked = request(Wanted::Id(NonZeroU64::new(id.low64()).unwrap()), 32, 1).encode(ORDER);

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use claviger_durable::{Engine, EngineError, MemoryEngine, Tx};
-use claviger_keystore::{Block, BlockKey, Inquiry, KeyStore, Origin, StoreConfig};
+use claviger_keystore::{Block, BlockKey, Inquiry, KeyStore, Origin, Provenance, StoreConfig};
+use claviger_security::SecurityClaim;
 use claviger_units::{Bits, Key256, KeyId, SaeId, SecretBytes, Site, Span, Timestamp};
 use claviger_wire::etsi014::{KeyContainer, KeyIds, KeyRequest, Status};
 use claviger_wire::idq3p::{ByteOrder, Request, RequestId, Response, Wanted};
@@ -90,6 +91,10 @@ impl Party {
     }
 }
 
+/// What the simulated link says of its keys, with a preset of the paper.
+pub(super) const SIMULATED: Provenance =
+    Provenance { origin: Origin::Simulated, claim: Some(SecurityClaim::EraHeuristic) };
+
 /// Both sites and the time.
 pub(super) struct World {
     pub(super) a: Party,
@@ -114,12 +119,12 @@ impl World {
     /// Two connected sites with a block of `n_keys`, most of them owned by A.
     pub(super) fn with_keys(n_keys: usize) -> Self {
         let mut world = Self::empty();
-        world.add_block(n_keys, Origin::Simulated);
+        world.add_block(n_keys, SIMULATED);
         world
     }
 
     /// Lets both sites distil a block and returns the ids of its keys.
-    pub(super) fn add_block(&mut self, n_keys: usize, origin: Origin) -> Vec<KeyId> {
+    pub(super) fn add_block(&mut self, n_keys: usize, provenance: Provenance) -> Vec<KeyId> {
         self.blocks += 1;
         let owners = self.a.store.ratio(self.now).owners(n_keys);
         let names: Vec<_> = owners
@@ -128,7 +133,7 @@ impl World {
             .collect();
         let block = || Block {
             number: self.blocks,
-            origin,
+            provenance,
             acceptance: [0; 32],
             keys: names
                 .iter()
