@@ -46,6 +46,11 @@ fn each_link_notices_what_it_can() -> Result<()> {
         ("decoy-1ghz", Attack::InterceptResend, 1, true),
         ("decoy-1ghz", Attack::Splitting, 2, true),
         ("decoy-1ghz", Attack::TrojanHorse, 2, false),
+        ("decoy-1ghz", Attack::Blinding, 2, false),
+        ("decoy-1ghz", Attack::TimeShift, 4, false),
+        ("decoy-1ghz", Attack::AddedLoss, 4, false),
+        ("lab", Attack::TimeShift, 90, false),
+        ("lab", Attack::AddedLoss, 90, false),
     ] {
         let preset = with_short_blocks(name)?;
         let verdict = judge(&preset, &eve(attack, 1.0)?, Span::from_secs(seconds), 5)?;
