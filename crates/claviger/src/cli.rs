@@ -1,5 +1,7 @@
 //! What can be said on the command line, with the help that teaches it.
 
+pub(crate) mod link;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use claviger_units::{Bits, Decibels, Eui64, Fraction, KeyId, SaeId, Site, Span};
 
+use self::link::{LinkCommand, LinkStatusArgs};
 use crate::duration;
 
 /// Fresh quantum keys for every device of an IoT fleet, from the photon to the decrypted reading.
@@ -58,8 +61,8 @@ pub(crate) enum Command {
     Readings(ReadingsArgs),
     /// Show the devices as the platform knows them
     Devices(DevicesArgs),
-    /// Show what theory expects of a link, and what the link of a state folder has done
-    #[command(after_help = LINK_EXAMPLES)]
+    /// Show what theory expects of a link and what it has done; run, measure or attack one
+    #[command(after_help = link::EXAMPLES)]
     #[command(args_conflicts_with_subcommands = true)]
     Link {
         /// What to do instead of showing
@@ -109,12 +112,6 @@ Example:
 `claviger init` writes the configurations. Roles start in any order and find each other again after
 any loss. A line on the standard output says when the role is ready; log lines go to the standard
 error; SIGTERM and Ctrl-C stop it cleanly.";
-
-const LINK_EXAMPLES: &str = "\
-Examples:
-  claviger link                       the link of ./claviger-state, else the theory of `lab`
-  claviger link --link city           the theory of the paper's second link
-  claviger link --link lab --loss-db 10";
 
 /// `claviger up`
 #[derive(Debug, Args)]
@@ -359,47 +356,6 @@ pub(crate) struct DevicesArgs {
     /// Prints one JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `claviger link`
-#[derive(Debug, Args)]
-pub(crate) struct LinkStatusArgs {
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-    /// The theory of this link instead of the one in the state folder
-    #[arg(long, value_name = "lab|city|FILE")]
-    pub(crate) link: Option<String>,
-    /// Replaces the loss of the link, in decibels
-    #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = loss)]
-    pub(crate) loss_db: Option<Decibels>,
-}
-
-/// `claviger link`
-#[derive(Debug, Subcommand)]
-pub(crate) enum LinkCommand {
-    /// Give both ends a fresh secret when the authentication reserve is used up: the last resort
-    #[command(after_help = RESEED_EXAMPLE)]
-    Reseed(ReseedArgs),
-}
-
-const RESEED_EXAMPLE: &str = "\
-The two ends authenticate each other with pads that the link itself puts back. Where many blocks
-failed in a row the reserve can run out; then the link stops and says so. Both ends need the same
-fresh secret, brought by a way you trust, with both QKD nodes stopped:
-  claviger link reseed fresh.secret
-  claviger link reseed fresh.secret --config claviger-state/site-a/qkd/config.toml
-  claviger link reseed fresh.secret --config claviger-state/site-b/qkd/config.toml
-  shred -u fresh.secret";
-
-/// `claviger link reseed`
-#[derive(Debug, Args)]
-pub(crate) struct ReseedArgs {
-    /// The file of the secret: made if no configuration is given, else read
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// The configuration of the QKD node that takes the secret
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
 }
 
 /// `claviger kme`

@@ -1,5 +1,18 @@
 //! `claviger link`: what theory expects of a link, and what the link of a state folder has done.
 
+pub(crate) mod attack;
+mod background;
+mod block_files;
+mod chart;
+mod lessons;
+mod live_attack;
+pub(crate) mod loss_range;
+mod progress;
+pub(crate) mod rate;
+mod rate_table;
+pub(crate) mod run;
+mod table;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -11,22 +24,18 @@ use claviger_roles::init::Layout;
 use claviger_units::{Bits, Decibels, Fraction, Span};
 
 use crate::chosen_link::ChosenLink;
-use crate::cli::LinkStatusArgs;
+use crate::cli::link::LinkStatusArgs;
 use crate::up::capacity::Capacity;
 use crate::up::ledger_file;
 use crate::up::run_file::RunFile;
 use crate::{console, lock};
 
 /// Prints theory, then history.
-pub(crate) fn run(args: &LinkStatusArgs) -> Result<()> {
+pub(crate) fn show(args: &LinkStatusArgs) -> Result<()> {
     let folder = &args.state.state;
     let own = own_link(folder)?.filter(|_| args.link.is_none());
     let link = match &own {
-        Some(own) => {
-            let loss = own.link.loss_db.map(Decibels::from_db).transpose()?;
-            let config = Layout::below(folder).folder("fibre");
-            ChosenLink::find(&own.link.preset, args.loss_db.or(loss), &config)?
-        }
+        Some(own) => configured(folder, own, args.loss_db)?,
         None => {
             let name = args.link.as_deref().unwrap_or("lab");
             ChosenLink::find(name, args.loss_db, &std::env::current_dir()?)?
@@ -39,7 +48,19 @@ pub(crate) fn run(args: &LinkStatusArgs) -> Result<()> {
     Ok(())
 }
 
-/// Returns the link that a state folder was configured for.
+/// Finds the link that a state folder was configured for.
+fn link_of(folder: &Path) -> Result<ChosenLink> {
+    let own = own_link(folder)?.context("the state folder is incomplete")?;
+    configured(folder, &own, None)
+}
+
+fn configured(folder: &Path, own: &RawFibre, loss: Option<Decibels>) -> Result<ChosenLink> {
+    let own_loss = own.link.loss_db.map(Decibels::from_db).transpose()?;
+    let fibre = Layout::below(folder).folder("fibre");
+    ChosenLink::find(&own.link.preset, loss.or(own_loss), &fibre)
+}
+
+/// Returns what the fibre of a state folder was told.
 fn own_link(folder: &Path) -> Result<Option<RawFibre>> {
     let layout = Layout::below(folder);
     if !layout.is_complete()? {

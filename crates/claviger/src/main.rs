@@ -25,7 +25,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use crate::cli::{Cli, Command, KeyCommand, KmeCommand, LinkCommand};
+use crate::cli::link::LinkCommand;
+use crate::cli::{Cli, Command, KeyCommand, KmeCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -59,9 +60,18 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Key(KeyCommand::Status(args)) => key::status(&args).await?,
         Command::Readings(args) => readings::readings(&args).await?,
         Command::Devices(args) => readings::devices(&args).await?,
-        Command::Link { command: Some(LinkCommand::Reseed(args)), .. } => reseed::run(&args)?,
-        Command::Link { command: None, status } => link::run(&status)?,
+        Command::Link { command: None, status } => link::show(&status)?,
+        Command::Link { command: Some(command), .. } => in_link(command).await?,
         Command::Kme(KmeCommand::Reset(args)) => kme::reset(&args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn in_link(command: LinkCommand) -> Result<()> {
+    match command {
+        LinkCommand::Run(args) => link::run::run(&args).await,
+        LinkCommand::Rate(args) => link::rate::run(&args).await,
+        LinkCommand::Attack(args) => link::attack::run(&args).await,
+        LinkCommand::Reseed(args) => reseed::run(&args),
+    }
 }

@@ -15,7 +15,7 @@ use claviger_units::SecretBytes;
 use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
 
-use crate::cli::ReseedArgs;
+use crate::cli::link::ReseedArgs;
 use crate::console;
 
 /// Draws a secret into a new file, or gives one to a QKD node that does not run.

@@ -52,7 +52,7 @@ async fn play(args: &RunArgs, context: Context) -> Result<(), RoleError> {
             let config = config::load::<RawFibre>(path)?;
             // Nobody changes her mind: the sender only has to live.
             let (_eve, watched) = watch::channel(Eve::intercepting(config.eve));
-            fibre::run(config, watched, context).await
+            fibre::run(config, folder, watched, context).await
         }
         Role::Qkd => qkd::run(config::load::<RawQkd>(path)?, folder, context).await,
         Role::Kme => kme::run(config::load::<RawKme>(path)?, folder, context).await,
@@ -70,6 +70,10 @@ fn name(role: Role) -> String {
 fn tell(report: &Report) {
     match report {
         Report::Ready(role) => console::out(format_args!("{role}: ready")),
+        Report::Attack(Some(words)) => {
+            console::err(format_args!("the light is under attack: {words}"));
+        }
+        Report::Attack(None) => console::err("the attack on the light is over"),
         Report::Delivered { site, keys, to } => {
             console::err(format_args!("site {site}: {keys} keys delivered, {to} (simulated)"));
         }

@@ -4,7 +4,10 @@
 
 pub mod attack;
 pub mod chain;
+pub mod interval;
 pub mod link;
+pub mod rate;
+pub mod summary;
 
 pub use chain::VirtualChain;
 pub use link::VirtualLink;

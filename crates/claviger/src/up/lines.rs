@@ -4,7 +4,7 @@
 use claviger_distill::Outcome;
 use claviger_units::{Fraction, Span, Timestamp};
 
-use super::tally::Tally;
+use super::tally::{AttackOnLight, Tally};
 use crate::figures::grouped;
 
 /// What has been said so far.
@@ -20,6 +20,7 @@ pub(crate) struct PlainLines {
 struct Phrases {
     link: Option<String>,
     eve: Option<String>,
+    attack: Option<String>,
     block: Option<String>,
     devices: Option<String>,
     readings: Option<String>,
@@ -63,6 +64,13 @@ impl Phrases {
             eve: (eve > Fraction::ZERO).then(|| {
                 format!("an eavesdropper listens to {:.0} % of the pulses", eve.as_percent())
             }),
+            attack: match &tally.attack {
+                AttackOnLight::None => None,
+                AttackOnLight::Present(words) => {
+                    Some(format!("the light is under attack: {words}"))
+                }
+                AttackOnLight::Over => Some("the attack on the light is over".to_owned()),
+            },
             block: block(tally),
             devices: (keyed > 0).then(|| {
                 let all = grouped(tally.facts.devices.into());
@@ -84,6 +92,7 @@ impl Phrases {
         let pairs = [
             (&self.link, &said.link),
             (&self.eve, &said.eve),
+            (&self.attack, &said.attack),
             (&self.block, &said.block),
             (&self.devices, &said.devices),
             (&self.readings, &said.readings),
@@ -149,6 +158,18 @@ mod tests {
             lines.next(at(10_300), &tally, NONE).unwrap(),
             "   10.3 s  link stopped: there is no light"
         );
+    }
+
+    #[test]
+    fn an_attack_is_told_when_it_comes_and_when_it_goes() {
+        let (mut lines, mut tally) = (PlainLines::default(), tally());
+        assert!(lines.next(at(0), &tally, NONE).is_some());
+        tally.handle_report(at(1_000), Report::Attack(Some("blinding 0.5".into())));
+        let line = lines.next(at(1_000), &tally, NONE).unwrap();
+        assert!(line.ends_with("the light is under attack: blinding 0.5"), "{line}");
+        tally.handle_report(at(3_000), Report::Attack(None));
+        let line = lines.next(at(3_000), &tally, NONE).unwrap();
+        assert!(line.ends_with("the attack on the light is over"), "{line}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub(crate) mod run_file;
 mod screen;
 mod session;
 mod summary;
-mod tally;
+pub(crate) mod tally;
 mod view;
 
 use std::process::ExitCode;

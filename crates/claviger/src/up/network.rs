@@ -64,7 +64,7 @@ impl Network {
         let all = || context(&stop);
 
         let config = config::load::<RawFibre>(&layout.config("fibre"))?;
-        roles.spawn("fibre", fibre::run(config, watched, all()));
+        roles.spawn("fibre", fibre::run(config, roles.folder("fibre"), watched, all()));
         for (name, role) in [("qkd A", "site-a/qkd"), ("qkd B", "site-b/qkd")] {
             let config = config::load::<RawQkd>(&layout.config(role))?;
             roles.spawn(name, qkd::run(config, roles.folder(role), all()));

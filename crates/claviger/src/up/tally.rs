@@ -33,6 +33,8 @@ pub(crate) struct Tally {
     pub(crate) facts: Facts,
     /// The state of the link in the words of Alice, empty before she spoke.
     pub(crate) link: String,
+    /// What is done to the light by `claviger link attack`.
+    pub(crate) attack: AttackOnLight,
     /// Why the newest block was dropped, if it was.
     pub(crate) trouble: Option<String>,
     /// The error rate of the block that is being filled.
@@ -60,6 +62,17 @@ pub(crate) struct Tally {
     /// The first violations in words, and how many there were.
     pub(crate) violations: Vec<String>,
     pub(crate) n_violations: u64,
+}
+
+/// An attack besides that of the `e` key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AttackOnLight {
+    /// There was none.
+    None,
+    /// This one is on.
+    Present(String),
+    /// There was one.
+    Over,
 }
 
 /// Kept blocks added up.
@@ -92,6 +105,7 @@ impl Tally {
         Self {
             facts,
             link: String::new(),
+            attack: AttackOnLight::None,
             trouble: None,
             qber: None,
             sampled: 0,
@@ -121,6 +135,8 @@ impl Tally {
             Report::Sampled { qber, sampled } => self.handle_sample(qber, sampled),
             Report::Block(ledger) => self.handle_block(*ledger),
             Report::Link(state) => self.link = state,
+            Report::Attack(Some(words)) => self.attack = AttackOnLight::Present(words),
+            Report::Attack(None) => self.attack = AttackOnLight::Over,
             Report::Reserve { site, pads } => drop(self.pads.insert(site, pads)),
             Report::Buffer { site, available, capacity } => {
                 self.buffers.insert(site, (available, capacity));

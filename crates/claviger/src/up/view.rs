@@ -3,7 +3,7 @@
 use claviger_units::{Fraction, Site, Span};
 
 use super::capacity::is_faster;
-use super::tally::Tally;
+use super::tally::{AttackOnLight, Tally};
 use crate::figures::{cells, clock, grouped};
 
 /// All that is shown.
@@ -101,6 +101,10 @@ pub(crate) fn render(picture: &Picture<'_>, width: usize) -> Vec<Line> {
         last_reading(tally),
         refused(tally),
     ];
+    if let AttackOnLight::Present(words) = &tally.attack {
+        lines
+            .push(Line::of("attack").add(Tone::Bad, format!("the light is under attack: {words}")));
+    }
     lines.push(foot(picture));
     lines
 }
@@ -333,6 +337,17 @@ mod tests {
         ));
         assert!(lines[11].contains("VIOLATED: 1, first platform: a replay was accepted"));
         assert_eq!(lines[12], "e the eavesdropper listens to 50 % of the pulses   q quit");
+    }
+
+    #[test]
+    fn an_attack_of_another_process_has_its_line() {
+        let mut tally = tally();
+        for (words, there) in [(Some("trojan-horse 1".to_owned()), true), (None, false)] {
+            tally.handle_report(Timestamp::START, Report::Attack(words));
+            let lines = shown(&picture(&tally), 100);
+            let line = "attack    the light is under attack: trojan-horse 1";
+            assert_eq!(lines[12] == line, there, "{lines:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod process;
 mod search;
 mod tap;
 
+mod attack;
 mod crashes;
 mod crowd;
 mod damage;

@@ -11,14 +11,17 @@ use rand::rngs::SysRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::sync::watch;
 
+use crate::attack_file::AttackFile;
 use crate::channel::Channel;
 use crate::config::FibreConfig;
-use crate::report::Report;
-use crate::role::{Context, RoleError};
+use crate::report::{Report, Reporter};
+use crate::role::{Context, Folder, RoleError};
 
-/// Runs the fibre until the signal to stop; `eve` may change at any time.
+/// Runs the fibre until the signal to stop; `eve` may change at any time, and so may the attacks that
+/// lie in the folder ([`crate::attack_file`]).
 pub async fn run(
     config: FibreConfig,
+    folder: Folder,
     mut eve: watch::Receiver<Eve>,
     context: Context,
 ) -> Result<(), RoleError> {
@@ -26,17 +29,62 @@ pub async fn run(
     let bob = link::serve_plain(listen::tcp(config.bob).await?, "bob's light");
     context.reports.tell(Report::Ready("fibre"));
     let mut light = Light::new(&config, alice, bob);
+    let mut attacks = Attacks::of(folder);
     loop {
         let due = light.due();
         tokio::select! {
             () = context.shutdown.cancelled() => return Ok(()),
             event = light.alice.channel.next() => light.handle_alice(event, context.clock.now()),
             event = light.bob.channel.next() => light.handle_bob(event, context.clock.now()),
+            () = context.clock.sleep_until(Some(attacks.look)) => {
+                attacks.handle_look(context.clock.now(), &context.reports);
+            }
             () = context.clock.sleep_until(due) => {
                 let present = *eve.borrow_and_update();
-                light.emit(present, context.clock.now());
+                light.emit(attacks.on_top_of(present), context.clock.now());
             }
         }
+    }
+}
+
+/// What is done to the light by the file in the folder.
+struct Attacks {
+    folder: Folder,
+    /// When to look again.
+    look: Timestamp,
+    on: Option<AttackFile>,
+    /// The fault that was told last, so that it is told once.
+    fault: Option<String>,
+}
+
+const PACE_OF_LOOKS: Span = Span::from_secs(1);
+
+impl Attacks {
+    const fn of(folder: Folder) -> Self {
+        Self { folder, look: Timestamp::START, on: None, fault: None }
+    }
+
+    fn handle_look(&mut self, now: Timestamp, reports: &Reporter) {
+        self.look = now + PACE_OF_LOOKS;
+        let (file, fault) = match AttackFile::load(&self.folder) {
+            Ok(file) => (file, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        if let Some(why) = fault.as_ref().filter(|why| self.fault.as_ref() != Some(*why)) {
+            reports.refused("fibre", why);
+        }
+        self.fault = fault;
+        let on = file.filter(|file| file.is_on(now));
+        if on != self.on {
+            let words = on.as_ref().map(AttackFile::in_words);
+            tracing::warn!(attack = words.as_deref().unwrap_or("none"), "attack on the light");
+            reports.tell(Report::Attack(words));
+            self.on = on;
+        }
+    }
+
+    fn on_top_of(&self, eve: Eve) -> Eve {
+        self.on.as_ref().map_or(eve, |file| file.on_top_of(eve))
     }
 }
 

@@ -3,6 +3,7 @@
 //! A role opens its own folder, carries bytes between sockets and cores, and decides nothing.
 //! Roles never name each other: what they say to each other crosses a socket.
 
+pub mod attack_file;
 mod channel;
 pub mod config;
 pub mod devices;

@@ -17,6 +17,9 @@ pub enum Report {
         /// Bits sampled.
         sampled: u64,
     },
+    /// What is done to the light by `attack.toml`, in words, or that nothing is any more (from the
+    /// fibre).
+    Attack(Option<String>),
     /// A block ended (from Alice).
     Block(Box<BlockLedger>),
     /// The state of the link in one line (from Alice).

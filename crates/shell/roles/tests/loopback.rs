@@ -70,7 +70,8 @@ impl Network {
         let all = context.clone();
         let light = config::load::<RawFibre>(&file("fibre")).unwrap();
         let c = all.clone();
-        tasks.spawn(async move { ("fibre", fibre::run(light, watched, c).await) });
+        let f = folder("fibre");
+        tasks.spawn(async move { ("fibre", fibre::run(light, f, watched, c).await) });
         for (name, role) in [("alice", "site-a/qkd"), ("bob", "site-b/qkd")] {
             let (config, folder, c) =
                 (config::load::<RawQkd>(&file(role)).unwrap(), folder(role), all.clone());
