@@ -17,6 +17,7 @@ use crate::block::{
 };
 use crate::cascade::{Answerer, Schedule};
 use crate::filling::Filled;
+use crate::quiet::BLOCK_PATIENCE;
 use crate::rules::{Rules, VERIFICATION_BITS};
 use crate::session::{Committed, Common, DistillError, Event, Refusal, Session};
 use crate::sifted::SiftedBatch;
@@ -146,6 +147,17 @@ impl Alice {
         Ok(())
     }
 
+    /// Looks whether the other end owes a word for too long; to be called every few seconds.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.common.check_batch(now, self.batch.is_some());
+        let silent = self.blocks.iter_mut().filter_map(|(&number, block)| {
+            block.reconciled.quiet.outlasts(now, BLOCK_PATIENCE).then_some(number)
+        });
+        for number in silent.collect::<Vec<_>>() {
+            self.drop_block(number, DropReason::Protocol);
+        }
+    }
+
     /// Sends the proposal of a block that this site's key buffer holds ready.
     pub fn handle_held(&mut self, block: u64) {
         if let Some(frame) = self.held.remove(&block) {
@@ -190,13 +202,14 @@ impl Alice {
 
     fn handle_detections(&mut self, frame: &[u8], detections: Detections) {
         let filling = &mut self.common.filling;
-        if detections.batch.block < filling.next.block {
-            return; // It crossed our dropping of the block.
-        }
         let in_turn = detections.batch == filling.next
             && self.batch.is_none()
-            && filling.transcript.has_room()
-            && detections.fits_window(filling.tally.end, self.common.rules.window);
+            && filling.transcript.has_room(self.common.rules.largest_target())
+            && detections.fits_window(
+                filling.tally.end,
+                self.common.rules.window,
+                self.common.rules.dead_gates(),
+            );
         let Some((light, choices)) = self.choices.as_mut().filter(|_| in_turn) else {
             self.common.refuse(Refusal::Protocol);
             return;
@@ -307,7 +320,8 @@ impl Alice {
     fn handle_differences(&mut self, frame: &[u8], number: u64, bits: &[u8]) {
         let Some(block) = self.blocks.get_mut(&number) else { return };
         block.reconciled.transcript.append(Site::B, frame);
-        let bounded = block.reconciled.transcript.has_room() && !block.verifying;
+        let room = self.common.rules.largest_target();
+        let bounded = block.reconciled.transcript.has_room(room) && !block.verifying;
         let answerer = &mut block.answerer;
         let differences = BitString::from_bytes(bits, answerer.search().asked());
         let taken = differences.filter(|_| bounded).map(|bits| answerer.handle_differences(&bits));
@@ -395,6 +409,7 @@ impl Alice {
             Ok(pad) => pad,
             Err(PadError::Store(error)) => return Err(error),
             Err(PadError::Unconfirmed) => {
+                self.common.drop_block(block.ledger, DropReason::Authentication);
                 self.common.refuse(Refusal::Unconfirmed);
                 return Ok(());
             }

@@ -281,7 +281,11 @@ impl Reserve {
     pub fn wanted(&self, tx: &dyn Tx) -> Result<u16, EngineError> {
         let spent = self.spent.max(1);
         let full = self.level(tx)? >= TARGET;
-        Ok(if full { spent } else { spent.saturating_add((self.unrewarded + spent) / 4) })
+        Ok(if full {
+            spent
+        } else {
+            spent.saturating_add(self.unrewarded.saturating_add(spent) / 4)
+        })
     }
 
     /// Takes in the pads that a good block put back: the first half for A, the other for B.
@@ -410,10 +414,18 @@ impl Transcript {
         side.extend_from_slice(frame);
     }
 
-    /// Tells whether the block has said less than any honest block would ever say.
+    /// Tells whether a block of `bits` sifted bits has said less than any honest one would: SARG04
+    /// keeps a quarter of the clicks, and a click takes some 3.4 bytes.
     #[must_use]
-    pub(crate) fn has_room(&self) -> bool {
-        self.len() < 64 << 20
+    pub(crate) fn has_room(&self, bits: usize) -> bool {
+        self.len() < (1 << 16) + 20 * bits
+    }
+
+    /// Returns SHA-256 over both directions: public, and known to nobody before the last word.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let length = (self.from_a.len() as u64).to_be_bytes();
+        let hash = Sha256::new().chain_update(length);
+        hash.chain_update(&self.from_a).chain_update(&self.from_b).finalize().into()
     }
 
     /// Returns the bytes of both directions.

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use crate::authenticate::Transcript;
 use crate::filling::Tally;
 use crate::ledger::BlockLedger;
+use crate::quiet::Quiet;
 
 /// A block that is ready for the key buffers.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(crate) struct Reconciled {
     /// How many blocks of the session were closed before it; the first ones are short.
     pub(crate) closed_as: u32,
     pub(crate) transcript: Transcript,
+    pub(crate) quiet: Quiet,
     pub(crate) tally: Tally,
     pub(crate) ledger: BlockLedger,
     pub(crate) rng: StdRng,

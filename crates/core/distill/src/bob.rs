@@ -16,6 +16,7 @@ use crate::authenticate::PadError;
 use crate::block::{Awaiting, Reconciled, amplify, epsilon, verification_hash};
 use crate::cascade::{Corrector, Schedule};
 use crate::filling::Filled;
+use crate::quiet::{BLOCK_PATIENCE, PROPOSAL_PATIENCE};
 use crate::rules::{Rules, VERIFICATION_BITS};
 use crate::session::{Committed, Common, DistillError, Event, Refusal, Session};
 use crate::sifted::SiftedBatch;
@@ -171,6 +172,21 @@ impl Bob {
             _ => self.common.refuse(Refusal::Protocol),
         }
         Ok(())
+    }
+
+    /// Looks whether the other end owes a word for too long; to be called every few seconds.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.common.check_batch(now, self.batch.is_some());
+        let silent = self.blocks.iter_mut().filter_map(|(&number, block)| {
+            let patience = match block.stage {
+                Stage::Verified(_) => PROPOSAL_PATIENCE,
+                Stage::Closed | Stage::Correcting(_) | Stage::Corrected => BLOCK_PATIENCE,
+            };
+            block.reconciled.quiet.outlasts(now, patience).then_some(number)
+        });
+        for number in silent.collect::<Vec<_>>() {
+            self.drop_block(number, DropReason::Protocol);
+        }
     }
 
     /// Takes the key buffers' verdict on an accepted block.

@@ -7,6 +7,7 @@ use claviger_units::Fraction;
 use claviger_wire::classical::Batch;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use crate::authenticate::Transcript;
@@ -133,16 +134,25 @@ impl Filling {
         if self.is_suspicious(rules) {
             Filled::Suspicious
         } else if self.key.len() >= target {
-            if rules.fixes_length() {
-                // The length was promised for so many bits, not for those of a whole last batch.
-                self.key = self.key.slice(0..target);
-                self.intensities.truncate(target);
-            }
-            self.counts.key = count(&self.intensities);
             Filled::Closed
         } else {
             Filled::Continue
         }
+    }
+
+    /// Keeps just `bits` of the key, chosen by what was said of the block: its length was promised for
+    /// so many, not for those of a whole last batch. Which go nobody knows before the last click is
+    /// announced, so what is left is as good a sample as the tests, wherever Eve was in the block.
+    pub(crate) fn cut(&mut self, bits: usize) {
+        let all = self.key.len();
+        let mut rng = ChaCha8Rng::from_seed(self.transcript.digest());
+        let mut gone = rand::seq::index::sample(&mut rng, all, all.saturating_sub(bits)).into_vec();
+        gone.sort_unstable();
+        let mut gone = gone.into_iter().peekable();
+        let left = (0..all).filter(|i| gone.next_if_eq(i).is_none());
+        let left: Vec<u32> = left.map(|i| u32::try_from(i).unwrap_or(u32::MAX)).collect();
+        self.key = self.key.gather(&left);
+        self.intensities = left.iter().map(|&i| self.intensities[i as usize]).collect();
     }
 
     /// Returns the error rate of the sampled bits.

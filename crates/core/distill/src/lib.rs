@@ -17,6 +17,7 @@ pub mod seed;
 
 mod block;
 mod filling;
+mod quiet;
 mod session;
 mod sifted;
 

@@ -47,6 +47,13 @@ struct Promises {
     full: Option<Promise>,
 }
 
+impl Promises {
+    fn lengths(&self) -> [Option<(Bits, Bits)>; 2] {
+        [&self.first, &self.full]
+            .map(|promise| promise.as_ref().map(|p| (p.length(), p.most_disclosed())))
+    }
+}
+
 /// Link time that one batch covers at most.
 const WINDOW: Span = Span::from_millis(250);
 /// Clicks that one batch holds at most, in expectation.
@@ -66,13 +73,16 @@ impl Rules {
                 Some(Box::new(Promises { first, full }))
             }
         };
+        let window = preset.pulses_in(WINDOW.min(clicks));
+        // What is calculated goes in as well: ends whose machines calculate otherwise must not meet.
+        let lengths = promises.as_deref().map(Promises::lengths);
         Self {
             sample: preset.sample_fraction(),
             abort: preset.abort_qber(),
             expected_qber: expected.qber,
             cascade: preset.cascade(),
-            window: preset.pulses_in(WINDOW.min(clicks)),
-            digest: Sha256::digest(format!("{preset:?}")).into(),
+            window,
+            digest: Sha256::digest(format!("{preset:?} {window} {lengths:?}")).into(),
             coding: preset.coding(),
             preset: preset.clone(),
             promises,
@@ -83,6 +93,11 @@ impl Rules {
     #[must_use]
     pub const fn coding(&self) -> &Coding {
         &self.coding
+    }
+
+    /// Returns how many pulses after a click none can click.
+    pub(crate) const fn dead_gates(&self) -> u64 {
+        self.preset.dead_gates()
     }
 
     /// Returns what is claimed of the keys.
@@ -101,6 +116,11 @@ impl Rules {
     pub fn target(&self, closed: u32) -> usize {
         let bits = self.preset.block_bits(closed.into());
         usize::try_from(bits.count()).unwrap_or(usize::MAX)
+    }
+
+    /// Returns how many sifted bits close the largest block.
+    pub(crate) fn largest_target(&self) -> usize {
+        self.target(0).max(self.target(u32::MAX))
     }
 
     /// Returns how many blocks may be closed and not ended at once.

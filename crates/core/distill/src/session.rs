@@ -13,7 +13,9 @@ use crate::block::{Awaiting, FinishedBlock, Reconciled};
 use crate::cascade::SessionOrders;
 use crate::filling::Filling;
 use crate::ledger::{BlockLedger, Outcome};
+use crate::quiet::{BATCH_PATIENCE, Quiet};
 use crate::rules::Rules;
+use crate::sifted::count;
 
 const COUNTERS: Table = Table::plain("blocks");
 
@@ -63,6 +65,9 @@ pub enum Refusal {
     /// It spoke out of turn.
     #[error("the other end broke the protocol")]
     Protocol,
+    /// It owes a word and has said nothing for half a minute: the ends greet anew.
+    #[error("the other end fell silent in the middle of a batch; the ends greet each other anew")]
+    Silent,
     /// Too many tags are out without the other end's confirmation: the ends greet anew, which
     /// tells each how far the other has come.
     #[error("too many tags are unconfirmed; the ends greet each other anew")]
@@ -115,6 +120,8 @@ pub(crate) struct Common {
     pub(crate) closed: u32,
     pub(crate) orders: SessionOrders,
     pub(crate) resume: Option<Timestamp>,
+    /// Since when the open batch has waited.
+    pub(crate) quiet: Quiet,
     failures: u32,
     // Drawn at each greeting; seeds what is drawn for the blocks of the session.
     seed: [u8; 32],
@@ -134,6 +141,7 @@ impl Common {
             closed: 0,
             orders: SessionOrders::default(),
             resume: None,
+            quiet: Quiet::default(),
             failures: 0,
             seed: [0; 32],
         })
@@ -226,6 +234,15 @@ impl Common {
         self.events.push_back(Event::Refused(refusal));
     }
 
+    /// Gives the session up where the other end owes a word about the open batch for too long.
+    pub(crate) fn check_batch(&mut self, now: Timestamp, waits: bool) {
+        if !waits || !self.is_open() {
+            self.quiet.heard();
+        } else if self.quiet.outlasts(now, BATCH_PATIENCE) {
+            self.refuse(Refusal::Silent);
+        }
+    }
+
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.session, Session::Open)
     }
@@ -233,6 +250,7 @@ impl Common {
     /// Queues a message about the block that is being filled, and notes it in its transcript.
     pub(crate) fn send_filling(&mut self, message: &Message) {
         let frame = message.encode();
+        self.quiet.heard();
         self.filling.transcript.append(self.site, &frame);
         self.transmits.push_back(frame);
     }
@@ -240,6 +258,7 @@ impl Common {
     /// Queues a message about a closed block, and notes it in its transcript.
     pub(crate) fn send(&mut self, block: &mut Reconciled, message: &Message) {
         let frame = message.encode();
+        block.quiet.heard();
         block.transcript.append(self.site, &frame);
         self.transmits.push_back(frame);
     }
@@ -247,7 +266,11 @@ impl Common {
     /// Ends the filling block as closed and starts the next one.
     pub(crate) fn close_filling(&mut self) -> Reconciled {
         let next = Filling::new(self.filling.next.block + 1, &self.seed);
-        let filling = core::mem::replace(&mut self.filling, next);
+        let mut filling = core::mem::replace(&mut self.filling, next);
+        if self.rules.fixes_length() {
+            filling.cut(self.rules.target(self.closed));
+        }
+        filling.counts.key = count(&filling.intensities);
         self.closed += 1;
         let ledger = self.ledger_of(&filling);
         Reconciled {
@@ -255,6 +278,7 @@ impl Common {
             intensities: filling.intensities,
             closed_as: self.closed - 1,
             transcript: filling.transcript,
+            quiet: Quiet::default(),
             tally: filling.tally,
             rng: filling.rng,
             ledger,
@@ -286,7 +310,11 @@ impl Common {
     /// wait for the key buffers, `verified` ones that wait for their proposal, and this one.
     pub(crate) fn count_spent_pad(&mut self, now: Timestamp, verified: usize) {
         self.failures += 1;
-        let waiting = u32::try_from(self.awaiting.len() + verified + 1).unwrap_or(u32::MAX);
+        // The key buffers answer within seconds; what they have not judged by then came to nothing.
+        let young = |awaiting: &&Awaiting| now.since(awaiting.since) < Span::from_secs(10);
+        let judged_soon = self.awaiting.values().filter(young).count();
+        let waiting = judged_soon.min(self.rules.open_blocks()) + verified + 1;
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         if let Some(n) = self.failures.checked_sub(waiting.max(UNDER_WAY)).filter(|n| *n > 0) {
             let secs = 1_u64.checked_shl(n).unwrap_or(u64::MAX).min(3600);
             self.resume = Some(now + Span::from_secs(secs));

@@ -7,7 +7,7 @@ use claviger_distill::{
 };
 use claviger_durable::{Engine, EngineError, MemoryEngine};
 use claviger_photonics::{Cascade, Detector, Eve, Fibre, LinkPreset};
-use claviger_units::{Site, Timestamp};
+use claviger_units::{Site, Span, Timestamp};
 use claviger_wire::classical::{DropReason, Message};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -44,6 +44,8 @@ struct Pair {
     bob: (Bob, MemoryEngine, StdRng),
     end: u64,
     now: Timestamp,
+    /// Seconds that passed without light.
+    waited: u64,
     frames: u64,
     /// Which frame of the whole conversation is changed, and how.
     tamper: Option<(u64, Change)>,
@@ -80,6 +82,7 @@ impl Pair {
             bob: (bob, store_b, StdRng::seed_from_u64(4)),
             end: 0,
             now: Timestamp::START,
+            waited: 0,
             frames: 0,
             tamper: None,
             kept_back: None,
@@ -105,6 +108,18 @@ impl Pair {
         self.connect();
     }
 
+    /// Lets time pass without light, as the roles do: a session that was given up is begun anew.
+    fn wait(&mut self, seconds: u64) {
+        self.waited += seconds;
+        self.now = self.now + Span::from_secs(seconds);
+        self.alice.0.handle_timeout(self.now);
+        self.bob.0.handle_timeout(self.now);
+        self.settle();
+        if self.broken {
+            self.connect();
+        }
+    }
+
     fn connect(&mut self) {
         self.alice.0.handle_connected(&mut self.alice.2);
         self.bob.0.handle_connected(&mut self.bob.2);
@@ -115,7 +130,7 @@ impl Pair {
     /// Light that nobody takes in: the link pauses.
     fn waste_window(&mut self) -> Vec<(u64, Detector)> {
         self.end += self.rules.window;
-        self.now = Timestamp::START + self.rules.time_of(self.end);
+        self.now = Timestamp::START + self.rules.time_of(self.end) + Span::from_secs(self.waited);
         let clicks = std::iter::from_fn(|| self.fibre.click_before(self.end));
         clicks.map(|click| (click.pulse, click.detector)).collect()
     }
@@ -409,9 +424,12 @@ proptest! {
             pair.run_window();
             pair.commit();
         }
-        // After the tampering, a minute of pause at most.
+        // After the tampering both ends look at each other for two minutes, and greet anew only
+        // where one of them has given the session up.
         pair.tamper = None;
-        pair.connect();
+        for _ in 0..24 {
+            pair.wait(5);
+        }
         let mut kept = 0;
         for _ in 0..40 {
             pair.run_window();

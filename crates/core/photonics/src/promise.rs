@@ -45,6 +45,11 @@ const LENGTH_MARGIN: f64 = 1.0;
 /// deviations cost 1 to 2 % of the key.
 const LEAK_MARGIN: f64 = 3.0;
 
+/// Reconciliation in two ways tells Bob's differences as well as Alice's parities, one for one. Given
+/// the parities they speak of errors only, but the proofs for blocks of finite length do not cover
+/// that step (Tupkary and Lütkenhaus, arXiv 2307.00576), so here both are charged.
+const BOTH_ENDS: f64 = 2.0;
+
 impl Promise {
     /// Decides on the length of blocks that are expected to show these counts, reconciled with this
     /// efficiency or a better one; `None` where no key can be promised.
@@ -71,10 +76,20 @@ impl Promise {
         }
     }
 
-    /// Tells whether a block that disclosed `leaked` bits keeps the promise. Its key then has the
-    /// length promised, never more.
+    /// Returns how much reconciliation may disclose at most, both ends' words together.
     #[must_use]
-    pub fn is_kept_by(&self, counts: &BlockCounts, leaked: Bits) -> bool {
+    pub const fn most_disclosed(&self) -> Bits {
+        match &self.0 {
+            Kind::OneDecoy(acceptance) => acceptance.leak_cap(),
+            Kind::TwoDecoys(acceptance) => acceptance.leak_cap(),
+        }
+    }
+
+    /// Tells whether a block keeps the promise of which Alice disclosed so many parities, and Bob as
+    /// many differences. Its key then has the length promised, never more.
+    #[must_use]
+    pub fn is_kept_by(&self, counts: &BlockCounts, parities: Bits) -> bool {
+        let leaked = Bits::new(2 * parities.count());
         match &self.0 {
             Kind::OneDecoy(acceptance) => counts
                 .observed()
@@ -117,7 +132,8 @@ fn decide<const K: usize, P: Proof<K>>(
 ) -> Option<Acceptance<K, P>> {
     let expected = expected.observed()?;
     let [length, leak] = [LENGTH_MARGIN, LEAK_MARGIN].map(Deviations::try_new);
-    let cap = leak_cap(&expected.key, efficiency, leak.ok()?);
+    let both_ends = Efficiency::from_ratio(BOTH_ENDS * efficiency.ratio());
+    let cap = leak_cap(&expected.key, both_ends, leak.ok()?);
     Acceptance::decide(proof, &expected, cap, length.ok()?).ok()
 }
 

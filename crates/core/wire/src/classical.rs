@@ -423,11 +423,14 @@ impl Batch {
 }
 
 impl Detections {
-    /// Tells whether the clicks are of one window of `window` pulses that begins at `after` or later.
+    /// Tells whether the clicks are of one window of `window` pulses that begins at `after` or later,
+    /// each beyond the `dead` pulses of the one before.
     #[must_use]
-    pub fn fits_window(&self, after: u64, window: u64) -> bool {
+    pub fn fits_window(&self, after: u64, window: u64, dead: u64) -> bool {
         let begin = self.end.saturating_sub(window);
-        begin >= after && self.pulses.first().is_none_or(|&first| first >= begin)
+        begin >= after
+            && self.pulses.first().is_none_or(|&first| first >= begin)
+            && self.pulses.is_sorted_by(|before, next| next.saturating_sub(*before) > dead)
     }
 
     /// Gaps between clicks are written seven bits a byte: most take one or two bytes.

@@ -69,6 +69,8 @@ struct Node {
     /// Blocks that the key buffer holds and has not judged.
     judged: Vec<u64>,
     retry: Option<Timestamp>,
+    /// When the core next looks whether the other end owes a word.
+    look: Timestamp,
     /// By when the other end has to have proved itself.
     unproved: Option<Timestamp>,
     /// Windows taken since room was last offered.
@@ -76,6 +78,8 @@ struct Node {
     state: String,
 }
 
+/// Time between two looks whether the other end owes a word.
+const LOOK: Span = Span::from_secs(5);
 /// Seconds between two attempts to give a block to the key buffer.
 const RETRY: Span = Span::from_secs(1);
 /// How long the other end may take to prove that it knows the link's secret.
@@ -116,6 +120,7 @@ impl Node {
         let light = link::dial_plain(&config.light.to_string(), "light");
         let rng = generator(seeded, &format!("{label} light"));
         context.reports.tell(Report::Ready(label));
+        let look = context.clock.now() + LOOK;
         Ok(Self {
             config,
             rules,
@@ -131,6 +136,7 @@ impl Node {
             waiting: BTreeMap::new(),
             judged: Vec::new(),
             retry: None,
+            look,
             unproved: None,
             taken: 0,
             state: String::new(),
@@ -139,7 +145,8 @@ impl Node {
 
     async fn run(mut self) -> Result<(), RoleError> {
         loop {
-            let (clock, retry, unproved) = (self.context.clock, self.retry, self.unproved);
+            let (clock, look) = (self.context.clock, self.look);
+            let (retry, unproved) = (self.retry, self.unproved);
             tokio::select! {
                 () = self.context.shutdown.cancelled() => break,
                 () = self.writer.ended() => return Err(claviger_store::StoreError::Stopped.into()),
@@ -147,6 +154,7 @@ impl Node {
                 event = self.classical.next() => self.handle_classical(event).await?,
                 event = self.light.next() => self.handle_light(event).await?,
                 event = self.kme.next() => self.handle_kme(event).await?,
+                () = clock.sleep_until(Some(look)) => self.handle_look().await?,
                 () = clock.sleep_until(retry) => self.offer_all(),
                 () = clock.sleep_until(unproved) => {
                     self.unproved = None;
@@ -157,6 +165,19 @@ impl Node {
         }
         self.writer.stop().await;
         Ok(())
+    }
+
+    async fn handle_look(&mut self) -> Result<(), RoleError> {
+        let now = self.context.clock.now();
+        self.look = now + LOOK;
+        self.core(move |core, _| {
+            match &mut core.machine {
+                Machine::Alice(alice) => alice.handle_timeout(now),
+                Machine::Bob(bob) => bob.handle_timeout(now),
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn handle_classical(&mut self, event: LinkEvent) -> Result<(), RoleError> {
