@@ -155,9 +155,11 @@ fn whole(sum: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use claviger_distill::BlockLedger;
+    use claviger_distill::{BlockLedger, Outcome};
+    use claviger_wire::classical::DropReason;
 
     use super::*;
+    use crate::up::tally::tests::ledger;
 
     #[test]
     fn theory_is_told_in_numbers() {
@@ -172,14 +174,15 @@ mod tests {
 
     #[test]
     fn the_ledger_is_summed_up() {
-        let rows = "1,0.000,4.000,90000,20000,156,2,300,0.015,2600,1.1,64,7800,256,120,29,1e-18,kept\n\
-                    2,4.000,5.000,9000,2000,16,5,0,0.3125,0,,0,0,0,0,0,0e0,dropped: sampled error rate above the threshold";
+        let dropped = ledger(2, Outcome::Dropped(DropReason::SampledQber));
+        let dropped = BlockLedger { leaked: 0, sampled: 16, sample_errors: 5, keys: 0, ..dropped };
+        let rows = [ledger(1, Outcome::Kept), dropped].map(|block| block.to_csv()).join("\n");
         let text = format!("{}\n{rows}\n", BlockLedger::CSV_HEADER);
         assert_eq!(
             ledger_lines(&text),
             [
                 "blocks    1 kept, 1 dropped: 29 keys, 1886 bit/s of key (simulated), QBER 1.50 %",
-                "newest    block 2 at 5.000 s of link time: dropped: sampled error rate above the threshold, 0 keys, QBER 31.25 %",
+                "newest    block 2 at 12.000 s of link time: dropped: sampled error rate above the threshold, 0 keys, QBER 31.25 %",
             ]
         );
         assert_eq!(ledger_lines(BlockLedger::CSV_HEADER), ["blocks    none yet"]);

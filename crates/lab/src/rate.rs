@@ -90,16 +90,20 @@ impl RateRun {
         self.kept() >= self.blocks || self.ended() >= self.blocks.saturating_mul(PATIENCE)
     }
 
-    /// Returns how far it has come.
+    /// Returns how far it has come; it falls back where a block came to nothing.
     #[must_use]
     pub fn progress(&self) -> Fraction {
-        let [kept, blocks] = [self.kept(), self.blocks].map(|n| n as u64);
-        // The block that is being filled counts by its time.
+        if self.is_over() {
+            return Fraction::ONE;
+        }
+        let now = self.link.now().since(Timestamp::START);
         let filled_from = self.link.ledger().last().map_or(Span::ZERO, |block| block.end);
-        let open = self.link.now().since(Timestamp::START + filled_from);
-        let part = Fraction::of(open.as_micros(), self.fills.as_micros()).as_f64().min(0.99);
-        let one = Fraction::of(1, blocks).as_f64();
-        Fraction::clamped(Fraction::of(kept, blocks).as_f64() + part * one)
+        let open = now.as_secs_f64() - filled_from.as_secs_f64();
+        let missing = f64::from(u32::try_from(self.blocks - self.kept()).unwrap_or(u32::MAX));
+        let fills = self.fills.as_secs_f64();
+        // A block that fills more slowly than theory has it is not done yet.
+        let left = missing * fills - open.min(0.99 * fills);
+        Fraction::clamped(now.as_secs_f64() / (now.as_secs_f64() + left))
     }
 
     /// Sums up what has ended so far.

@@ -275,7 +275,7 @@ mod tests {
             ("link run --eve 2", "between 0 and 1"),
             ("link run --loss-db -1", "0 or more"),
             ("link rate --loss-db 20..0", "0..20"),
-            ("link rate --loss-db 0-20", "such as 0..20"),
+            ("link rate --loss-db 0-20", "such as 4, or 0..20"),
             ("link rate --step 0", "between 0.01 and 60"),
             ("link rate --blocks -1", "0..=10000"),
             ("link attack pns", "photon-number-splitting, blinding"),

@@ -116,7 +116,7 @@ mod tests {
             ("tests", json!([5, 6, 7])),
             ("key_errors", json!([0, 0, 0])),
             ("qber", json!(0.015)),
-            ("f", json!(1.1573)),
+            ("f", json!(1.157)),
             ("epsilon", json!(1e-18)),
             ("claim", json!("era-heuristic")),
             ("outcome", json!("kept")),

@@ -161,7 +161,7 @@ mod tests {
         let line = row(4.0).to_csv(&preset, 7);
         assert_eq!(line.split(',').count(), CSV_HEADER.split(',').count());
         assert!(
-            line.starts_with("lab,era-heuristic,4,5355.") && line.ends_with(",7,true"),
+            line.starts_with("lab,era-heuristic,4,5354.") && line.ends_with(",7,true"),
             "{line}"
         );
         assert!(row(0.0).to_csv(&preset, 7).contains(",inf,"), "no bound without loss");
