@@ -161,8 +161,12 @@ impl Filling {
         Fraction::of(self.sample_errors, self.sampled)
     }
 
-    /// At least 64 sampled bits and 8 errors, so that chance alone stops a link about never.
+    /// Three standard deviations above the threshold, from 64 bits on: a link at a quarter of its
+    /// threshold is stopped by chance once in 10⁸ blocks, a full intercept-resend attack within
+    /// some hundred sampled bits. What lies in between is judged when all errors are counted.
     fn is_suspicious(&self, rules: &Rules) -> bool {
-        self.sampled >= 64 && self.sample_errors >= 8 && self.sampled_qber() > rules.abort
+        let (n, abort) = (self.sampled as f64, rules.abort.as_f64());
+        let allowed = abort * n + 3.0 * (n * abort * (1.0 - abort)).sqrt();
+        self.sampled >= 64 && self.sample_errors as f64 > allowed
     }
 }
