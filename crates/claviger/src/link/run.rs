@@ -1,8 +1,10 @@
 //! `claviger link run`: the whole link in virtual time.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::Result;
+use claviger_distill::BlockLedger;
 use claviger_lab::VirtualLink;
 use claviger_lab::summary::RunSummary;
 use claviger_photonics::preset::SecurityClaim;
@@ -65,18 +67,18 @@ impl Run {
         let mut link = VirtualLink::start(&self.link.preset, self.eve, self.seed)?;
         let mut progress = Progress::start();
         let mut now = Span::ZERO;
-        while now < self.asked && !stop.is_asked() {
-            link.run_window()?;
+        link.run_watched(self.asked, |ends| {
             // Both ends have compared the keys; nobody else gets them.
-            drop(link.take_blocks());
-            now = link.now().since(Timestamp::START);
-            self.tell_blocks(&link, &mut progress)?;
+            drop(ends.take_blocks());
+            now = ends.now().since(Timestamp::START);
+            self.tell_blocks(ends.ledger(), &mut progress)?;
             let done = Fraction::of(now.as_micros(), self.asked.as_micros());
             progress.tell(done, || format!("{} of {} of link time", clock(now), clock(self.asked)));
             if self.pace == Pace::RealTime {
                 wait_until(now, &progress, stop);
             }
-        }
+            Ok(if stop.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
         progress.clear();
         let summary = RunSummary::of(&self.link.preset, link.ledger());
         let mut lines = vec![time_line(now, self.asked, progress.elapsed())];
@@ -84,8 +86,8 @@ impl Run {
         Ok(lines)
     }
 
-    fn tell_blocks(&mut self, link: &VirtualLink, progress: &mut Progress) -> Result<()> {
-        for block in link.ledger().iter().skip(self.told) {
+    fn tell_blocks(&mut self, ledger: &[BlockLedger], progress: &mut Progress) -> Result<()> {
+        for block in ledger.iter().skip(self.told) {
             self.told += 1;
             self.files.add(block)?;
             progress.clear();
@@ -226,14 +228,14 @@ mod tests {
     use super::*;
     use crate::up::tally::tests::ledger;
 
-    fn lines(name: &str, blocks: &[claviger_distill::BlockLedger]) -> Vec<String> {
+    fn lines(name: &str, blocks: &[BlockLedger]) -> Vec<String> {
         let link = ChosenLink::find(name, None, Path::new("/")).unwrap();
         summary_lines(&link, &RunSummary::of(&link.preset, blocks))
     }
 
     #[test]
     fn a_run_is_summed_up() {
-        let full = |n, secret| claviger_distill::BlockLedger {
+        let full = |n, secret| BlockLedger {
             sifted: 100_000,
             errors: 1_500,
             leaked: 13_000,

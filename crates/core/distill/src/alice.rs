@@ -210,7 +210,7 @@ impl Alice {
                 self.common.rules.window,
                 self.common.rules.dead_gates(),
             );
-        let Some((light, choices)) = self.choices.as_mut().filter(|_| in_turn) else {
+        let Some((light, choices)) = self.choices.as_ref().filter(|_| in_turn) else {
             self.common.refuse(Refusal::Protocol);
             return;
         };
@@ -227,7 +227,7 @@ impl Alice {
         filling.see(detections.pulses.len(), detections.end, &self.common.rules);
         let batch = detections.batch;
         let clicked = if stale { Vec::new() } else { detections.pulses };
-        let chosen: Vec<Choice> = clicked.into_iter().map(|p| choices.choice(p)).collect();
+        let chosen = choices.choices(&clicked);
         let protocol = self.common.rules.coding().protocol();
         let said = packed(Announcement::bits_under(protocol), &chosen, |&choice| {
             Announcement::of(protocol, choice).bits()

@@ -6,7 +6,7 @@ use claviger_durable::{EngineError, Tx};
 use claviger_gf2::BitString;
 use claviger_photonics::promise::ByIntensity;
 use claviger_photonics::sift::{self, Announcement};
-use claviger_photonics::{BasisGenerator, Detector};
+use claviger_photonics::{Basis, BasisGenerator, Detector};
 use claviger_units::{SecretBytes, Site, Timestamp};
 use claviger_wire::classical::{Batch, Close, Detections, DropReason, Message, Propose};
 use rand::Rng;
@@ -46,7 +46,7 @@ pub struct Bob {
 #[derive(Debug)]
 struct OpenBatch {
     batch: Batch,
-    window: Window,
+    clicks: Vec<(Basis, Detector)>,
     sifted: Option<SiftedBatch>,
 }
 
@@ -219,38 +219,39 @@ impl Bob {
         if self.batch.is_some() {
             return;
         }
-        let Some(window) = self.windows.pop_front() else { return };
+        let Some(bases) = &self.bases else { return };
+        let Some(Window { light, end, clicks }) = self.windows.pop_front() else { return };
         let filling = &mut self.common.filling;
         let batch = filling.next;
-        filling.see(window.clicks.len(), window.end, &self.common.rules);
-        let pulses = window.clicks.iter().map(|&(pulse, _)| pulse).collect();
-        let detections = Detections { batch, light: window.light, end: window.end, pulses };
+        filling.see(clicks.len(), end, &self.common.rules);
+        let (pulses, detectors): (Vec<u64>, Vec<Detector>) = clicks.into_iter().unzip();
+        let clicks = bases.bases(&pulses).into_iter().zip(detectors).collect();
+        let detections = Detections { batch, light, end, pulses };
         self.common.send_filling(&Message::Detections(detections));
-        self.batch = Some(OpenBatch { batch, window, sifted: None });
+        self.batch = Some(OpenBatch { batch, clicks, sifted: None });
     }
 
     fn handle_said(&mut self, frame: &[u8], batch: Batch, said: &[u8]) {
         let open = self.batch.as_mut().filter(|open| open.batch == batch && open.sifted.is_none());
-        let (Some(open), Some(bases)) = (open, self.bases.as_mut()) else {
+        let Some(open) = open else {
             return self.common.refuse(Refusal::Protocol);
         };
-        let clicks = &open.window.clicks;
         // Alice announces nothing where the clicks are of an earlier light session.
-        let n = if said.is_empty() { 0 } else { clicks.len() };
+        let n = if said.is_empty() { 0 } else { open.clicks.len() };
         let protocol = self.common.rules.coding().protocol();
         let width = Announcement::bits_under(protocol);
         let per_byte = 8 / width;
         if said.len() != n.div_ceil(per_byte) {
             return self.common.refuse(Refusal::Protocol);
         }
-        let mut mask = BitString::new();
+        let mut mask = BitString::with_capacity(n);
         let mut sifted = SiftedBatch::default();
-        for (i, &(pulse, detector)) in clicks.iter().take(n).enumerate() {
+        for (i, &(basis, detector)) in open.clicks.iter().take(n).enumerate() {
             let bits = said[i / per_byte] >> (i % per_byte * width) & ((1 << width) - 1);
             let Some(announced) = Announcement::from_bits(protocol, bits) else {
                 return self.common.refuse(Refusal::Protocol);
             };
-            let click = sift::at_bob(protocol, bases.basis(pulse), detector, announced);
+            let click = sift::at_bob(protocol, basis, detector, announced);
             mask.push(click.is_some());
             if let Some(click) = click {
                 sifted.push(click);

@@ -131,12 +131,15 @@ impl BitString {
 
     /// Appends one bit.
     pub fn push(&mut self, value: bool) {
-        if self.len.is_multiple_of(64) {
-            self.make_room(1);
-            self.words.push(0);
+        let shift = self.len % 64;
+        match self.words.last_mut().filter(|_| shift != 0) {
+            Some(last) => *last |= u64::from(value) << shift,
+            None => {
+                self.make_room(1);
+                self.words.push(u64::from(value));
+            }
         }
         self.len += 1;
-        self.set(self.len - 1, value);
     }
 
     /// Appends all bits of `other`.
@@ -240,7 +243,7 @@ impl BitString {
 
     /// Returns the bits one after the other.
     pub fn iter(&self) -> impl Iterator<Item = bool> + '_ {
-        (0..self.len).map(|index| self.bit(index))
+        (0..self.len).map(|index| self.words[index / 64] >> (index % 64) & 1 == 1)
     }
 
     /// Compares without telling by time where the first difference lies.

@@ -38,19 +38,33 @@ impl ChoiceGenerator {
 
     /// Returns the choice for the pulse of that index.
     pub fn choice(&mut self, pulse: u64) -> Choice {
-        if self.coding.is_even() { self.even(pulse) } else { self.weighted(pulse) }
+        let block = self.stream.block(pulse / self.pulses_per_block());
+        self.read(&block, pulse)
     }
 
-    /// Four bits a pulse, of which one is unused, so that none straddles two bytes.
-    fn even(&mut self, pulse: u64) -> Choice {
-        let bits = self.stream.byte(pulse / 2) >> (pulse % 2 * 4);
-        let state = State { basis: Basis::of_key_bit(bits & 1 != 0), value: bits & 2 != 0 };
-        Choice { state, companion: bits & 4 != 0, intensity: 0 }
+    /// Returns the choices for these pulses, faster than one by one.
+    #[must_use]
+    pub fn choices(&self, pulses: &[u64]) -> Vec<Choice> {
+        in_pipeline(pulses, |pulses| self.choices_of(pulses))
+    }
+
+    /// The same for a fixed number of them.
+    pub(crate) fn choices_of(&self, pulses: &[u64; PIPELINE]) -> [Choice; PIPELINE] {
+        let blocks = self.stream.blocks(pulses.map(|pulse| pulse / self.pulses_per_block()));
+        core::array::from_fn(|i| self.read(&blocks[i], pulses[i]))
+    }
+
+    fn pulses_per_block(&self) -> u64 {
+        if self.coding.is_even() { 32 } else { 4 }
+    }
+
+    fn read(&self, block: &Block, pulse: u64) -> Choice {
+        if self.coding.is_even() { even(block, pulse) } else { self.weighted(block, pulse) }
     }
 
     /// Four bytes a pulse: value and basis in two, the intensity in two.
-    fn weighted(&mut self, pulse: u64) -> Choice {
-        let [a, b, c, d] = self.stream.bytes(pulse);
+    fn weighted(&self, block: &Block, pulse: u64) -> Choice {
+        let [a, b, c, d] = entry(block, pulse);
         let (first, second) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
         let basis = if self.coding.chooses_key_basis(first) { Basis::Z } else { Basis::X };
         Choice {
@@ -59,6 +73,14 @@ impl ChoiceGenerator {
             intensity: self.coding.chosen_intensity(second),
         }
     }
+}
+
+/// Four bits a pulse, of which one is unused, so that none straddles two bytes.
+fn even(block: &Block, pulse: u64) -> Choice {
+    let [byte] = entry(block, pulse / 2);
+    let bits = byte >> (pulse % 2 * 4);
+    let state = State { basis: Basis::of_key_bit(bits & 1 != 0), value: bits & 2 != 0 };
+    Choice { state, companion: bits & 4 != 0, intensity: 0 }
 }
 
 /// Bob's bases for every pulse, from a seed; see [`ChoiceGenerator`].
@@ -76,11 +98,33 @@ impl BasisGenerator {
 
     /// Returns the basis for the pulse of that index.
     pub fn basis(&mut self, pulse: u64) -> Basis {
+        let block = self.stream.block(pulse / self.pulses_per_block());
+        self.read(&block, pulse)
+    }
+
+    /// Returns the bases for these pulses, faster than one by one.
+    #[must_use]
+    pub fn bases(&self, pulses: &[u64]) -> Vec<Basis> {
+        in_pipeline(pulses, |pulses| self.bases_of(pulses))
+    }
+
+    /// The same for a fixed number of them.
+    pub(crate) fn bases_of(&self, pulses: &[u64; PIPELINE]) -> [Basis; PIPELINE] {
+        let blocks = self.stream.blocks(pulses.map(|pulse| pulse / self.pulses_per_block()));
+        core::array::from_fn(|i| self.read(&blocks[i], pulses[i]))
+    }
+
+    fn pulses_per_block(&self) -> u64 {
+        if self.coding.is_even() { 128 } else { 8 }
+    }
+
+    /// A bit a pulse where the bases are even, else two bytes.
+    fn read(&self, block: &Block, pulse: u64) -> Basis {
         if self.coding.is_even() {
-            let byte = self.stream.byte(pulse / 8);
+            let [byte] = entry(block, pulse / 8);
             return Basis::of_key_bit(byte >> (pulse % 8) & 1 != 0);
         }
-        let bits = u16::from_le_bytes(self.stream.bytes(pulse));
+        let bits = u16::from_le_bytes(entry(block, pulse));
         if self.coding.chooses_key_basis(bits) { Basis::Z } else { Basis::X }
     }
 }
@@ -104,51 +148,68 @@ enum Stream {
     Bob = 2,
 }
 
-/// Random bytes that can be read at any index.
+/// What the cipher yields at once.
+type Block = [u8; 16];
+
+/// The entry of `N` bytes of that index, in a block that holds it.
+fn entry<const N: usize>(block: &Block, index: u64) -> [u8; N] {
+    let (entries, _) = block.as_chunks::<N>();
+    let within = index % entries.len() as u64;
+    usize::try_from(within).map_or([0; N], |within| entries[within])
+}
+
+/// Random blocks that can be read at any index.
 struct PulseStream {
     cipher: Aes256,
     stream: Stream,
-    // Invariant: `bytes` is the block of this number.
-    block: u64,
-    bytes: [u8; BLOCK],
+    // The block that was read last, with its number.
+    last: (u64, Block),
 }
 
-/// What the cipher yields at once.
-const BLOCK: usize = 16;
+/// Blocks on their way through the cipher at once: each takes many cycles, but a new one can begin
+/// in every cycle.
+pub(crate) const PIPELINE: usize = 8;
+
+/// Looks up any number of pulses, a pipeline of them at a time.
+fn in_pipeline<T>(pulses: &[u64], look_up: impl Fn(&[u64; PIPELINE]) -> [T; PIPELINE]) -> Vec<T> {
+    let (whole, rest) = pulses.as_chunks();
+    let mut last = [0; PIPELINE];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut all = Vec::with_capacity(pulses.len());
+    all.extend(whole.iter().flat_map(&look_up));
+    all.extend(look_up(&last).into_iter().take(rest.len()));
+    all
+}
 
 impl PulseStream {
     fn new(seed: &[u8; 32], stream: Stream) -> Self {
         let cipher = Aes256::new(&Array::from(*seed));
-        let mut first = Self { cipher, stream, block: 0, bytes: [0; BLOCK] };
-        first.encrypt();
-        first
+        let mut new = Self { cipher, stream, last: (0, [0; 16]) };
+        new.last.1 = new.encrypt(0);
+        new
     }
 
-    fn load(&mut self, block: u64) {
-        if block != self.block {
-            self.block = block;
-            self.encrypt();
+    fn block(&mut self, number: u64) -> Block {
+        if number != self.last.0 {
+            self.last = (number, self.encrypt(number));
         }
+        self.last.1
     }
 
-    fn encrypt(&mut self) {
-        let counter = u128::from(self.stream as u8) << 64 | u128::from(self.block);
-        let mut block = Array::from(counter.to_be_bytes());
+    fn blocks(&self, numbers: [u64; PIPELINE]) -> [Block; PIPELINE] {
+        let mut blocks = numbers.map(|number| self.counter(number));
+        self.cipher.encrypt_blocks(&mut blocks);
+        blocks.map(Into::into)
+    }
+
+    fn encrypt(&self, number: u64) -> Block {
+        let mut block = self.counter(number);
         self.cipher.encrypt_block(&mut block);
-        self.bytes = block.into();
+        block.into()
     }
 
-    /// The `N` bytes of a pulse, where `N` divides the block.
-    fn bytes<const N: usize>(&mut self, pulse: u64) -> [u8; N] {
-        let per_block = (BLOCK / N) as u64;
-        self.load(pulse / per_block);
-        let (entries, _) = self.bytes.as_chunks::<N>();
-        usize::try_from(pulse % per_block).map_or([0; N], |within| entries[within])
-    }
-
-    fn byte(&mut self, index: u64) -> u8 {
-        let [byte] = self.bytes(index);
-        byte
+    fn counter(&self, number: u64) -> Array<u8, aes::cipher::consts::U16> {
+        Array::from((u128::from(self.stream as u8) << 64 | u128::from(number)).to_be_bytes())
     }
 }
 
@@ -246,12 +307,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_pulse_can_be_asked_again_in_any_order(pulses in prop::collection::vec(any::<u64>(), 1..20)) {
+        fn any_pulse_can_be_asked_again_in_any_order(pulses in prop::collection::vec(any::<u64>(), 1..40)) {
             let mut there = alice(9);
             let mut bob = bob(9);
             let first: Vec<_> = pulses.iter().map(|&p| (there.choice(p), bob.basis(p))).collect();
             let again: Vec<_> = pulses.iter().rev().map(|&p| (there.choice(p), bob.basis(p))).collect();
-            prop_assert!(first.into_iter().eq(again.into_iter().rev()));
+            prop_assert!(first.iter().eq(again.iter().rev()));
+            let together = there.choices(&pulses).into_iter().zip(bob.bases(&pulses));
+            prop_assert!(first.into_iter().eq(together));
             for &p in &pulses {
                 let fresh = alice(9).choice(p);
                 prop_assert_eq!(there.choice(p), fresh);

@@ -9,7 +9,7 @@
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::choice::{BasisGenerator, ChoiceGenerator};
+use crate::choice::{BasisGenerator, ChoiceGenerator, PIPELINE};
 use crate::eve::{Eve, Knowledge};
 use crate::gaps::{Chance, Gaps, coin, uniform};
 use crate::gate::{Action, Edge, Gate, Light, Silence};
@@ -56,9 +56,38 @@ pub struct Fibre {
     traps: Traps,
     dead_gates: u64,
     // Invariant: the next pulse that may click by its light; beyond every earlier dead time.
-    candidate: u64,
+    candidate: Candidate,
+    ahead: Ahead,
     // The first pulse that was not played.
     at: u64,
+}
+
+/// A pulse that may click by its light, with what was chosen for it.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    pulse: u64,
+    choice: Choice,
+    basis: Basis,
+    // The first pulse that was not played when it was drawn.
+    after: u64,
+}
+
+/// Candidates that were drawn together, because their choices are read faster so. They follow each
+/// other as they do if every one clicks, as most do; after one that does not, the dead time that was
+/// reckoned with is missing, and new ones are drawn.
+#[derive(Debug)]
+struct Ahead {
+    candidates: [Candidate; PIPELINE],
+    taken: usize,
+}
+
+impl Ahead {
+    /// Takes the next one, if it was drawn for a run that has come as far as `at`.
+    fn next_from(&mut self, at: u64) -> Option<Candidate> {
+        let next = *self.candidates.get(self.taken).filter(|next| next.after == at)?;
+        self.taken += 1;
+        Some(next)
+    }
 }
 
 impl Fibre {
@@ -70,28 +99,32 @@ impl Fibre {
         alice_seed: &[u8; 32],
         bob_seed: &[u8; 32],
         eve: Eve,
-        mut rng: Xoshiro256PlusPlus,
+        rng: Xoshiro256PlusPlus,
     ) -> Self {
         let coding = preset.coding();
         let gate = Gate::new(&preset.optics, &coding, &eve);
         let ceiling = gate.ceiling();
-        let gaps = Gaps::new(ceiling);
-        let candidate = gaps.draw(&mut rng);
-        Self {
-            alice: ChoiceGenerator::new(alice_seed, &coding),
-            bob: BasisGenerator::new(bob_seed, &coding),
+        let (mut alice, mut bob) =
+            (ChoiceGenerator::new(alice_seed, &coding), BasisGenerator::new(bob_seed, &coding));
+        let first = Candidate { pulse: 0, choice: alice.choice(0), basis: bob.basis(0), after: 0 };
+        let mut fibre = Self {
+            alice,
+            bob,
             rng,
             eve,
             scripts: scripts(&gate),
             gate,
             ceiling,
-            gaps,
+            gaps: Gaps::new(ceiling),
             traps: Traps::of(preset),
             dead_gates: preset.dead_gates(),
-            candidate,
+            candidate: first,
+            ahead: Ahead { candidates: [first; PIPELINE], taken: PIPELINE },
             at: 0,
             preset: preset.clone(),
-        }
+        };
+        fibre.candidate = fibre.next_candidate();
+        fibre
     }
 
     /// Plays on to the next click of a pulse before `end`; `None` where there is none, and then
@@ -99,15 +132,16 @@ impl Fibre {
     pub fn click_before(&mut self, end: u64) -> Option<Click> {
         loop {
             let trap = self.traps.next_from(self.at);
-            let pulse = trap.map_or(self.candidate, |trap| trap.release.min(self.candidate));
+            let pulse =
+                trap.map_or(self.candidate.pulse, |trap| trap.release.min(self.candidate.pulse));
             if pulse >= end {
                 self.at = self.at.max(end);
                 return None;
             }
             let released = trap.filter(|trap| trap.release == pulse).map(|trap| trap.detector);
             self.at = pulse + 1;
-            let (fired, knowledge) = if pulse == self.candidate {
-                self.play(pulse)
+            let (fired, knowledge) = if pulse == self.candidate.pulse {
+                self.play(self.candidate)
             } else {
                 (Fired::NONE, Knowledge::Nothing)
             };
@@ -118,7 +152,7 @@ impl Fibre {
                 self.at = self.at.saturating_add(self.dead_gates);
                 self.traps.fill(fired, self.at, &mut self.rng);
             }
-            if self.candidate < self.at {
+            if self.candidate.pulse < self.at {
                 self.candidate = self.next_candidate();
             }
             if let Some(detector) = counted {
@@ -137,18 +171,39 @@ impl Fibre {
         self.scripts = scripts(&self.gate);
         self.ceiling = self.gate.ceiling();
         self.gaps = Gaps::new(self.ceiling);
-        // Gaps have no memory, so this one may be drawn anew.
-        self.candidate = self.next_candidate();
+        // Gaps have no memory, so these may be drawn anew.
+        self.candidate = self.look_ahead();
     }
 
-    fn next_candidate(&mut self) -> u64 {
-        self.at.saturating_add(self.gaps.draw(&mut self.rng))
+    fn next_candidate(&mut self) -> Candidate {
+        match self.ahead.next_from(self.at) {
+            Some(next) => next,
+            None => self.look_ahead(),
+        }
+    }
+
+    /// Draws the candidates that follow if each of them clicks; returns the first.
+    fn look_ahead(&mut self) -> Candidate {
+        let mut after = self.at;
+        let drawn = [(); PIPELINE].map(|()| {
+            let pulse = after.saturating_add(self.gaps.draw(&mut self.rng));
+            let drawn = (after, pulse);
+            after = pulse.saturating_add(1 + self.dead_gates);
+            drawn
+        });
+        let pulses = drawn.map(|(_, pulse)| pulse);
+        let (choices, bases) = (self.alice.choices_of(&pulses), self.bob.bases_of(&pulses));
+        let candidates = core::array::from_fn(|i| {
+            let (after, pulse) = drawn[i];
+            Candidate { pulse, choice: choices[i], basis: bases[i], after }
+        });
+        self.ahead = Ahead { candidates, taken: 1 };
+        candidates[0]
     }
 
     /// Decides which detectors a candidate fires by its light, and what Eve has of it.
-    fn play(&mut self, pulse: u64) -> (Fired, Knowledge) {
-        let choice = self.alice.choice(pulse);
-        let basis = self.bob.basis(pulse);
+    fn play(&mut self, candidate: Candidate) -> (Fired, Knowledge) {
+        let Candidate { pulse, choice, basis, .. } = candidate;
         let action = self.act(choice);
         let mut silence = self.gate.silence(&action, choice.intensity, basis);
         if self.gate.spills() && action.light != Light::Faked {
