@@ -1,5 +1,6 @@
 //! Numbers as people read them.
 
+use claviger_security::EpsilonLedger;
 use claviger_units::{Fraction, Span};
 
 /// Writes a number with a space before each three digits, from 10 000 on.
@@ -25,6 +26,23 @@ pub(crate) fn clock(span: Span) -> String {
         0 => format!("{:02}:{:02}", secs / 60, secs % 60),
         hours => format!("{hours}:{:02}:{:02}", secs / 60 % 60, secs % 60),
     }
+}
+
+/// Writes the ε of blocks, which are named in the words of whoever counted them.
+pub(crate) fn epsilon(ledger: &EpsilonLedger, of_what: &str) -> String {
+    let (sums, over) = (ledger.sums(), format!("{} {of_what}", grouped(ledger.blocks())));
+    let (secrecy, others) = (sums.secrecy.as_f64(), sums.others.as_f64());
+    if sums.secrecy == Fraction::ZERO {
+        return format!(
+            "correctness and authentication {others:.1e} summed over {over}; of secrecy this \
+             claim states none"
+        );
+    }
+    format!(
+        "{:.1e} summed over {over}: secrecy {secrecy:.1e}, correctness and authentication \
+         {others:.1e}",
+        secrecy + others
+    )
 }
 
 /// Returns how many of `cells` a fraction fills; what is not nothing fills at least one.

@@ -81,6 +81,7 @@ mod tests {
     use claviger_distill::Outcome;
     use claviger_photonics::preset::SecurityClaim;
     use claviger_photonics::promise::BlockCounts;
+    use claviger_security::BlockEpsilon;
     use claviger_units::Span;
 
     use super::*;
@@ -93,7 +94,6 @@ mod tests {
             clicks: 0,
             counts: BlockCounts::default(),
             claim: SecurityClaim::EraHeuristic,
-            secrecy: 0.0,
             sifted: 100_000,
             sampled: 781,
             sample_errors: 12,
@@ -104,7 +104,7 @@ mod tests {
             reserve: 256,
             remainder: 0,
             keys: 1,
-            epsilon: 0.0,
+            epsilon: BlockEpsilon::default(),
             outcome: Outcome::Kept,
         }
     }

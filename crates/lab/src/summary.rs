@@ -2,8 +2,9 @@
 
 use claviger_distill::{BlockLedger, Outcome, rules};
 use claviger_photonics::LinkPreset;
-use claviger_photonics::preset::{Security, SecurityClaim};
+use claviger_photonics::preset::SecurityClaim;
 use claviger_photonics::theory::expected;
+use claviger_security::EpsilonLedger;
 use claviger_security::entropy::Efficiency;
 use claviger_units::{BitRate, Bits, Fraction};
 use claviger_wire::classical::DropReason;
@@ -29,18 +30,8 @@ pub struct RunSummary {
     pub keys: u64,
     /// What is claimed of them.
     pub claim: SecurityClaim,
-    /// Chances that a promise is broken, summed over the run.
-    pub epsilon: EpsilonSums,
-}
-
-/// Sums over blocks, as [`claviger_security::EpsilonLedger`] does.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct EpsilonSums {
-    /// Of secrecy, over all blocks: the freedom to drop one is part of what the proofs charge.
-    /// `None` where the claim states none.
-    pub secrecy: Option<f64>,
-    /// Of correctness and authentication, over the blocks that came so far as to be compared.
-    pub others: f64,
+    /// Chances that a promise is broken, summed over all blocks of the run.
+    pub epsilon: EpsilonLedger,
 }
 
 impl RunSummary {
@@ -50,6 +41,8 @@ impl RunSummary {
         let kept: Vec<_> = ledger.iter().filter(|b| b.outcome == Outcome::Kept).collect();
         let full: Vec<_> = kept.iter().copied().filter(|b| is_full(preset, b)).collect();
         let efficiency = efficiency(&full);
+        let mut epsilon = EpsilonLedger::default();
+        ledger.iter().for_each(|block| epsilon.charge(1, block.epsilon));
         Self {
             kept: kept.len(),
             dropped: dropped(ledger),
@@ -59,7 +52,7 @@ impl RunSummary {
             efficiency,
             keys: kept.iter().map(|b| u64::from(b.keys)).sum(),
             claim: preset.security().claim(),
-            epsilon: EpsilonSums::of(preset.security(), ledger),
+            epsilon,
         }
     }
 
@@ -67,17 +60,6 @@ impl RunSummary {
     #[must_use]
     pub fn n_dropped(&self) -> usize {
         self.dropped.iter().map(|(_, n)| n).sum()
-    }
-}
-
-impl EpsilonSums {
-    fn of(security: Security, ledger: &[BlockLedger]) -> Self {
-        let blocks = f64::from(u32::try_from(ledger.len()).unwrap_or(u32::MAX));
-        let secrecy = match security {
-            Security::FiniteSize(parameters) => Some(parameters.secrecy.as_f64() * blocks),
-            Security::EraHeuristic | Security::Gllp => None,
-        };
-        Self { secrecy, others: ledger.iter().map(|block| block.epsilon).sum() }
     }
 }
 

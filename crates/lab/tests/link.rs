@@ -101,7 +101,9 @@ fn a_modern_link_keeps_what_it_promises() -> Result<()> {
     let promised = theory.promise(full).map(|promise| promise.length().count());
     for block in kept {
         assert_eq!(Some(u64::from(block.secret) + 64), promised, "verification has its 64 bits");
-        assert!(block.secrecy > 0.0 && block.counts.tests.iter().sum::<u64>() > 0);
+        assert!(
+            block.epsilon.secrecy > Fraction::ZERO && block.counts.tests.iter().sum::<u64>() > 0
+        );
     }
     let costs = preset.block_costs(Bits::new(256 + 64));
     let (measured, theory) = (link.secret_rate().as_bps(), theory.secret_rate_with(costs).as_bps());

@@ -53,9 +53,9 @@ fn no_link_exceeds_the_bound_and_too_much_loss_is_told_with_its_reason() -> Resu
 fn a_claim_with_an_epsilon_is_summed() -> Result<()> {
     let summary = played(&LinkPreset::named("decoy-1ghz")?, 4.0, 1)?;
     let blocks = f64::from(u32::try_from(summary.kept + summary.n_dropped())?);
-    let secrecy = summary.epsilon.secrecy.unwrap_or_default();
+    let secrecy = summary.epsilon.sums().secrecy.as_f64();
     assert!((secrecy - 1e-10 * blocks).abs() < 1e-12, "{summary:?}");
     assert!(summary.rate.is_some_and(|rate| rate.margin.is_none()), "one block has no interval");
-    assert_eq!(played(&LinkPreset::named("lab")?, 4.0, 1)?.epsilon.secrecy, None);
+    assert_eq!(played(&LinkPreset::named("lab")?, 4.0, 1)?.epsilon.sums().secrecy, Fraction::ZERO);
     Ok(())
 }

@@ -19,7 +19,7 @@ use super::table::{self, BlockLine};
 use crate::chosen_link::ChosenLink;
 use crate::cli::link::LinkRunArgs;
 use crate::console;
-use crate::figures::{clock, grouped};
+use crate::figures::{clock, epsilon, grouped};
 use crate::up::capacity::Capacity;
 
 /// Plays the link for the time asked for, and sums up.
@@ -143,7 +143,7 @@ fn summary_lines(link: &ChosenLink, summary: &RunSummary) -> Vec<String> {
             f.ratio()
         ));
     }
-    lines.push(format!("epsilon   {}", epsilon(summary)));
+    lines.push(format!("epsilon   {}", epsilon(&summary.epsilon, "blocks")));
     lines.push(format!("claim     {}: {}", summary.claim, in_words(summary.claim)));
     lines.push(format!(
         "keys      {} of 256 bits (simulated): the same at both ends, compared and destroyed",
@@ -190,22 +190,6 @@ fn rate_lines(summary: &RunSummary) -> Vec<String> {
             summary.theory
         ),
     ]
-}
-
-fn epsilon(summary: &RunSummary) -> String {
-    let blocks = summary.kept + summary.n_dropped();
-    let others = summary.epsilon.others;
-    match summary.epsilon.secrecy {
-        Some(secrecy) => format!(
-            "{:.1e} summed over {blocks} blocks: secrecy {secrecy:.1e}, correctness and \
-             authentication {others:.1e}",
-            secrecy + others
-        ),
-        None => format!(
-            "correctness and authentication {others:.1e} summed over {blocks} blocks; of secrecy \
-             this claim states none"
-        ),
-    }
 }
 
 const fn in_words(claim: SecurityClaim) -> &'static str {

@@ -1,11 +1,12 @@
 //! The end of a run: what it has shown, and whether that is good.
 
 use claviger_distill::BlockLedger;
+use claviger_security::EpsilonLedger;
 use claviger_units::{Fraction, Site, Span};
 use serde::Serialize;
 
 use super::tally::Tally;
-use crate::figures::{clock, grouped};
+use crate::figures::{clock, epsilon, grouped};
 
 /// The figures of a run, as `--json` prints them.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +35,14 @@ pub(crate) struct Summary {
     dropped_qber: Option<Fraction>,
     blocks_kept: u64,
     blocks_dropped: u64,
+    /// What is claimed of the keys.
+    claim: String,
+    /// Blocks of the link's life, earlier runs included, and the sums of their ε.
+    epsilon_blocks: u64,
+    epsilon_secrecy: f64,
+    epsilon_others: f64,
+    #[serde(skip)]
+    epsilon: EpsilonLedger,
     link: String,
     simulated: bool,
     simulated_speed: f64,
@@ -69,6 +78,11 @@ impl Summary {
                 .map(BlockLedger::qber),
             blocks_kept: tally.kept.count,
             blocks_dropped: tally.blocks_dropped,
+            claim: tally.facts.rules.claim().to_string(),
+            epsilon_blocks: tally.epsilon.blocks(),
+            epsilon_secrecy: tally.epsilon.sums().secrecy.as_f64(),
+            epsilon_others: tally.epsilon.sums().others.as_f64(),
+            epsilon: tally.epsilon,
             link: tally.facts.link.clone(),
             simulated: true,
             simulated_speed: tally.facts.speed,
@@ -106,6 +120,8 @@ impl Summary {
                 "secret    {:.0} bit/s of key (simulated), theory {:.0} bit/s",
                 self.secret_bit_s, self.theory_bit_s
             ),
+            format!("claim     {}", self.claim),
+            format!("epsilon   {}", epsilon(&self.epsilon, "blocks of the link's life")),
             format!(
                 "keys      {} delivered at A, {} at B",
                 grouped(self.keys_delivered),
@@ -272,6 +288,9 @@ mod tests {
             ("qber", serde_json::json!(0.015)),
             ("simulated", serde_json::json!(true)),
             ("seeded", serde_json::json!(false)),
+            ("claim", serde_json::json!("era-heuristic")),
+            ("epsilon_blocks", serde_json::json!(3)),
+            ("epsilon_secrecy", serde_json::json!(0.0)),
             ("blocks_kept", serde_json::json!(2)),
             ("blocks_dropped", serde_json::json!(0)),
             ("elapsed_s", serde_json::json!(90.12)),
@@ -292,6 +311,8 @@ mod tests {
             "link      lab, 4 dB for 01:30 (simulated)",
             "blocks    2 kept, 0 dropped, QBER 1.50 %",
             "secret    1886 bit/s of key (simulated), theory 1893 bit/s",
+            "claim     era-heuristic",
+            "epsilon   correctness and authentication 1.0e-18 summed over 3 blocks of the link's life; of secrecy this claim states none",
             "keys      3 delivered at A, 2 at B",
             "devices   3 of 3 have a key from the link",
             "readings  2 sent, 3 decrypted, the first after 6.2 s",

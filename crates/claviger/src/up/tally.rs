@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use claviger_distill::authenticate::TARGET;
 use claviger_distill::{BlockLedger, Outcome, Rules};
 use claviger_roles::Report;
+use claviger_security::EpsilonLedger;
 use claviger_units::{BitRate, Bits, Eui64, Fraction, Site, Span, Timestamp};
 use claviger_wire::classical::DropReason;
 
@@ -47,6 +48,8 @@ pub(crate) struct Tally {
     recent: VecDeque<Blocks>,
     pub(crate) blocks_dropped: u64,
     pads: BTreeMap<Site, u64>,
+    /// What the promises of all blocks of the link's life may fail by.
+    pub(crate) epsilon: EpsilonLedger,
     buffers: BTreeMap<Site, (u64, u64)>,
     delivered: BTreeMap<Site, u64>,
     keyed: BTreeSet<Eui64>,
@@ -115,6 +118,7 @@ impl Tally {
             recent: VecDeque::new(),
             blocks_dropped: 0,
             pads: BTreeMap::new(),
+            epsilon: EpsilonLedger::default(),
             buffers: BTreeMap::new(),
             delivered: BTreeMap::new(),
             keyed: BTreeSet::new(),
@@ -138,6 +142,7 @@ impl Tally {
             Report::Attack(Some(words)) => self.attack = AttackOnLight::Present(words),
             Report::Attack(None) => self.attack = AttackOnLight::Over,
             Report::Reserve { site, pads } => drop(self.pads.insert(site, pads)),
+            Report::Epsilon(life) => self.epsilon = life,
             Report::Buffer { site, available, capacity } => {
                 self.buffers.insert(site, (available, capacity));
             }
@@ -325,6 +330,7 @@ pub(crate) mod tests {
     use claviger_photonics::LinkPreset;
     use claviger_photonics::preset::SecurityClaim;
     use claviger_photonics::promise::BlockCounts;
+    use claviger_security::BlockEpsilon;
 
     use super::*;
 
@@ -340,7 +346,6 @@ pub(crate) mod tests {
             clicks: 90_000,
             counts: BlockCounts::default(),
             claim: SecurityClaim::EraHeuristic,
-            secrecy: 0.0,
             sifted: 20_000,
             sampled: 156,
             sample_errors: 2,
@@ -351,9 +356,13 @@ pub(crate) mod tests {
             reserve: 256,
             remainder: 120,
             keys: 29,
-            epsilon: 1e-18,
+            epsilon: each_epsilon(),
             outcome,
         }
+    }
+
+    fn each_epsilon() -> BlockEpsilon {
+        BlockEpsilon { secrecy: Fraction::ZERO, others: Fraction::clamped(1e-18) }
     }
 
     /// A run of three devices, of which two have sent.
@@ -375,6 +384,7 @@ pub(crate) mod tests {
             Report::Block(Box::new(ledger(2, Outcome::Kept))),
             Report::Sampled { qber: Fraction::clamped(0.0152), sampled: 78 },
             Report::Reserve { site: Site::A, pads: 9_998 },
+            Report::Epsilon(EpsilonLedger::resume(3, each_epsilon())),
             Report::Buffer { site: Site::A, available: 1_234, capacity: 3_906 },
             Report::Buffer { site: Site::B, available: 1_230, capacity: 3_906 },
             Report::Delivered { site: Site::A, keys: 3, to: "gateway".into() },

@@ -7,14 +7,13 @@ use claviger_gf2::BitString;
 use claviger_photonics::promise::ByIntensity;
 use claviger_photonics::sift::{self, Announcement};
 use claviger_photonics::{Choice, ChoiceGenerator};
+use claviger_security::EpsilonLedger;
 use claviger_units::{Fraction, KeyId, OwnerRatio, Site, Timestamp};
 use claviger_wire::classical::{Batch, Close, Detections, DropReason, Message, PadName, Propose};
 use rand::{Rng, RngExt};
 
 use crate::authenticate::{Pad, PadError};
-use crate::block::{
-    Awaiting, FinishedBlock, Reconciled, amplify, epsilon, reserve_bits, verification_hash,
-};
+use crate::block::{Awaiting, FinishedBlock, Reconciled, amplify, reserve_bits, verification_hash};
 use crate::cascade::{Answerer, Schedule};
 use crate::filling::Filled;
 use crate::quiet::BLOCK_PATIENCE;
@@ -200,6 +199,11 @@ impl Alice {
         self.common.reserve.level(tx)
     }
 
+    /// Returns what the promises of all blocks of this link's life may fail by.
+    pub fn epsilon(&self, tx: &dyn Tx) -> Result<EpsilonLedger, EngineError> {
+        Common::epsilon(tx)
+    }
+
     fn handle_detections(&mut self, frame: &[u8], detections: Detections) {
         let filling = &mut self.common.filling;
         let in_turn = detections.batch == filling.next
@@ -380,6 +384,7 @@ impl Alice {
             return Ok(());
         }
         block.reconciled.transcript.append(Site::B, frame);
+        block.reconciled.charge_verification();
         self.qber = block.reconciled.ledger.qber();
         self.propose(tx, now, block.reconciled, peer_pad)
     }
@@ -444,7 +449,7 @@ impl Alice {
             Some((finished, mut awaiting)) => {
                 awaiting.since = now;
                 self.common.forget_unjudged(now);
-                Common::note_proposal(tx, propose.block)?;
+                Common::note_proposal(tx, &awaiting.ledger)?;
                 self.common.awaiting.insert(propose.block, awaiting);
                 self.held.insert(propose.block, Message::Propose(propose).encode());
                 self.common.events.push_back(Event::Finished(finished));
@@ -472,9 +477,9 @@ impl Alice {
         };
         propose.tag = tag;
         let Some(cut) = amplify(&block.key, propose) else { return Ok(None) };
+        block.charge_verification();
         let mut ledger = block.ledger.clone();
-        note_amplification(&mut ledger, propose, epsilon(&block.key, transcript));
-        ledger.secrecy = self.common.rules.secrecy();
+        note_amplification(&mut ledger, propose);
         let (finished, pads, hash_keys) = cut.finish(propose, theirs);
         let (since, own_pad) = (Timestamp::START, pad.name);
         Ok(Some((finished, Awaiting { pads, hash_keys, own_pad, peer_pad, ledger, since })))
@@ -508,12 +513,11 @@ fn packed<T>(width: usize, entries: &[T], bits: impl Fn(&T) -> u8) -> Vec<u8> {
 const HASH_KEY_PERIOD: u64 = 256;
 
 /// Completes a ledger with what a proposal says.
-pub(crate) fn note_amplification(ledger: &mut crate::BlockLedger, propose: &Propose, epsilon: f64) {
+pub(crate) fn note_amplification(ledger: &mut crate::BlockLedger, propose: &Propose) {
     ledger.secret = propose.secret;
     ledger.reserve = reserve_bits(propose);
     ledger.keys = u32::try_from(propose.keys.len()).unwrap_or(u32::MAX);
     ledger.remainder = propose.secret.saturating_sub(ledger.reserve + ledger.keys * 256);
-    ledger.epsilon = epsilon;
 }
 
 /// How many pads a direction a block can put back and still give a key to each site, and the hash

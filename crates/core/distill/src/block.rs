@@ -2,7 +2,7 @@
 //! authentication pads and keys.
 
 use claviger_gf2::{BitString, poly_hash, toeplitz};
-use claviger_units::{Key256, KeyId, SecretBytes, Site, Timestamp};
+use claviger_units::{Fraction, Key256, KeyId, SecretBytes, Site, Timestamp};
 use claviger_wire::classical::{PadName, Propose};
 use rand::rngs::StdRng;
 
@@ -65,11 +65,13 @@ pub(crate) fn verification_hash(hash_key: &[u8; 16], key: &BitString) -> [u8; 8]
     [a, b, c, d, e, f, g, h]
 }
 
-/// Returns the chance that verification passed a wrong key or a tag a forged transcript.
-pub(crate) fn epsilon(key: &BitString, transcript: &Transcript) -> f64 {
-    let verification = (key.len() as f64 / 128.0 + 2.0) * (-64.0_f64).exp2();
-    let tags = 2.0 * (transcript.len() as f64 / 16.0 + 3.0) * (-128.0_f64).exp2();
-    verification + tags
+impl Reconciled {
+    /// Charges the chance that verification passed a wrong key or a tag a forged transcript.
+    pub(crate) fn charge_verification(&mut self) {
+        let verification = (self.key.len() as f64 / 128.0 + 2.0) * (-64.0_f64).exp2();
+        let tags = 2.0 * (self.transcript.len() as f64 / 16.0 + 3.0) * (-128.0_f64).exp2();
+        self.ledger.epsilon.others = Fraction::clamped(verification + tags);
+    }
 }
 
 /// Returns how many bits a proposal cuts off for authentication.

@@ -7,13 +7,14 @@ use claviger_gf2::BitString;
 use claviger_photonics::promise::ByIntensity;
 use claviger_photonics::sift::{self, Announcement};
 use claviger_photonics::{Basis, BasisGenerator, Detector};
+use claviger_security::EpsilonLedger;
 use claviger_units::{SecretBytes, Site, Timestamp};
 use claviger_wire::classical::{Batch, Close, Detections, DropReason, Message, Propose};
 use rand::Rng;
 
 use crate::alice::note_amplification;
 use crate::authenticate::PadError;
-use crate::block::{Awaiting, Reconciled, amplify, epsilon, verification_hash};
+use crate::block::{Awaiting, Reconciled, amplify, verification_hash};
 use crate::cascade::{Corrector, Schedule};
 use crate::filling::Filled;
 use crate::quiet::{BLOCK_PATIENCE, PROPOSAL_PATIENCE};
@@ -214,6 +215,11 @@ impl Bob {
         self.common.reserve.level(tx)
     }
 
+    /// Returns what the promises of all blocks of this link's life may fail by.
+    pub fn epsilon(&self, tx: &dyn Tx) -> Result<EpsilonLedger, EngineError> {
+        Common::epsilon(tx)
+    }
+
     /// Announces the clicks of the next window, one batch at a time.
     fn start_batch(&mut self) {
         if self.batch.is_some() {
@@ -373,6 +379,7 @@ impl Bob {
             reason
         } else {
             block.reconciled.ledger.verification = VERIFICATION_BITS;
+            block.reconciled.charge_verification();
             self.common.count_spent_pad(now, verified);
             match self.common.reserve.next_pad(tx) {
                 Ok(pad) => {
@@ -459,11 +466,11 @@ impl Bob {
             self.common.drop_block(block.ledger, DropReason::Accounting);
             return Ok(());
         };
-        note_amplification(&mut block.ledger, propose, epsilon(&block.key, &block.transcript));
-        block.ledger.secrecy = self.common.rules.secrecy();
+        block.charge_verification();
+        note_amplification(&mut block.ledger, propose);
         let (finished, pads, hash_keys) = cut.finish(propose, tag);
         self.common.forget_unjudged(now);
-        Common::note_proposal(tx, propose.block)?;
+        Common::note_proposal(tx, &block.ledger)?;
         let (own_pad, peer_pad, ledger) = (pad.name, propose.pad, block.ledger);
         let awaiting = Awaiting { pads, hash_keys, own_pad, peer_pad, ledger, since: now };
         self.common.awaiting.insert(propose.block, awaiting);

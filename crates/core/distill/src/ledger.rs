@@ -3,7 +3,7 @@
 use core::fmt;
 
 use claviger_photonics::promise::{BlockCounts, ByIntensity};
-use claviger_security::SecurityClaim;
+use claviger_security::{BlockEpsilon, SecurityClaim};
 use claviger_units::{Fraction, Span};
 use claviger_wire::classical::DropReason;
 
@@ -22,8 +22,6 @@ pub struct BlockLedger {
     pub counts: BlockCounts,
     /// What is claimed of its keys.
     pub claim: SecurityClaim,
-    /// Chance that its keys are not secret, where the claim states one; else zero.
-    pub secrecy: f64,
     /// Sifted bits after sampling.
     pub sifted: u32,
     /// Bits given away to estimate the error rate.
@@ -44,8 +42,9 @@ pub struct BlockLedger {
     pub remainder: u32,
     /// Keys of 256 bits.
     pub keys: u32,
-    /// Chance that the ends differ unnoticed or that a forged transcript passed.
-    pub epsilon: f64,
+    /// What its promises may fail by, from the stage on at which they can: secrecy from the first
+    /// click, the others from verification.
+    pub epsilon: BlockEpsilon,
     /// Whether the key buffers took it.
     pub outcome: Outcome,
 }
@@ -118,8 +117,8 @@ impl BlockLedger {
             self.remainder,
             self.keys,
             self.claim,
-            self.epsilon,
-            self.secrecy,
+            self.epsilon.others.as_f64(),
+            self.epsilon.secrecy.as_f64(),
         )
     }
 
@@ -153,8 +152,8 @@ impl BlockLedger {
             self.end.as_secs_f64(),
             self.qber().as_f64(),
             self.claim,
-            self.epsilon,
-            self.secrecy,
+            self.epsilon.others.as_f64(),
+            self.epsilon.secrecy.as_f64(),
             self.outcome,
         )
     }

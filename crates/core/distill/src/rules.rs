@@ -177,10 +177,10 @@ impl Rules {
     }
 
     /// Returns the chance that a key of a block is not secret, where the claim states one.
-    pub(crate) const fn secrecy(&self) -> f64 {
+    pub(crate) fn secrecy(&self) -> Fraction {
         match self.preset.security() {
-            Security::FiniteSize(parameters) => parameters.secrecy.as_f64(),
-            Security::EraHeuristic | Security::Gllp => 0.0,
+            Security::FiniteSize(parameters) => Fraction::clamped(parameters.secrecy.as_f64()),
+            Security::EraHeuristic | Security::Gllp => Fraction::ZERO,
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use claviger_durable::{EngineError, Table, Tx};
+use claviger_security::{BlockEpsilon, EpsilonLedger};
 use claviger_units::{Fraction, SecretBytes, Site, Span, Timestamp};
 use claviger_wire::classical::{DropReason, Greet, Message, Prove, VERSION};
-use claviger_wire::{DecodeError, Writer};
+use claviger_wire::{DecodeError, Reader, Writer};
 use rand::Rng;
 
 use crate::authenticate::Reserve;
@@ -374,7 +375,6 @@ impl Common {
             clicks: filling.tally.clicks,
             counts: filling.counts,
             claim: self.rules.claim(),
-            secrecy: 0.0,
             sifted: u32::try_from(filling.key.len()).unwrap_or(u32::MAX),
             sampled: filling.sampled,
             sample_errors: filling.sample_errors,
@@ -385,22 +385,42 @@ impl Common {
             reserve: 0,
             remainder: 0,
             keys: 0,
-            epsilon: 0.0,
+            epsilon: BlockEpsilon { secrecy: self.rules.secrecy(), others: Fraction::ZERO },
             outcome: Outcome::Open,
         }
     }
 
-    /// Remembers durably that `block` is proposed, so that no number ever names two proposals;
-    /// both ends do.
-    pub(crate) fn note_proposal(tx: &mut dyn Tx, block: u64) -> Result<(), EngineError> {
-        tx.write(COUNTERS, b"next", &Writer::new().u64(block + 1).finish())
+    /// Remembers durably that a block is proposed, so that no number ever names two proposals, and
+    /// charges its ε to the life of the link, for it and for all blocks since the one before; both
+    /// ends do.
+    pub(crate) fn note_proposal(tx: &mut dyn Tx, ledger: &BlockLedger) -> Result<(), EngineError> {
+        let begun = (ledger.block + 1).saturating_sub(stored_next(tx)?);
+        let mut life = Self::epsilon(tx)?;
+        life.charge(begun, ledger.epsilon);
+        let sums = life.sums();
+        let row = Writer::new().u64(life.blocks()).fraction(sums.secrecy).fraction(sums.others);
+        tx.write(COUNTERS, b"epsilon", &row.finish())?;
+        tx.write(COUNTERS, b"next", &Writer::new().u64(ledger.block + 1).finish())
+    }
+
+    /// Returns the ε of all blocks up to the newest proposed one.
+    pub(crate) fn epsilon(tx: &dyn Tx) -> Result<EpsilonLedger, EngineError> {
+        let Some(row) = tx.read(COUNTERS, b"epsilon")? else {
+            return Ok(EpsilonLedger::default());
+        };
+        let read = || {
+            let mut r = Reader::new(row.expose());
+            let (blocks, secrecy) = (r.u64()?, r.fraction("secrecy")?);
+            let others = r.fraction("others")?;
+            r.finish()?;
+            Ok::<_, DecodeError>(EpsilonLedger::resume(blocks, BlockEpsilon { secrecy, others }))
+        };
+        read().or(Err(EngineError::Damaged(COUNTERS.name)))
     }
 
     /// Returns a number above that of every proposed block and of every block of this process.
     fn next_number(&self, tx: &dyn Tx) -> Result<u64, EngineError> {
-        let stored = tx.read(COUNTERS, b"next")?;
-        let stored = stored.and_then(|row| row.expose().try_into().ok().map(u64::from_be_bytes));
-        Ok(stored.unwrap_or(1).max(self.filling.next.block + 1))
+        Ok(stored_next(tx)?.max(self.filling.next.block + 1))
     }
 }
 
@@ -411,6 +431,13 @@ pub enum Committed {
     Yes,
     /// Neither does.
     No,
+}
+
+/// Returns the number after that of the newest proposed block.
+fn stored_next(tx: &dyn Tx) -> Result<u64, EngineError> {
+    let stored = tx.read(COUNTERS, b"next")?;
+    let stored = stored.and_then(|row| row.expose().try_into().ok().map(u64::from_be_bytes));
+    Ok(stored.unwrap_or(1))
 }
 
 fn in_order(site: Site, mine: &Greet, theirs: &Greet) -> [Vec<u8>; 2] {

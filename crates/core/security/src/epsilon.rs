@@ -53,22 +53,13 @@ pub struct SecurityParameters {
 }
 
 /// The ε of one block.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct BlockEpsilon {
-    /// `ε_sec`.
-    pub secrecy: Epsilon,
-    /// `ε_cor`.
-    pub correctness: Epsilon,
-    /// `ε_auth`: the chance that a forged transcript passed its tags.
-    pub authentication: Epsilon,
-}
-
-impl BlockEpsilon {
-    /// Returns `ε_sec + ε_cor + ε_auth`, at most one.
-    #[must_use]
-    pub fn total(self) -> Fraction {
-        Fraction::clamped(self.secrecy.0 + self.correctness.0 + self.authentication.0)
-    }
+    /// `ε_sec`, zero where the claim states none.
+    pub secrecy: Fraction,
+    /// `ε_cor + ε_auth`: the chance that the ends hold different keys unnoticed, or that a forged
+    /// transcript passed its tags.
+    pub others: Fraction,
 }
 
 /// The ε of a link, summed over its life (PHYSICS.md §4).
@@ -77,34 +68,37 @@ impl BlockEpsilon {
 /// distance, so the freedom to abort is part of what each block costs.
 ///
 /// ```
-/// use claviger_security::{BlockEpsilon, Epsilon, EpsilonLedger};
+/// use claviger_security::{BlockEpsilon, EpsilonLedger};
+/// use claviger_units::Fraction;
 ///
-/// let epsilon = Epsilon::try_new(1e-10)?;
-/// let block = BlockEpsilon { secrecy: epsilon, correctness: epsilon, authentication: epsilon };
+/// let epsilon = Fraction::clamped(1e-10);
 /// let mut life = EpsilonLedger::default();
-/// for _ in 0..1000 {
-///     life.charge(block);
-/// }
-/// assert!((life.total().as_f64() - 3e-7).abs() < 1e-18);
-/// # Ok::<(), claviger_security::EpsilonError>(())
+/// life.charge(1000, BlockEpsilon { secrecy: epsilon, others: epsilon });
+/// assert!((life.total().as_f64() - 2e-7).abs() < 1e-18);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EpsilonLedger {
     blocks: u64,
-    // Invariant: each lies in [0, 1].
-    secrecy: Fraction,
-    correctness: Fraction,
-    authentication: Fraction,
+    sums: BlockEpsilon,
 }
 
 impl EpsilonLedger {
-    /// Adds a block.
-    pub fn charge(&mut self, block: BlockEpsilon) {
-        let add = |sum: Fraction, more: Epsilon| Fraction::clamped(sum.as_f64() + more.0);
-        self.blocks = self.blocks.saturating_add(1);
-        self.secrecy = add(self.secrecy, block.secrecy);
-        self.correctness = add(self.correctness, block.correctness);
-        self.authentication = add(self.authentication, block.authentication);
+    /// Takes sums up again where they were left.
+    #[must_use]
+    pub const fn resume(blocks: u64, sums: BlockEpsilon) -> Self {
+        Self { blocks, sums }
+    }
+
+    /// Adds `blocks` blocks of the same ε.
+    pub fn charge(&mut self, blocks: u64, each: BlockEpsilon) {
+        let add = |sum: Fraction, more: Fraction| {
+            Fraction::clamped(sum.as_f64() + blocks as f64 * more.as_f64())
+        };
+        self.blocks = self.blocks.saturating_add(blocks);
+        self.sums = BlockEpsilon {
+            secrecy: add(self.sums.secrecy, each.secrecy),
+            others: add(self.sums.others, each.others),
+        };
     }
 
     /// Returns how many blocks were charged.
@@ -113,29 +107,16 @@ impl EpsilonLedger {
         self.blocks
     }
 
-    /// Returns the sum of `ε_sec`, at most one.
+    /// Returns the sums, each at most one.
     #[must_use]
-    pub const fn secrecy(&self) -> Fraction {
-        self.secrecy
-    }
-
-    /// Returns the sum of `ε_cor`, at most one.
-    #[must_use]
-    pub const fn correctness(&self) -> Fraction {
-        self.correctness
-    }
-
-    /// Returns the sum of `ε_auth`, at most one.
-    #[must_use]
-    pub const fn authentication(&self) -> Fraction {
-        self.authentication
+    pub const fn sums(&self) -> BlockEpsilon {
+        self.sums
     }
 
     /// Returns the sum of all, at most one: then nothing is promised any more.
     #[must_use]
     pub fn total(&self) -> Fraction {
-        let sum = [self.secrecy, self.correctness, self.authentication].map(Fraction::as_f64);
-        Fraction::clamped(sum.iter().sum())
+        Fraction::clamped(self.sums.secrecy.as_f64() + self.sums.others.as_f64())
     }
 }
 
@@ -155,19 +136,16 @@ mod tests {
 
     #[test]
     fn a_life_sums_and_saturates() {
-        let of = |value| Epsilon::try_new(value).unwrap();
-        let block =
-            BlockEpsilon { secrecy: of(0.3), correctness: of(0.01), authentication: of(0.001) };
+        let of = Fraction::clamped;
+        let block = BlockEpsilon { secrecy: of(0.3), others: of(0.01) };
         let mut life = EpsilonLedger::default();
         assert_eq!(life.total(), Fraction::ZERO);
-        life.charge(block);
-        assert_eq!(life.total(), block.total());
-        for _ in 0..9 {
-            life.charge(block);
-        }
-        assert_eq!(life.blocks(), 10);
-        assert_eq!((life.secrecy(), life.total()), (Fraction::ONE, Fraction::ONE));
-        assert!((life.correctness().as_f64() - 0.1).abs() < 1e-12);
-        assert!((life.authentication().as_f64() - 0.01).abs() < 1e-12);
+        life.charge(1, block);
+        assert_eq!((life.sums(), life.total()), (block, of(0.31)));
+        let mut resumed = EpsilonLedger::resume(life.blocks(), life.sums());
+        resumed.charge(9, block);
+        assert_eq!(resumed.blocks(), 10);
+        assert_eq!((resumed.sums().secrecy, resumed.total()), (Fraction::ONE, Fraction::ONE));
+        assert!((resumed.sums().others.as_f64() - 0.1).abs() < 1e-12);
     }
 }

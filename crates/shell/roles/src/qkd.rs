@@ -425,7 +425,7 @@ impl Node {
                 if matches!(ledger.outcome, Outcome::Dropped(_)) {
                     self.withdraw(ledger.block);
                 }
-                self.note_reserve().await?;
+                self.note_accounts().await?;
                 self.report(Report::Block(Box::new(ledger)));
             }
             Output::WantsLight(false) | Output::Event(_) => {}
@@ -433,12 +433,13 @@ impl Node {
         Ok(())
     }
 
-    async fn note_reserve(&mut self) -> Result<(), RoleError> {
+    async fn note_accounts(&mut self) -> Result<(), RoleError> {
         let level = self.writer.run(|core, tx| match &core.machine {
-            Machine::Alice(alice) => alice.reserve_level(tx),
-            Machine::Bob(bob) => bob.reserve_level(tx),
+            Machine::Alice(alice) => Ok((alice.reserve_level(tx)?, alice.epsilon(tx)?)),
+            Machine::Bob(bob) => Ok((bob.reserve_level(tx)?, bob.epsilon(tx)?)),
         });
-        let pads = level.await??;
+        let (pads, epsilon) = level.await?.map_err(|error: EngineError| error)?;
+        self.report(Report::Epsilon(epsilon));
         let site = if self.config.party == Party::Alice { Site::A } else { Site::B };
         self.context.reports.tell(Report::Reserve { site, pads });
         Ok(())

@@ -1,6 +1,7 @@
 //! What roles tell whoever runs them: for the live view, the summary, and the log.
 
 use claviger_distill::BlockLedger;
+use claviger_security::EpsilonLedger;
 use claviger_units::{Eui64, Fraction, Site};
 use tokio::sync::mpsc;
 
@@ -31,6 +32,8 @@ pub enum Report {
         /// Pads of 128 bits, both directions.
         pads: u64,
     },
+    /// What the promises of all blocks of the link's life may fail by (from Alice).
+    Epsilon(EpsilonLedger),
     /// How many keys a site's buffer holds.
     Buffer {
         /// Whose.
