@@ -143,6 +143,8 @@ impl Bob {
             (_, false) => self.common.refuse(Refusal::Protocol),
             (_, true) => self.handle_open(tx, now, frame, message)?,
         }
+        // A block that ended may have made room.
+        self.start_batch();
         Ok(())
     }
 
@@ -188,6 +190,7 @@ impl Bob {
         for number in silent.collect::<Vec<_>>() {
             self.drop_block(number, DropReason::Protocol);
         }
+        self.start_batch();
     }
 
     /// Takes the key buffers' verdict on an accepted block.
@@ -220,9 +223,11 @@ impl Bob {
         Common::epsilon(tx)
     }
 
-    /// Announces the clicks of the next window, one batch at a time.
+    /// Announces the clicks of the next window, one batch at a time, while no more blocks are under
+    /// way than Alice takes.
     fn start_batch(&mut self) {
-        if self.batch.is_some() {
+        let is_full = self.blocks.len() >= self.common.rules.open_blocks();
+        if self.batch.is_some() || is_full || !self.common.is_open() {
             return;
         }
         let Some(bases) = &self.bases else { return };
@@ -309,14 +314,14 @@ impl Bob {
                 self.blocks.insert(number, Block { reconciled, sifted_key, stage: Stage::Closed });
             }
         }
-        self.start_batch();
     }
 
     fn handle_close(&mut self, frame: &[u8], close: Close) {
         let Some(block) = self.blocks.get_mut(&close.block) else { return };
         block.reconciled.transcript.append(Site::A, frame);
-        let fits =
-            matches!(block.stage, Stage::Closed) && block.reconciled.ledger.sifted == close.sifted;
+        let fits = matches!(block.stage, Stage::Closed)
+            && block.reconciled.ledger.sifted == close.sifted
+            && self.common.orders.takes(self.common.rules.cascade, close.permutation);
         if !fits {
             return self.drop_block(close.block, DropReason::Protocol);
         }

@@ -13,14 +13,18 @@ pub(crate) struct Channel {
     link: Link,
     generation: Option<Generation>,
     session: u64,
-    // Invariant: empty without a connection. It is bounded by what the core above makes: a slow
-    // peer must not keep a role from everything else.
+    // Invariant: empty without a connection, and never above `OUTBOX` bytes: a slow peer must not
+    // keep a role from everything else, and one that has stopped reading is hung up on.
     outbox: VecDeque<SecretBytes>,
+    waiting: usize,
 }
+
+/// Bytes that may wait for a peer: several of the largest blocks' messages.
+const OUTBOX: usize = 64 << 20;
 
 impl Channel {
     pub(crate) const fn new(link: Link) -> Self {
-        Self { link, generation: None, session: 0, outbox: VecDeque::new() }
+        Self { link, generation: None, session: 0, outbox: VecDeque::new(), waiting: 0 }
     }
 
     /// Waits for the next event, and sends meanwhile; may be dropped and called again without loss.
@@ -52,9 +56,21 @@ impl Channel {
     /// them. A lost connection is told by its own event.
     pub(crate) fn send(&mut self, frame: Vec<u8>) {
         let frame = SecretBytes::new(frame);
-        if self.generation.is_some() {
-            self.outbox.push_back(frame);
+        if self.generation.is_none() {
+            return;
         }
+        self.waiting += frame.len();
+        self.outbox.push_back(frame);
+        if self.waiting > OUTBOX {
+            tracing::warn!(bytes = self.waiting, "the other end has stopped reading; hanging up");
+            self.clear();
+            self.hang_up();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.outbox.clear();
+        self.waiting = 0;
     }
 
     /// Sends what was meant for connection number `session`, unless a newer one stands.
@@ -69,11 +85,11 @@ impl Channel {
             LinkEvent::Connected(generation) => {
                 self.generation = Some(*generation);
                 self.session += 1;
-                self.outbox.clear();
+                self.clear();
             }
             LinkEvent::Disconnected => {
                 self.generation = None;
-                self.outbox.clear();
+                self.clear();
             }
             LinkEvent::Frame(_) => {}
         }
@@ -81,7 +97,9 @@ impl Channel {
     }
 
     fn pass_on(&mut self, permit: Result<Permit, SendError>) {
-        let sent = match (permit, self.outbox.pop_front()) {
+        let next = self.outbox.pop_front();
+        self.waiting -= next.as_ref().map_or(0, SecretBytes::len);
+        let sent = match (permit, next) {
             (Ok(permit), Some(frame)) => permit.send(frame.expose().to_vec()),
             (Ok(_), None) => Ok(()),
             (Err(error), _) => Err(error),
@@ -89,7 +107,7 @@ impl Channel {
         match sent {
             Ok(()) => {}
             // The connection is gone, which its own event is about to tell.
-            Err(SendError::Stale) => self.outbox.clear(),
+            Err(SendError::Stale) => self.clear(),
             Err(error) => tracing::warn!(%error, "a frame was not sent"),
         }
     }
@@ -165,6 +183,18 @@ mod tests {
             assert_eq!(frame, LinkEvent::Frame(vec![n; 256 * 1024]));
         }
         assert!(role.outbox.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_stopped_reading_is_hung_up_on() {
+        let (mut role, _peer, _) = pair().await;
+        for _ in 0..OUTBOX / (1 << 20) {
+            role.send(vec![0; 1 << 20]);
+        }
+        assert_eq!(role.outbox.len(), 64);
+        role.send(vec![0]);
+        assert_eq!((role.outbox.len(), role.waiting), (0, 0));
+        assert_eq!(next(&mut role).await, LinkEvent::Disconnected);
     }
 
     #[tokio::test]

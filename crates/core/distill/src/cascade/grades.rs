@@ -148,19 +148,24 @@ impl Grade {
 
     /// Returns the last part that begins up to `position`.
     ///
-    /// Parts lie about evenly, so that a guess is near; halving would look at memory all over.
+    /// Parts mostly lie about evenly, so that a guess is near; halving looks at memory all over, and
+    /// is for errors in bursts.
     fn row(&self, position: usize) -> Option<usize> {
+        let begins_up_to = |start: &u32| *start as usize <= position;
         let (last, span) = (self.starts.len() - 1, *self.starts.last()? as usize);
-        let mut row = (position * last / span.max(1)).min(last);
-        while self.starts[row] as usize > position {
-            row = row.checked_sub(1)?;
+        let guess = (position * last / span.max(1)).min(last);
+        let (from, to) = (guess.saturating_sub(NEAR), (guess + NEAR).min(last));
+        let is_near =
+            begins_up_to(&self.starts[from]) && (to == last || !begins_up_to(&self.starts[to]));
+        if is_near {
+            return Some(from + self.starts[from..=to].partition_point(begins_up_to) - 1);
         }
-        while row < last && self.starts[row + 1] as usize <= position {
-            row += 1;
-        }
-        Some(row)
+        self.starts.partition_point(begins_up_to).checked_sub(1)
     }
 }
+
+/// How many parts off a guess may be.
+const NEAR: usize = 16;
 
 /// Returns a number without common divisor with `rows`, and its inverse modulo `rows`.
 fn unit(chance: u64, rows: u64) -> (u64, u64) {

@@ -96,6 +96,12 @@ impl SessionOrders {
         if kind == Cascade::Original { fresh } else { *self.seed.get_or_insert(fresh) }
     }
 
+    /// Tells whether the other end may use `seed` for its next block: drawing orders costs more than
+    /// a block, so a session has one seed, but in the original schedule.
+    pub(crate) fn takes(&mut self, kind: Cascade, seed: [u8; 32]) -> bool {
+        kind == Cascade::Original || *self.seed.get_or_insert(seed) == seed
+    }
+
     /// Returns the orders for keys of `bits` bits, those of the last block if they fit.
     pub(crate) fn of(&mut self, kind: Cascade, bits: usize, seed: [u8; 32]) -> Arc<Orders> {
         let last = self.last.take().filter(|last| last.fits(kind, bits, &seed));
