@@ -28,9 +28,11 @@ pub(crate) fn clock(span: Span) -> String {
     }
 }
 
-/// Writes the ε of blocks, which are named in the words of whoever counted them.
+/// Writes the ε of blocks; `of_what` says in words which these are.
 pub(crate) fn epsilon(ledger: &EpsilonLedger, of_what: &str) -> String {
-    let (sums, over) = (ledger.sums(), format!("{} {of_what}", grouped(ledger.blocks())));
+    let (sums, blocks) = (ledger.sums(), ledger.blocks());
+    let plural = if blocks == 1 { "" } else { "s" };
+    let over = format!("{} block{plural}{of_what}", grouped(blocks));
     let (secrecy, others) = (sums.secrecy.as_f64(), sums.others.as_f64());
     if sums.secrecy == Fraction::ZERO {
         return format!(

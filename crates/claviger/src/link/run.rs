@@ -143,7 +143,7 @@ fn summary_lines(link: &ChosenLink, summary: &RunSummary) -> Vec<String> {
             f.ratio()
         ));
     }
-    lines.push(format!("epsilon   {}", epsilon(&summary.epsilon, "blocks")));
+    lines.push(format!("epsilon   {}", epsilon(&summary.epsilon, "")));
     lines.push(format!("claim     {}: {}", summary.claim, in_words(summary.claim)));
     lines.push(format!(
         "keys      {} of 256 bits (simulated): the same at both ends, compared and destroyed",
@@ -207,6 +207,7 @@ mod tests {
     use std::path::Path;
 
     use claviger_distill::Outcome;
+    use claviger_security::BlockEpsilon;
     use claviger_wire::classical::DropReason;
 
     use super::*;
@@ -245,7 +246,10 @@ mod tests {
 
     #[test]
     fn a_run_without_a_full_block_says_so() {
-        let lines = lines("decoy-1ghz", &[ledger(1, Outcome::Kept)]);
+        let epsilon =
+            BlockEpsilon { secrecy: Fraction::clamped(1e-10), others: Fraction::clamped(1e-18) };
+        let block = BlockLedger { epsilon, ..ledger(1, Outcome::Kept) };
+        let lines = lines("decoy-1ghz", &[block]);
         assert!(lines[1].contains("no full block was kept"), "{lines:?}");
         assert!(lines.iter().any(|line| line.contains("secrecy 1.0e-10")), "{lines:?}");
     }

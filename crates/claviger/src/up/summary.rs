@@ -121,7 +121,7 @@ impl Summary {
                 self.secret_bit_s, self.theory_bit_s
             ),
             format!("claim     {}", self.claim),
-            format!("epsilon   {}", epsilon(&self.epsilon, "blocks of the link's life")),
+            format!("epsilon   {}", epsilon(&self.epsilon, " of the link's life")),
             format!(
                 "keys      {} delivered at A, {} at B",
                 grouped(self.keys_delivered),
