@@ -424,6 +424,33 @@ impl Alice {
                 return Ok(());
             }
         };
+        let Some(mut propose) = self.draw_proposal(tx, &mut block, secret, &pad)? else {
+            self.common.drop_block(block.ledger, DropReason::NothingLeft);
+            return Ok(());
+        };
+        block.transcript.append(Site::A, &propose.signed_part());
+        match self.sign(tx, &mut propose, &pad, peer_pad, &mut block)? {
+            Some((finished, mut awaiting)) => {
+                awaiting.since = now;
+                self.common.forget_unjudged(now);
+                Common::note_proposal(tx, &awaiting.ledger)?;
+                self.common.awaiting.insert(propose.block, awaiting);
+                self.held.insert(propose.block, Message::Propose(propose).encode());
+                self.common.events.push_back(Event::Finished(finished));
+            }
+            None => self.common.drop_block(block.ledger, DropReason::Authentication),
+        }
+        Ok(())
+    }
+
+    /// Draws names of keys, their owners and the seed; `None` where there is no key for each site.
+    fn draw_proposal(
+        &self,
+        tx: &dyn Tx,
+        block: &mut Reconciled,
+        secret: u32,
+        pad: &Pad,
+    ) -> Result<Option<Propose>, EngineError> {
         let mut propose = Propose {
             block: block.ledger.block,
             secret,
@@ -438,25 +465,12 @@ impl Alice {
         };
         let n_keys = (secret.saturating_sub(reserve_bits(&propose)) / 256) as usize;
         if n_keys < 2 {
-            self.common.drop_block(block.ledger, DropReason::NothingLeft);
-            return Ok(());
+            return Ok(None);
         }
         let owners = self.ratio.owners(n_keys).into_iter();
         propose.keys = owners.map(|owner| (KeyId::random(&mut block.rng), owner)).collect();
         propose.seed = random_bits(block.key.len() + secret as usize - 1, &mut block.rng);
-        block.transcript.append(Site::A, &propose.signed_part());
-        match self.sign(tx, &mut propose, &pad, peer_pad, &mut block)? {
-            Some((finished, mut awaiting)) => {
-                awaiting.since = now;
-                self.common.forget_unjudged(now);
-                Common::note_proposal(tx, &awaiting.ledger)?;
-                self.common.awaiting.insert(propose.block, awaiting);
-                self.held.insert(propose.block, Message::Propose(propose).encode());
-                self.common.events.push_back(Event::Finished(finished));
-            }
-            None => self.common.drop_block(block.ledger, DropReason::Authentication),
-        }
-        Ok(())
+        Ok(Some(propose))
     }
 
     /// Tags the transcript, foretells Bob's tag, and amplifies; `None` where Bob's pad is unusable.
