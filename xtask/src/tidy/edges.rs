@@ -39,6 +39,8 @@ const RULES: &[Rule] = &[
     core("photonics", &["units", "security"]),
     core("wire", &["units", "security"]),
     core("frames", &["units"]),
+    // Usable alone: a codec of somebody else's protocol.
+    core("openflow", &[]),
     core("durable", &["units", "wire"]),
     core("distill", &["units", "security", "photonics", "gf2", "wire", "durable"]),
     core("keystore", &["units", "security", "wire", "durable"]),
