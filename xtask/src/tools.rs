@@ -40,6 +40,12 @@ const TOOLS: &[Tool] = &[
         works: || ["mosquitto_sub", "mosquitto_pub"].map(program_exists) == [true, true],
     },
     Tool {
+        name: "ovs",
+        install: "openvswitch-switch",
+        debian: Some("openvswitch-switch"),
+        works: || ["ovs-ofctl", "ovs-vswitchd"].map(program_exists) == [true, true],
+    },
+    Tool {
         name: "openssl",
         install: "openssl",
         debian: Some("openssl"),

@@ -135,7 +135,7 @@ fn multiparts() -> Vec<Message> {
         MultipartReply::PortStats(vec![counters]),
         MultipartReply::Meters(vec![meter]),
         MultipartReply::Ports(vec![port(), port()]),
-        MultipartReply::Other(8, vec![0; 16]),
+        MultipartReply::Other(8, vec![0; 40]),
     ];
     let more = |reply| Message::MultipartReply { reply, more: true };
     let questions = questions.into_iter().map(Message::MultipartRequest);
@@ -148,7 +148,7 @@ pub(crate) fn all() -> Vec<Envelope> {
     let mut messages = vec![
         Message::Hello(Hello::OURS),
         Message::Hello(Hello { version: 6, versions: None }),
-        Message::Error(ErrorMessage { kind: 1, code: 6, data: vec![4, 14, 0, 8, 0, 0, 0, 9] }),
+        Message::Error(ErrorMessage { kind: 1, code: 6, data: vec![4, 20, 0, 8, 0, 0, 0, 9] }),
         Message::EchoRequest(b"still there?".to_vec()),
         Message::EchoReply(Vec::new()),
         Message::FeaturesRequest,
@@ -182,7 +182,7 @@ pub(crate) fn all() -> Vec<Envelope> {
         Message::BarrierReply,
         Message::RoleRequest(Role { kind: RoleKind::Master, generation: 3 }),
         Message::RoleReply(Role { kind: RoleKind::Slave, generation: 4 }),
-        Message::Other(4, vec![0, 0, 0x23, 0x20, 0, 0, 0, 1]),
+        Message::Other(26, Vec::new()),
     ];
     messages.extend(flows());
     messages.extend(multiparts());
