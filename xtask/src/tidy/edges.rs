@@ -41,6 +41,9 @@ const RULES: &[Rule] = &[
     core("frames", &["units"]),
     // Usable alone: a codec of somebody else's protocol.
     core("openflow", &[]),
+    core("switch", &["units", "openflow"]),
+    // Its tests drive emulated switches.
+    Rule { tests_may_use: &["switch"], ..core("control", &["units", "openflow"]) },
     core("durable", &["units", "wire"]),
     core("distill", &["units", "security", "photonics", "gf2", "wire", "durable"]),
     core("keystore", &["units", "security", "wire", "durable"]),
