@@ -1,6 +1,7 @@
 //! What can be said on the command line, with the help that teaches it.
 
 pub(crate) mod link;
+pub(crate) mod sdn;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -11,6 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use claviger_units::{Bits, Decibels, Eui64, Fraction, KeyId, SaeId, Site, Span};
 
 use self::link::{LinkCommand, LinkStatusArgs};
+use self::sdn::SdnCommand;
 use crate::duration;
 
 /// Fresh quantum keys for every device of an IoT fleet, from the photon to the decrypted reading.
@@ -71,6 +73,10 @@ pub(crate) enum Command {
         #[command(flatten)]
         status: LinkStatusArgs,
     },
+    /// Show the network as its controller sees it; admit, dismiss and follow hosts
+    #[command(subcommand)]
+    #[command(after_help = sdn::EXAMPLES)]
+    Sdn(SdnCommand),
     /// Mend a key management entity
     #[command(subcommand)]
     Kme(KmeCommand),
@@ -101,6 +107,7 @@ Example, each role as a process of its own:
   claviger run kme      --config demo/site-b/kme/config.toml &
   claviger run platform --config demo/site-b/platform/config.toml &
   claviger run gateway  --config demo/site-a/gateway/config.toml &
+  claviger run controller --config demo/site-b/controller/config.toml &
   claviger run devices  --config demo/devices/config.toml &
 
 In the field site-a/ and site-b/ are carried to their sites. Each role opens only its own folder.";
@@ -206,6 +213,8 @@ pub(crate) enum Role {
     Gateway,
     /// Provisions devices, decrypts and keeps readings
     Platform,
+    /// The controller of the network: finds switches and hosts, lets each reach what it may
+    Controller,
     /// Emulated devices
     Devices,
 }

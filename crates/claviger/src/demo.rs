@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use claviger_net::http::Client;
 use claviger_net::tls;
 use claviger_roles::Folder;
-use claviger_roles::config::{self, RawKme, RawPlatform};
+use claviger_roles::config::{self, RawController, RawKme, RawPlatform};
 use claviger_roles::init::Layout;
 use claviger_units::Site;
 
@@ -46,6 +46,12 @@ impl Demo {
             format!("IDQ3P is off at site {site}: {} has no danger_idq3p_listen", path.display())
         };
         config.idq3p_listen.with_context(off)
+    }
+
+    /// Returns where operators ask the controller of the network.
+    pub(crate) fn controller_url(&self) -> Result<String> {
+        let path = self.0.config("site-b/controller");
+        Ok(url(config::load::<RawController>(&path)?.https))
     }
 
     /// Returns where operators ask the platform.

@@ -15,6 +15,7 @@ mod log;
 mod readings;
 mod reseed;
 mod run;
+mod sdn;
 mod signals;
 mod state;
 mod up;
@@ -62,6 +63,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Devices(args) => readings::devices(&args).await?,
         Command::Link { command: None, status } => link::show(&status)?,
         Command::Link { command: Some(command), .. } => in_link(command).await?,
+        Command::Sdn(command) => sdn::run(command).await?,
         Command::Kme(KmeCommand::Reset(args)) => kme::reset(&args)?,
     }
     Ok(ExitCode::SUCCESS)

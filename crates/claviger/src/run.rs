@@ -6,9 +6,12 @@ use anyhow::{Context as _, Result};
 use claviger_net::clock::Clock;
 use claviger_net::shutdown::Shutdown;
 use claviger_photonics::Eve;
-use claviger_roles::config::{self, RawDevices, RawFibre, RawGateway, RawKme, RawPlatform, RawQkd};
+use claviger_roles::config::{
+    self, RawController, RawDevices, RawFibre, RawGateway, RawKme, RawPlatform, RawQkd,
+};
 use claviger_roles::{
-    Context, Folder, Report, Reporter, RoleError, devices, fibre, gateway, kme, platform, qkd,
+    Context, Folder, Report, Reporter, RoleError, controller, devices, fibre, gateway, kme,
+    platform, qkd,
 };
 use tokio::sync::watch;
 
@@ -58,6 +61,9 @@ async fn play(args: &RunArgs, context: Context) -> Result<(), RoleError> {
         Role::Kme => kme::run(config::load::<RawKme>(path)?, folder, context).await,
         Role::Gateway => gateway::run(config::load::<RawGateway>(path)?, folder, context).await,
         Role::Platform => platform::run(config::load::<RawPlatform>(path)?, folder, context).await,
+        Role::Controller => {
+            controller::run(config::load::<RawController>(path)?, folder, context).await
+        }
         Role::Devices => devices::run(config::load::<RawDevices>(path)?, folder, context).await,
     }
 }

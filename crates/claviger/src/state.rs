@@ -259,10 +259,10 @@ mod tests {
         StateFolder::claim(folder.path()).unwrap().prepare(&plan(None)).unwrap();
         let marker = folder.path().join("claviger.toml");
         for (text, parts) in [
-            ("layout = 2\nsites = 3\n", ["layout 2", "the version that made it"]),
+            ("layout = 3\nsites = 3\n", ["layout 3", "the version that made it"]),
             ("layout = 0\n", ["layout 0", "the version that made it"]),
-            ("", ["does not say `layout = 1`", "restore it"]),
-            ("layout = \"two\"", ["does not say `layout = 1`", "restore it"]),
+            ("", ["does not say `layout = 2`", "restore it"]),
+            ("layout = \"two\"", ["does not say `layout = 2`", "restore it"]),
         ] {
             fs::write(&marker, text).unwrap();
             let refused = StateFolder::claim(folder.path()).unwrap_err().to_string();
@@ -270,7 +270,7 @@ mod tests {
                 assert!(refused.contains(part), "{part}: {refused}");
             }
         }
-        fs::write(&marker, "layout = 1\n").unwrap();
+        fs::write(&marker, "layout = 2\n").unwrap();
         StateFolder::claim(folder.path()).unwrap();
     }
 

@@ -9,11 +9,11 @@ use claviger_net::clock::Clock;
 use claviger_net::shutdown::{Ending, Shutdown, TaskGroup};
 use claviger_photonics::Eve;
 use claviger_roles::config::{
-    self, ConfigError, RawDevices, RawFibre, RawGateway, RawKme, RawPlatform, RawQkd,
+    self, ConfigError, RawController, RawDevices, RawFibre, RawGateway, RawKme, RawPlatform, RawQkd,
 };
 use claviger_roles::init::Layout;
 use claviger_roles::{
-    Context, Folder, Reporter, RoleError, devices, fibre, gateway, kme, platform, qkd,
+    Context, Folder, Reporter, RoleError, controller, devices, fibre, gateway, kme, platform, qkd,
 };
 use claviger_units::Fraction;
 use tokio::sync::{mpsc, watch};
@@ -79,6 +79,9 @@ impl Network {
         let role = "site-a/gateway";
         let config = config::load::<RawGateway>(&layout.config(role))?;
         roles.spawn("gateway", gateway::run(config, roles.folder(role), all()));
+        let role = "site-b/controller";
+        let config = config::load::<RawController>(&layout.config(role))?;
+        roles.spawn("controller", controller::run(config, roles.folder(role), all()));
         let config = config::load::<RawDevices>(&layout.config("devices"))?;
         let folder = roles.folder("devices");
         roles.spawn(DEVICES, devices::run(config, folder, context(&stop_devices)));

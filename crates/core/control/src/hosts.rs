@@ -1,6 +1,7 @@
 //! The table of hosts: who was seen where, with which addresses.
 
 use core::net::IpAddr;
+use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_units::{MacAddr, Timestamp};
@@ -50,6 +51,12 @@ impl HostTable {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (MacAddr, &Host)> {
         self.hosts.iter().map(|(&mac, host)| (mac, host))
+    }
+
+    /// Returns the hosts after a card, in rising order.
+    pub(crate) fn after(&self, mac: Option<MacAddr>) -> impl Iterator<Item = (MacAddr, &Host)> {
+        let from = mac.map_or(Bound::Unbounded, Bound::Excluded);
+        self.hosts.range((from, Bound::Unbounded)).map(|(&mac, host)| (mac, host))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -29,6 +29,6 @@ pub use controller::{
 };
 pub use event::{ConnectionId, Event, Farewell};
 pub use lldp::LldpKey;
-pub use place::Place;
+pub use place::{Place, PlaceError};
 pub use policy::{Admission, Movement, PacketRate, Policy, PolicyId, Reach, Service};
 pub use range::{AddressRange, RangeError};

@@ -86,7 +86,7 @@ fn silent_hosts_are_found_and_no_phantoms() {
     world.connect_all();
     let took = world.run_until_settled();
     assert!(took < Span::from_secs(2), "{took}");
-    let (views, links) = (world.controller.hosts(), world.controller.links());
+    let (views, links) = (world.controller.hosts(None, usize::MAX), world.controller.links());
     assert_eq!((n_hosts, views.len(), links.len()), (64, 64, 8));
     for (n, view) in (1..).zip(views) {
         assert_eq!((view.mac, view.place), (mac(n), Some(world.hosts[&mac(n)].at)));
@@ -275,7 +275,7 @@ fn a_restarted_controller_disturbs_nobody_and_mends_the_tables() {
     let mut world = admitted_row();
     let kept: Vec<_> = world
         .controller
-        .hosts()
+        .hosts(None, usize::MAX)
         .into_iter()
         .filter_map(|host| {
             let Standing::Admitted(policy) = host.standing else { return None };

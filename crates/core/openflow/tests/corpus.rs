@@ -1,5 +1,7 @@
 //! Every seed of `fuzz/corpus/openflow`, and mutations of it, through the body of the fuzz target.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::path::Path;
 
 use proptest::prelude::*;

@@ -13,6 +13,7 @@ pub mod light;
 pub mod node;
 pub mod peer;
 pub mod platform;
+pub mod sdn;
 pub mod site;
 
 pub use cursor::{DecodeError, Reader, Writer};

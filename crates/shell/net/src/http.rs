@@ -46,6 +46,23 @@ pub fn error_response(status: StatusCode, message: &str) -> Response {
     (status, axum::Json(serde_json::json!({ "message": message }))).into_response()
 }
 
+/// The end at which the body of an answer is written, piece by piece.
+#[derive(Debug)]
+pub struct BodySender(http_body_util::channel::Sender<Bytes>);
+
+/// Returns a body and the end at which it is written; it is complete when that end is dropped.
+pub fn streamed() -> (BodySender, Body) {
+    let (sender, body) = http_body_util::channel::Channel::<Bytes>::new(16);
+    (BodySender(sender), Body::new(body))
+}
+
+impl BodySender {
+    /// Writes a piece; `false` when nobody reads any more.
+    pub async fn send(&mut self, piece: impl Into<Bytes> + Send) -> bool {
+        self.0.send_data(piece.into()).await.is_ok()
+    }
+}
+
 async fn serve_connection(
     stream: ServerStream,
     peer: PeerInfo,
@@ -230,6 +247,17 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         let json = HeaderValue::from_static("application/json");
         send(self.0.post(url).header(CONTENT_TYPE, json).body(body), url, headers).await
+    }
+
+    /// Puts a JSON body at `url`.
+    pub async fn put_json(&self, url: &str, body: Vec<u8>) -> Result<Answer, ClientError> {
+        let json = HeaderValue::from_static("application/json");
+        send(self.0.put(url).header(CONTENT_TYPE, json).body(body), url, &[]).await
+    }
+
+    /// Deletes what is at `url`.
+    pub async fn delete(&self, url: &str) -> Result<Answer, ClientError> {
+        send(self.0.delete(url), url, &[]).await
     }
 }
 

@@ -1,6 +1,10 @@
 //! The configuration files of the roles: TOML in, checked values out, all faults in one error.
 //!
-//! Size: every key of every role stands here, so that there is one file to read.
+//! Size: every key of every role but those of the network (`network`) stands here.
+
+mod network;
+
+pub use network::{ControllerRoleConfig, RawController, RawPolicy, RawServer, SERVERS};
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -23,7 +23,8 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    Party, RawDevices, RawFibre, RawGateway, RawKme, RawLink, RawPlatform, RawQkd, RawSite,
+    Party, RawController, RawDevices, RawFibre, RawGateway, RawKme, RawLink, RawPlatform,
+    RawPolicy, RawQkd, RawServer, RawSite,
 };
 
 /// What a demonstration network is asked to be.
@@ -78,11 +79,17 @@ pub struct Ports {
     pub light_a: SocketAddr,
     /// The light on Bob's side.
     pub light_b: SocketAddr,
+    /// Switches of the network, OpenFlow in clear.
+    pub openflow: SocketAddr,
+    /// Switches of the network, OpenFlow over TLS.
+    pub openflow_tls: SocketAddr,
+    /// The controller's service, HTTPS.
+    pub controller: SocketAddr,
 }
 
 impl Ports {
     /// How many ports are used, from the base on.
-    pub const COUNT: u16 = 15;
+    pub const COUNT: u16 = 18;
 
     /// Numbers the ports from `base` on; `None` where they would pass 65535.
     #[must_use]
@@ -105,12 +112,15 @@ impl Ports {
             node_b: at(12),
             light_a: at(13),
             light_b: at(14),
+            openflow: at(15),
+            openflow_tls: at(16),
+            controller: at(17),
         })
     }
 
     /// Returns where connections are listened for.
     #[must_use]
-    pub const fn tcp(&self) -> [SocketAddr; 13] {
+    pub const fn tcp(&self) -> [SocketAddr; 16] {
         [
             self.kme_a,
             self.kme_b,
@@ -125,6 +135,9 @@ impl Ports {
             self.node_b,
             self.light_a,
             self.light_b,
+            self.openflow,
+            self.openflow_tls,
+            self.controller,
         ]
     }
 
@@ -186,10 +199,10 @@ struct Marker {
 }
 
 /// The layout of folders and files that this version makes and knows.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// The folders that belong to a role each; the others hold certificates for people and programs.
-pub const ROLES: [&str; 8] = [
+pub const ROLES: [&str; 9] = [
     "fibre",
     "site-a/qkd",
     "site-b/qkd",
@@ -197,6 +210,7 @@ pub const ROLES: [&str; 8] = [
     "site-b/kme",
     "site-a/gateway",
     "site-b/platform",
+    "site-b/controller",
     "devices",
 ];
 
@@ -263,7 +277,7 @@ pub enum InitError {
 }
 
 /// Parties with a certificate: folder and name.
-const PARTIES: [(&str, &str); 9] = [
+const PARTIES: [(&str, &str); 10] = [
     ("site-a/qkd", "qkd-a"),
     ("site-a/kme", "kme-a"),
     ("site-a/gateway", "gateway"),
@@ -271,6 +285,7 @@ const PARTIES: [(&str, &str); 9] = [
     ("site-b/qkd", "qkd-b"),
     ("site-b/kme", "kme-b"),
     ("site-b/platform", "platform"),
+    ("site-b/controller", "controller"),
     ("site-b/app", "app-b"),
     ("site-b/operator", "operator"),
 ];
@@ -313,6 +328,9 @@ pub fn create(state: &Path, plan: &Plan) -> Result<(), InitError> {
     }
     let viewer = password(&mut rng);
     write_secret(&layout.folder("site-a/gateway").join("viewer.password"), viewer.as_bytes())?;
+    let mut lldp_key = [0; 32];
+    rng.fill_bytes(&mut lldp_key);
+    write_secret(&layout.folder("site-b/controller").join("lldp.key"), &lldp_key)?;
     configure(state, plan)?;
     let marker = toml::to_string(&Marker { layout: LAYOUT })?;
     // Whoever waits for the mark sees it whole or not at all.
@@ -334,6 +352,7 @@ pub fn configure(state: &Path, plan: &Plan) -> Result<Ports, InitError> {
     write_config(&layout, "site-b/kme", &kme(plan, &ports, RawSite::B))?;
     write_config(&layout, "site-a/gateway", &gateway(plan, &ports))?;
     write_config(&layout, "site-b/platform", &platform(&ports))?;
+    write_config(&layout, "site-b/controller", &controller(&ports))?;
     write_config(&layout, "devices", &devices(plan, &ports))?;
     Ok(ports)
 }
@@ -415,6 +434,35 @@ fn platform(ports: &Ports) -> RawPlatform {
         installer_name: "installer".into(),
     }
 }
+
+/// The network of the demonstration: the gateway is its only server.
+fn controller(ports: &Ports) -> RawController {
+    let server = RawServer { mac: GATEWAY_MAC.into(), addresses: vec![GATEWAY_ADDRESS.into()] };
+    let services = ["gateway tcp 8443", "gateway tcp 8883", "gateway icmp"];
+    let reaches = services.map(str::to_owned).to_vec();
+    let quarantine = RawPolicy { reaches: Vec::new(), packets_per_s: Some(10) };
+    RawController {
+        openflow_listen: Some(ports.openflow.to_string()),
+        danger_openflow_in_clear: false,
+        openflow_tls_listen: Some(ports.openflow_tls.to_string()),
+        https_listen: ports.controller.to_string(),
+        operator_name: "operator".into(),
+        provisioning_name: "platform".into(),
+        sweep: Vec::new(),
+        dhcp_server: None,
+        unknown_per_s: 100,
+        server: BTreeMap::from([("gateway".to_owned(), server)]),
+        policy: BTreeMap::from([
+            ("sensor".to_owned(), RawPolicy { reaches, packets_per_s: Some(200) }),
+            ("quarantine".to_owned(), quarantine),
+        ]),
+    }
+}
+
+/// The gateway's card in the emulated network: locally administered.
+pub const GATEWAY_MAC: &str = "02:00:5e:00:ff:01";
+/// The gateway's address in the emulated network.
+pub const GATEWAY_ADDRESS: &str = "10.67.0.1";
 
 fn devices(plan: &Plan, ports: &Ports) -> RawDevices {
     RawDevices {

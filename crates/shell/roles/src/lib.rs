@@ -1,4 +1,4 @@
-//! One thin module a role: fibre, qkd, kme, gateway, platform, devices.
+//! One thin module a role: fibre, qkd, kme, gateway, platform, controller, devices.
 //!
 //! A role opens its own folder, carries bytes between sockets and cores, and decides nothing.
 //! Roles never name each other: what they say to each other crosses a socket.
@@ -6,6 +6,7 @@
 pub mod attack_file;
 mod channel;
 pub mod config;
+pub mod controller;
 pub mod devices;
 pub mod fibre;
 pub mod gateway;

@@ -80,6 +80,13 @@ pub enum Report {
         /// The reading in words.
         reading: String,
     },
+    /// Something happened in the network (from the controller).
+    Network {
+        /// What kind of event, in kebab case.
+        kind: &'static str,
+        /// In words.
+        text: String,
+    },
     /// Something was refused; nothing was spent.
     Refused {
         /// Where.

@@ -72,6 +72,16 @@ pub enum RoleError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What the controller keeps over a restart cannot be read or written.
+    #[error(
+        "{path} cannot be used: {why}; mend the disk, or move the file away: hosts are then learnt and admitted anew"
+    )]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A part of the role has died: its log says why; start the role again.
     #[error("the {0} of the role has died; its log says why")]
     Lost(String),

@@ -23,6 +23,12 @@ pub(super) struct Sweep {
 impl Controller {
     /// Sends frames of discovery out of every port, and forgets links that carry none.
     pub(super) fn discover(&mut self, now: Timestamp) {
+        if self.next_trial <= now {
+            // Switches that come up one after the other hear each other's frames only now.
+            self.next_trial = now + TRIALS;
+            let undecided = self.places(|side| matches!(side, Side::Undecided { .. }));
+            undecided.into_iter().for_each(|place| self.send_lldp(now, place));
+        }
         if self.next_lldp > now {
             return;
         }
@@ -32,8 +38,8 @@ impl Controller {
         self.report_lost(now, &lost);
         let seldom = self.n_rounds.is_multiple_of(HOSTS_ROUND);
         let places: Vec<_> = self.places(|side| match side {
-            Side::Nothing => false,
-            Side::Undecided { .. } | Side::Trunk => true,
+            Side::Nothing | Side::Undecided { .. } => false,
+            Side::Trunk => true,
             Side::Hosts => seldom,
         });
         places.into_iter().for_each(|place| self.send_lldp(now, place));
@@ -279,6 +285,8 @@ impl Controller {
     }
 }
 
+/// The pause between two trials of a port of which it is not known what is behind it.
+const TRIALS: Span = Span::from_millis(60);
 /// Every how many rounds ports with hosts are tried as well.
 const HOSTS_ROUND: u64 = 5;
 /// The pause between two steps of asking, the copies of questions in a step, and the addresses that one

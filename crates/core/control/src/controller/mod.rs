@@ -85,7 +85,7 @@ impl Times {
         barrier: Span::from_secs(10),
         lldp: Span::from_secs(1),
         link: Span::from_millis(3500),
-        decide: Span::from_millis(200),
+        decide: Span::from_millis(250),
         settle: Span::from_millis(300),
         hold: Span::from_secs(5),
         audit: Span::from_secs(60),
@@ -136,6 +136,8 @@ pub struct Controller {
     sweeps: VecDeque<Sweep>,
     next_sweep: Timestamp,
     next_lldp: Timestamp,
+    // Ports that are undecided are tried more often.
+    next_trial: Timestamp,
     // Rounds of discovery so far.
     n_rounds: u64,
     next_audit: Timestamp,
@@ -216,6 +218,7 @@ impl Controller {
             sweeps: VecDeque::new(),
             next_sweep: now,
             next_lldp: now + config.times.lldp,
+            next_trial: now,
             n_rounds: 0,
             next_audit: now + config.times.audit,
             restless: None,
@@ -259,11 +262,20 @@ impl Controller {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let connections = self.connections.values().filter_map(|c| c.due(&self.config.times));
         let decisions = self.switches.values().flat_map(Switch::decisions);
+        let decision = decisions.min();
+        let trial = decision.is_some().then_some(self.next_trial);
         let holds = self.switches.values().filter_map(|switch| switch.hold_until);
         let sweep = (!self.sweeps.is_empty()).then_some(self.next_sweep);
         let settled = self.restless.map(|since| since + self.config.times.settle);
         let rounds = [self.next_lldp, self.next_audit];
-        connections.chain(decisions).chain(holds).chain(sweep).chain(settled).chain(rounds).min()
+        connections
+            .chain(decision)
+            .chain(trial)
+            .chain(holds)
+            .chain(sweep)
+            .chain(settled)
+            .chain(rounds)
+            .min()
     }
 
     /// Returns what is to be sent to a switch.

@@ -7,7 +7,7 @@ use claviger_units::{MacAddr, Timestamp};
 
 use super::{Controller, Side};
 use crate::Place;
-use crate::policy::PolicyId;
+use crate::policy::{Movement, PolicyId};
 use crate::tables::Owner;
 
 /// A switch in one look.
@@ -129,10 +129,10 @@ impl Controller {
         self.topology.links().into_iter().collect()
     }
 
-    /// Returns every host that is known or was heard.
+    /// Returns up to `limit` hosts after a card, in rising order: known ones and those that were heard.
     #[must_use]
-    pub fn hosts(&self) -> Vec<HostView> {
-        let views = self.hosts.iter().map(|(mac, host)| HostView {
+    pub fn hosts(&self, after: Option<MacAddr>, limit: usize) -> Vec<HostView> {
+        let views = self.hosts.after(after).take(limit).map(|(mac, host)| HostView {
             mac,
             place: host.place,
             addresses: host.addresses.clone(),
@@ -145,6 +145,12 @@ impl Controller {
             n_entries: self.tables.owned_by(Owner::Host(mac)).values().sum(),
         });
         views.collect()
+    }
+
+    /// Returns what is made of an admitted host at another port.
+    #[must_use]
+    pub fn movement_of(&self, mac: MacAddr) -> Option<Movement> {
+        self.admissions.get(&mac).map(|admission| admission.movement)
     }
 
     /// Returns how many flow entries stand for a host at each switch.

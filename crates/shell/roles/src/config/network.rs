@@ -1,0 +1,282 @@
+//! The keys of the roles that are the network: the controller and the emulated switches.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use claviger_control::{AddressRange, PacketRate, Policy, Reach, Service};
+use claviger_units::{MacAddr, SaeId};
+use serde::{Deserialize, Serialize};
+
+use super::{Faults, Raw};
+
+/// `claviger run controller`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawController {
+    /// Where switches connect in clear: on loopback alone, or where the wires are as safe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub openflow_listen: Option<String>,
+    /// Allows `openflow_listen` elsewhere than on loopback: whoever reaches it is taken for a switch.
+    #[serde(default)]
+    pub danger_openflow_in_clear: bool,
+    /// Where switches connect by TLS, with a certificate of the same authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub openflow_tls_listen: Option<String>,
+    /// Where operators ask by HTTPS.
+    pub https_listen: String,
+    /// Certificates of this name may see and change everything.
+    pub operator_name: String,
+    /// Certificates of this name may see everything, and admit and dismiss.
+    pub provisioning_name: String,
+    /// Where hosts are looked for that say nothing, such as `10.0.0.0/24`.
+    #[serde(default)]
+    pub sweep: Vec<String>,
+    /// The server whose DHCP answers reach hosts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dhcp_server: Option<String>,
+    /// Packets a second that a port may bring of unknown cards.
+    pub unknown_per_s: u32,
+    /// Hosts that offer services, by name.
+    #[serde(default)]
+    pub server: BTreeMap<String, RawServer>,
+    /// What hosts may reach, by name.
+    #[serde(default)]
+    pub policy: BTreeMap<String, RawPolicy>,
+}
+
+/// A host that offers services.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawServer {
+    /// Its card.
+    pub mac: String,
+    /// Its addresses, which nobody else can take.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+/// What hosts of one kind may do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawPolicy {
+    /// `SERVER tcp PORT`, `SERVER udp PORT`, `SERVER icmp`, or `peers`.
+    pub reaches: Vec<String>,
+    /// Packets a second that one host may send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets_per_s: Option<u32>,
+}
+
+/// A checked controller.
+#[derive(Clone, Debug)]
+pub struct ControllerRoleConfig {
+    /// Where switches connect in clear.
+    pub openflow: Option<SocketAddr>,
+    /// Where switches connect by TLS.
+    pub openflow_tls: Option<SocketAddr>,
+    /// Where operators ask.
+    pub https: SocketAddr,
+    /// Who may do everything.
+    pub operator: SaeId,
+    /// Who may admit.
+    pub provisioning: SaeId,
+    /// Where silent hosts are looked for.
+    pub sweep: Vec<AddressRange>,
+    /// The DHCP server.
+    pub dhcp_server: Option<MacAddr>,
+    /// How fast a port may bring packets of unknown cards.
+    pub unknown: PacketRate,
+    /// Hosts that offer services: card and addresses.
+    pub servers: Vec<(MacAddr, Vec<IpAddr>)>,
+    /// What hosts may reach; the last one is that of the servers.
+    pub policies: Vec<Policy>,
+}
+
+/// The name of the policy of servers, which begin nothing by themselves.
+pub const SERVERS: &str = "server";
+
+impl Raw for RawController {
+    type Config = ControllerRoleConfig;
+
+    fn check(self, faults: &mut Faults, _: &Path) -> Option<ControllerRoleConfig> {
+        let listens = [&self.openflow_listen, &self.openflow_tls_listen];
+        if listens.into_iter().all(Option::is_none) {
+            let right = "name at least one of openflow_listen and openflow_tls_listen";
+            faults.note("openflow_listen", "nothing", right);
+        }
+        let openflow = self.openflow_listen.as_deref().map(|text| self.in_clear(faults, text));
+        let openflow_tls = self.openflow_tls_listen.as_deref();
+        let openflow_tls = openflow_tls.map(|text| faults.address("openflow_tls_listen", text));
+        let https = faults.address("https_listen", &self.https_listen);
+        let operator = faults.parse("operator_name", &self.operator_name);
+        let provisioning = faults.parse("provisioning_name", &self.provisioning_name);
+        let sweep = self.sweep.iter().map(|text| faults.parse("sweep", text));
+        let sweep: Option<Vec<AddressRange>> = sweep.collect();
+        if !(1..=100_000).contains(&self.unknown_per_s) {
+            faults.note("unknown_per_s", self.unknown_per_s, "must lie between 1 and 100000");
+        }
+        let servers = self.servers(faults);
+        let by_name = |name: &str| servers.get(name).map(|(mac, _)| *mac);
+        let dhcp_server = self.dhcp_server.as_deref().map(|name| {
+            let found = by_name(name);
+            if found.is_none() {
+                let right = "must be the name of a [server]";
+                faults.note("dhcp_server", format_args!("\"{name}\""), right);
+            }
+            found
+        });
+        let mut policies = Vec::new();
+        for (name, policy) in &self.policy {
+            policies.extend(policy.check(faults, name, by_name));
+        }
+        let (name, reaches) = (SERVERS.to_owned(), Vec::new());
+        policies.push(Policy { name, reaches, limit: None });
+        let burst = self.unknown_per_s.max(50);
+        Some(ControllerRoleConfig {
+            openflow: openflow.flatten(),
+            openflow_tls: openflow_tls.flatten(),
+            https: https?,
+            operator: operator?,
+            provisioning: provisioning?,
+            sweep: sweep?,
+            dhcp_server: dhcp_server.flatten(),
+            unknown: PacketRate { per_second: self.unknown_per_s, burst },
+            servers: servers.into_values().collect(),
+            policies,
+        })
+    }
+}
+
+impl RawController {
+    fn in_clear(&self, faults: &mut Faults, text: &str) -> Option<SocketAddr> {
+        let address = faults.address("openflow_listen", text)?;
+        if !address.ip().is_loopback() && !self.danger_openflow_in_clear {
+            let right = "must be a loopback address; use openflow_tls_listen, or set \
+                         danger_openflow_in_clear = true where the wires themselves are safe";
+            faults.note("openflow_listen", address, right);
+        }
+        Some(address)
+    }
+
+    fn servers(&self, faults: &mut Faults) -> BTreeMap<String, (MacAddr, Vec<IpAddr>)> {
+        let mut servers = BTreeMap::new();
+        for (name, server) in &self.server {
+            let key = format!("server.{name}");
+            let mac = faults.parse(&key, &server.mac);
+            let addresses = server.addresses.iter().map(|text| faults.parse(&key, text));
+            let addresses: Option<Vec<IpAddr>> = addresses.collect();
+            if name.contains(char::is_whitespace) {
+                faults.note(&key, format_args!("\"{name}\""), "must be a name without spaces");
+            }
+            if let (Some(mac), Some(addresses)) = (mac, addresses) {
+                servers.insert(name.clone(), (mac, addresses));
+            }
+        }
+        servers
+    }
+}
+
+impl RawPolicy {
+    fn check(
+        &self,
+        faults: &mut Faults,
+        name: &str,
+        server: impl Fn(&str) -> Option<MacAddr>,
+    ) -> Option<Policy> {
+        let key = format!("policy.{name}");
+        if name == SERVERS {
+            let right = "is the name of the policy of servers themselves; choose another";
+            faults.note(&key, format_args!("\"{name}\""), right);
+        }
+        let mut reaches = Vec::new();
+        for text in &self.reaches {
+            match reach(text, &server) {
+                Ok(reach) => reaches.push(reach),
+                Err(right) => faults.note(&key, format_args!("\"{text}\""), right),
+            }
+        }
+        let limit =
+            self.packets_per_s.map(|per_second| PacketRate { per_second, burst: per_second });
+        if limit.is_some_and(|limit| limit.per_second == 0) {
+            faults.note(&key, 0, "packets_per_s must be above 0");
+        }
+        Some(Policy { name: name.to_owned(), reaches, limit })
+    }
+}
+
+fn reach(text: &str, server: impl Fn(&str) -> Option<MacAddr>) -> Result<Reach, String> {
+    let form = "must be `SERVER tcp PORT`, `SERVER udp PORT`, `SERVER icmp` or `peers`";
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let host = |name: &str| server(name).ok_or_else(|| format!("there is no [server.{name}]"));
+    let port = |text: &str| text.parse::<u16>().or(Err(form.to_owned()));
+    match words[..] {
+        ["peers"] => Ok(Reach::Peers),
+        [name, "tcp", number] => {
+            Ok(Reach::Service { host: host(name)?, service: Service::Tcp(port(number)?) })
+        }
+        [name, "udp", number] => {
+            Ok(Reach::Service { host: host(name)?, service: Service::Udp(port(number)?) })
+        }
+        [name, "icmp"] => Ok(Reach::Service { host: host(name)?, service: Service::Icmp }),
+        _ => Err(form.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        openflow_listen = "127.0.0.1:6653"
+        https_listen = "127.0.0.1:14017"
+        operator_name = "operator"
+        provisioning_name = "platform"
+        sweep = ["10.0.0.0/24"]
+        unknown_per_s = 100
+        [server.gateway]
+        mac = "02:00:5e:10:ff:01"
+        addresses = ["10.0.0.1"]
+        [policy.sensor]
+        reaches = ["gateway tcp 8883", "gateway tcp 8443", "gateway icmp"]
+        packets_per_s = 200
+        [policy.open]
+        reaches = ["peers"]
+    "#;
+
+    fn checked(text: &str) -> Result<ControllerRoleConfig, String> {
+        let raw: RawController = toml::from_str(text).unwrap();
+        let mut faults = Faults::default();
+        let config = raw.check(&mut faults, Path::new("."));
+        if faults.0.is_empty() { Ok(config.unwrap()) } else { Err(faults.to_string()) }
+    }
+
+    #[test]
+    fn a_policy_names_servers_and_what_is_spoken_with_them() {
+        let config = checked(GOOD).unwrap();
+        let gateway: MacAddr = "02:00:5e:10:ff:01".parse().unwrap();
+        let names: Vec<_> = config.policies.iter().map(|policy| &policy.name[..]).collect();
+        assert_eq!(names, ["open", "sensor", SERVERS]);
+        assert_eq!(config.policies[0].reaches, [Reach::Peers]);
+        let service = |service| Reach::Service { host: gateway, service };
+        let reaches = [Service::Tcp(8883), Service::Tcp(8443), Service::Icmp].map(service);
+        assert_eq!(config.policies[1].reaches, reaches);
+    }
+
+    #[test]
+    fn every_fault_is_named_with_what_would_be_right() {
+        for (from, to, told) in [
+            ("127.0.0.1:6653", "0.0.0.0:6653", "danger_openflow_in_clear"),
+            ("10.0.0.0/24", "10.0.0.0/2", "a prefix of 16 to 32"),
+            ("gateway tcp 8883", "gateway tcp", "must be `SERVER tcp PORT`"),
+            ("gateway tcp 8883", "broker tcp 8883", "there is no [server.broker]"),
+            ("02:00:5e:10:ff:01", "02:00", "six pairs of hex digits"),
+            ("policy.open", "policy.server", "choose another"),
+            ("packets_per_s = 200", "packets_per_s = 0", "above 0"),
+            ("unknown_per_s = 100", "unknown_per_s = 0", "between 1 and 100000"),
+            ("openflow_listen = \"127.0.0.1:6653\"", "", "name at least one"),
+        ] {
+            let told_really = checked(&GOOD.replace(from, to)).unwrap_err();
+            assert!(told_really.contains(told), "{told}: {told_really}");
+        }
+    }
+}
