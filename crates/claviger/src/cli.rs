@@ -1,5 +1,6 @@
 //! What can be said on the command line, with the help that teaches it.
 
+pub(crate) mod lab;
 pub(crate) mod link;
 pub(crate) mod sdn;
 
@@ -11,6 +12,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use claviger_units::{Bits, Decibels, Eui64, Fraction, KeyId, SaeId, Site, Span};
 
+use self::lab::LabCommand;
 use self::link::{LinkCommand, LinkStatusArgs};
 use self::sdn::SdnCommand;
 use crate::duration;
@@ -77,6 +79,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     #[command(after_help = sdn::EXAMPLES)]
     Sdn(SdnCommand),
+    /// Build networks to try things on
+    #[command(subcommand)]
+    Lab(LabCommand),
     /// Mend a key management entity
     #[command(subcommand)]
     Kme(KmeCommand),

@@ -9,6 +9,7 @@ mod figures;
 mod init;
 mod key;
 mod kme;
+mod lab;
 mod link;
 mod lock;
 mod log;
@@ -63,6 +64,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Devices(args) => readings::devices(&args).await?,
         Command::Link { command: None, status } => link::show(&status)?,
         Command::Link { command: Some(command), .. } => in_link(command).await?,
+        Command::Lab(command) => return lab::run(command, verbosity).await,
         Command::Sdn(command) => sdn::run(command).await?,
         Command::Kme(KmeCommand::Reset(args)) => kme::reset(&args)?,
     }

@@ -1,5 +1,7 @@
 //! `claviger sdn`: the network as its controller sees it.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
 use claviger_net::http::{Answer, Client, ClientError};
 use claviger_wire::etsi014::ErrorBody;
@@ -18,13 +20,13 @@ use crate::demo::{self, Demo};
 pub(crate) async fn run(command: SdnCommand) -> Result<()> {
     match command {
         SdnCommand::Switches(args) => {
-            let answer: Switches = Controller::open(&args.state)?.get("/v1/switches").await?;
-            show(&args, answer.switches, line_of_switch, "no switch has connected yet");
+            let switches = Controller::open(&args.state)?.switches().await?;
+            show(&args, switches, line_of_switch, "no switch has connected yet");
         }
         SdnCommand::Links(args) => {
-            let answer: Links = Controller::open(&args.state)?.get("/v1/links").await?;
+            let links = Controller::open(&args.state)?.links().await?;
             let line = |[a, b]: &[String; 2]| format!("{a}  {b}");
-            show(&args, answer.links, line, "no link has been found yet");
+            show(&args, links, line, "no link has been found yet");
         }
         SdnCommand::Hosts(args) => {
             let hosts = Controller::open(&args.state)?.hosts().await?;
@@ -128,9 +130,8 @@ async fn admit(args: &AdmitArgs) -> Result<()> {
         addresses: Vec::new(),
         fixed: args.fixed,
     };
-    let body = serde_json::to_vec(&Admissions { admit: vec![admission], replace: false })?;
-    let controller = Controller::open(&args.state)?;
-    accepted(controller.client.put_json(&controller.at("/v1/admissions"), body).await)?;
+    let admissions = Admissions { admit: vec![admission], replace: false };
+    Controller::open(&args.state)?.admit(&admissions).await?;
     console::out(format_args!("{} is let in as {}", args.mac, args.policy));
     Ok(())
 }
@@ -178,14 +179,19 @@ fn line_of_event(event: &Event) -> String {
 }
 
 /// The controller as its operator reaches it.
-struct Controller {
+pub(crate) struct Controller {
     url: String,
     client: Client,
 }
 
 impl Controller {
     fn open(state: &StateArgs) -> Result<Self> {
-        let demo = Demo::open(&state.state)?;
+        Self::of(&state.state)
+    }
+
+    /// Finds the controller of a state folder.
+    pub(crate) fn of(state: &Path) -> Result<Self> {
+        let demo = Demo::open(state)?;
         let client = demo::client(&demo.folder("site-b/operator"))?;
         Ok(Self { url: demo.controller_url()?, client })
     }
@@ -200,8 +206,25 @@ impl Controller {
         serde_json::from_slice(answer.body.expose()).context(other)
     }
 
+    /// Returns all switches.
+    pub(crate) async fn switches(&self) -> Result<Vec<Switch>> {
+        Ok(self.get::<Switches>("/v1/switches").await?.switches)
+    }
+
+    /// Returns both ends of all links.
+    pub(crate) async fn links(&self) -> Result<Vec<[String; 2]>> {
+        Ok(self.get::<Links>("/v1/links").await?.links)
+    }
+
+    /// Lets hosts in.
+    pub(crate) async fn admit(&self, admissions: &Admissions) -> Result<()> {
+        let body = serde_json::to_vec(admissions)?;
+        accepted(self.client.put_json(&self.at("/v1/admissions"), body).await)?;
+        Ok(())
+    }
+
     /// Returns all hosts, page after page.
-    async fn hosts(&self) -> Result<Vec<Host>> {
+    pub(crate) async fn hosts(&self) -> Result<Vec<Host>> {
         let mut all: Vec<Host> = Vec::new();
         loop {
             let after = all.last().map(|host| format!("?after={}", host.mac)).unwrap_or_default();

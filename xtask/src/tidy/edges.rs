@@ -66,11 +66,12 @@ const RULES: &[Rule] = &[
         tests_may_use: &["lab"],
     },
     Rule { name: "lab", layer: Layer::Top, may_use: Use::Cores, tests_may_use: &[] },
-    // The link in virtual time is on the command line too.
+    Rule { name: "netlab", layer: Layer::Top, may_use: Use::These(&["units"]), tests_may_use: &[] },
+    // The link in virtual time and networks of namespaces are on the command line too.
     Rule {
         name: "claviger",
         layer: Layer::Top,
-        may_use: Use::CoresShellsAnd(&["lab"]),
+        may_use: Use::CoresShellsAnd(&["lab", "netlab"]),
         tests_may_use: &[],
     },
     Rule { name: "xtask", layer: Layer::Top, may_use: Use::These(&[]), tests_may_use: &[] },

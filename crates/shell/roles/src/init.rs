@@ -277,10 +277,11 @@ pub enum InitError {
 }
 
 /// Parties with a certificate: folder and name.
-const PARTIES: [(&str, &str); 10] = [
+const PARTIES: [(&str, &str); 11] = [
     ("site-a/qkd", "qkd-a"),
     ("site-a/kme", "kme-a"),
     ("site-a/gateway", "gateway"),
+    ("site-a/switch", "switch"),
     ("site-a/app", "app-a"),
     ("site-b/qkd", "qkd-b"),
     ("site-b/kme", "kme-b"),

@@ -18,6 +18,8 @@ pub(super) struct Sweep {
     ports: BTreeSet<PortNumber>,
     // The range, and the address in it, that is next.
     next: (usize, u32),
+    passes_left: u32,
+    not_before: Timestamp,
 }
 
 impl Controller {
@@ -127,6 +129,8 @@ impl Controller {
                 silent.push(place);
             }
         }
+        // What answers is heard only by entries that stand before it is asked.
+        self.flush(now);
         self.begin_sweeps(now, &silent);
     }
 
@@ -136,16 +140,22 @@ impl Controller {
             return;
         }
         self.next_sweep = now + SWEEP_STEP;
-        let mut frames = 0;
+        let (mut frames, mut later) = (0, Vec::new());
         while frames < SWEEP_FRAMES
             && let Some(mut sweep) = self.sweeps.pop_front()
         {
+            if sweep.not_before > now {
+                later.push(sweep);
+                continue;
+            }
             let hosts = &self.hosts;
             // Where somebody has answered, nobody is silent.
             sweep.ports.retain(|&port| hosts.at(Place::new(sweep.datapath, port)).next().is_none());
             for _ in 0..SWEEP_BATCH {
                 let Some(address) = self.next_address(&mut sweep) else { break };
-                if self.hosts.owner_of(address.into()).is_some() || sweep.ports.is_empty() {
+                let owner = self.hosts.owner_of(address.into());
+                let is_found = owner.and_then(|mac| self.hosts.get(mac)?.place).is_some();
+                if is_found || sweep.ports.is_empty() {
                     continue;
                 }
                 let actions = sweep.ports.iter().map(|&port| Action::output(port)).collect();
@@ -155,10 +165,17 @@ impl Controller {
                 self.send(sweep.datapath, Message::PacketOut(out));
                 frames += sweep.ports.len();
             }
-            if sweep.next.0 < self.config.sweep.len() && !sweep.ports.is_empty() {
+            if sweep.next.0 >= self.config.sweep.len() {
+                // An answer may be lost, or the host was still coming up.
+                sweep.next = (0, 0);
+                sweep.passes_left -= 1;
+                sweep.not_before = now + SWEEP_PAUSE;
+            }
+            if sweep.passes_left > 0 && !sweep.ports.is_empty() {
                 self.sweeps.push_back(sweep);
             }
         }
+        self.sweeps.extend(later);
         // Answers to the last questions are still to come.
         self.stir(now);
     }
@@ -256,13 +273,19 @@ impl Controller {
         for place in silent {
             // Ports that were decided together are asked together.
             match self.sweeps.back_mut() {
-                Some(sweep) if sweep.datapath == place.datapath && sweep.next == (0, 0) => {
+                Some(sweep)
+                    if sweep.datapath == place.datapath
+                        && sweep.next == (0, 0)
+                        && sweep.passes_left == SWEEP_PASSES =>
+                {
                     sweep.ports.insert(place.port);
                 }
                 _ => self.sweeps.push_back(Sweep {
                     datapath: place.datapath,
                     ports: BTreeSet::from([place.port]),
                     next: (0, 0),
+                    passes_left: SWEEP_PASSES,
+                    not_before: now,
                 }),
             }
         }
@@ -294,3 +317,6 @@ const HOSTS_ROUND: u64 = 5;
 const SWEEP_STEP: Span = Span::from_millis(5);
 const SWEEP_FRAMES: usize = 500;
 const SWEEP_BATCH: usize = 32;
+/// How often every address is asked for where nobody answers, and the pause between.
+const SWEEP_PASSES: u32 = 3;
+const SWEEP_PAUSE: Span = Span::from_millis(150);

@@ -1,0 +1,62 @@
+//! `claviger lab` and what stands below it.
+
+use std::ffi::OsString;
+
+use clap::{Args, Subcommand, ValueEnum};
+use claviger_netlab::Topology;
+
+/// `claviger lab`
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Networks of Linux namespaces with Open vSwitch and this controller; needs root
+    #[command(subcommand)]
+    #[command(after_help = NET_EXAMPLES)]
+    Net(LabNetCommand),
+}
+
+const NET_EXAMPLES: &str = "\
+Examples:
+  claviger lab net run tree,2,8                            a shell inside; gw and h1 to h64 are hosts
+  claviger lab net run tree,2,8 -- ip netns exec h1 ping -c 3 10.67.0.1
+  claviger lab net run ring,4 --policy sensor --tls -- ./my-experiment.sh
+
+Inside, $CLAVIGER is this program and $CLAVIGER_STATE the folder for its --state, so that
+`$CLAVIGER sdn hosts --state $CLAVIGER_STATE` works, and the tools of Open vSwitch find the switches.
+When the command ends, however it ends, everything is gone.";
+
+/// `claviger lab net`
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabNetCommand {
+    /// Build a network, run a command inside, and take everything down
+    Run(LabNetArgs),
+    /// What `run` starts in the private namespaces
+    #[command(hide = true)]
+    Inside(LabNetArgs),
+}
+
+/// `claviger lab net run`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabNetArgs {
+    /// The shape: tree,DEPTH,FANOUT as Mininet has it, or ring,SWITCHES
+    pub(crate) topology: Topology,
+    /// What the hosts may reach once they are found
+    #[arg(long, value_enum, default_value = "open")]
+    pub(crate) policy: LabPolicy,
+    /// Lets switches reach the controller by TLS
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// The command, a shell by default; its exit code is this program's
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// How hosts of a lab are admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LabPolicy {
+    /// Every host reaches every other
+    Open,
+    /// Every host reaches the gateway: TCP 8443 and 8883, and ping
+    Sensor,
+    /// Nobody is admitted, until you do it
+    None,
+}

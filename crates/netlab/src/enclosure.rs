@@ -1,0 +1,15 @@
+//! The private namespaces in which a lab lives.
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+/// Returns a command that runs `program` in network, mount and process namespaces of its own.
+///
+/// It is the first of its process namespace's children: when it ends, or its parent does, the kernel
+/// kills whatever it has started, however it was started.
+pub fn enclosed(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]);
+    command.arg(program);
+    command
+}
