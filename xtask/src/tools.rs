@@ -21,6 +21,7 @@ pub(crate) struct Tool {
     pub(crate) name: &'static str,
     /// What to install, in Debian's words.
     pub(crate) install: &'static str,
+    /// Debian's packages, with spaces between.
     debian: Option<&'static str>,
     works: fn() -> bool,
 }
@@ -40,10 +41,21 @@ const TOOLS: &[Tool] = &[
         works: || ["mosquitto_sub", "mosquitto_pub"].map(program_exists) == [true, true],
     },
     Tool {
+        name: "netlab",
+        install: "openvswitch-switch, iproute2, ethtool, iputils-ping and python3, and run as root \
+                  where namespaces may be made",
+        debian: Some("openvswitch-switch iproute2 ethtool iputils-ping python3"),
+        works: || {
+            let enclosed = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"];
+            ["ovs-vswitchd", "ip", "ethtool", "ping", "python3"].map(program_exists) == [true; 5]
+                && answers(program("unshare").args(enclosed))
+        },
+    },
+    Tool {
         name: "ovs",
         install: "openvswitch-switch",
         debian: Some("openvswitch-switch"),
-        works: || ["ovs-ofctl", "ovs-vswitchd"].map(program_exists) == [true, true],
+        works: || answers(program("ovs-ofctl").arg("--version")),
     },
     Tool {
         name: "openssl",
@@ -100,7 +112,8 @@ pub(crate) fn prepare(missing: Missing) -> Result<Vec<Lacking>> {
         !unwanted.iter().any(|unwanted| unwanted.name == tool.name) && !(tool.works)()
     };
     if missing == Missing::Install {
-        install_debian(&TOOLS.iter().filter(lacks).filter_map(|t| t.debian).collect::<Vec<_>>())?;
+        let packages = TOOLS.iter().filter(lacks).filter_map(|tool| tool.debian);
+        install_debian(&packages.flat_map(str::split_whitespace).collect::<Vec<_>>())?;
         if TOOLS.iter().filter(lacks).any(|tool| tool.name == "etsi_client") {
             install_etsi_client()?;
         }

@@ -20,8 +20,9 @@ Examples:
   claviger lab net run tree,2,8 -- ip netns exec h1 ping -c 3 10.67.0.1
   claviger lab net run ring,4 --policy sensor --tls -- ./my-experiment.sh
 
-Inside, $CLAVIGER is this program and $CLAVIGER_STATE the folder for its --state, so that
-`$CLAVIGER sdn hosts --state $CLAVIGER_STATE` works, and the tools of Open vSwitch find the switches.
+Inside, $CLAVIGER is this program, $CLAVIGER_STATE the folder for its --state, so that
+`$CLAVIGER sdn hosts --state $CLAVIGER_STATE` works, $CLAVIGER_CONTROLLER the controller's process, and
+the tools of Open vSwitch find the switches.
 When the command ends, however it ends, everything is gone.";
 
 /// `claviger lab net`

@@ -2,24 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
-use std::process::{ExitCode, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use claviger_net::clock::Clock;
-use claviger_net::shutdown::{Shutdown, TaskGroup};
 use claviger_netlab::{Control, Lab, Plan, TlsFiles};
-use claviger_roles::config::{self, RawController, RawLink, RawPolicy, RawServer};
+use claviger_roles::config::{RawController, RawLink, RawPolicy, RawServer};
 use claviger_roles::init::{self, Layout, Ports};
-use claviger_roles::{Context, Folder, Report, Reporter, controller};
 use claviger_units::Timestamp;
 use claviger_wire::sdn::{Admission, Admissions};
-use tokio::sync::mpsc;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
 
 use crate::cli::lab::{LabNetArgs, LabPolicy};
+use crate::console;
 use crate::sdn::Controller;
-use crate::{console, log};
 
 /// Runs this program again inside private namespaces.
 pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
@@ -44,18 +43,13 @@ pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
 
 /// Builds the network, runs the command, and lets the kernel take the rest down.
 pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> {
-    if verbosity > 0 {
-        log::to_stderr(verbosity);
-    }
     let clock = Clock::start();
     let plan = Plan::of(args.topology);
     let state = tempfile::tempdir().context("making a folder for the controller")?;
     let ports = configure(state.path(), &plan)?;
     // The loopback of a fresh network namespace is down, and the controller listens there.
     claviger_netlab::raise_loopback()?;
-    let shutdown = Shutdown::new();
-    let mut tasks = TaskGroup::new(shutdown.clone());
-    start_controller(state.path(), clock, &shutdown, &mut tasks).await?;
+    let controller = start_controller(state.path(), verbosity).await?;
 
     let control = control(&args, state.path(), &ports);
     let (laid_out, began) = (plan.clone(), clock.now());
@@ -78,10 +72,10 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
         seconds(built, found),
         seconds(found, admitted),
     ));
-    let status = command(&args, state.path(), &lab)?.status().await;
+    let mut command = command(&args, state.path(), &lab)?;
+    command.env("CLAVIGER_CONTROLLER", controller.id().unwrap_or_default().to_string());
+    let status = command.status().await;
     let status = status.with_context(|| format!("{:?} cannot be started", words(&args)[0]))?;
-    shutdown.trigger();
-    tasks.finish(Duration::from_secs(2)).await;
     Ok(exit_code(status))
 }
 
@@ -98,7 +92,7 @@ fn configure(state: &Path, plan: &Plan) -> Result<Ports> {
     };
     init::create(state, &demo)?;
     let ports = Ports::from_base(PORT_BASE).context("the ports of a lab fit")?;
-    let path = Layout::below(state).config("site-b/controller");
+    let path = config(state);
     let text = std::fs::read_to_string(&path).context("reading the controller's configuration")?;
     let mut raw: RawController = toml::from_str(&text)?;
     let gateway = &plan.hosts[0];
@@ -126,32 +120,27 @@ fn range(plan: &Plan) -> String {
     format!("{}/{prefix}", std::net::Ipv4Addr::from_bits(first))
 }
 
-async fn start_controller(
-    state: &Path,
-    clock: Clock,
-    shutdown: &Shutdown,
-    tasks: &mut TaskGroup,
-) -> Result<()> {
-    let layout = Layout::below(state);
-    let config = config::load::<RawController>(&layout.config("site-b/controller"))?;
-    let folder = Folder::new(layout.folder("site-b/controller"));
-    let (reports, mut told) = Reporter::channel();
-    let context = Context { clock, shutdown: shutdown.clone(), reports };
-    let (ended, mut end) = mpsc::channel(1);
-    tasks.spawn("controller", async move {
-        let result = controller::run(config, folder, context).await;
-        // Nobody waits for it once the network stands.
-        drop(ended.send(result).await);
-    });
-    tokio::select! {
-        Some(Report::Ready(_)) = told.recv() => {}
-        Some(result) = end.recv() => {
-            result?;
-            bail!("the controller has ended");
+/// Starts a controller as the process that it is in the field, and waits until it is ready.
+async fn start_controller(state: &Path, verbosity: u8) -> Result<Child> {
+    let program = std::env::current_exe().context("this program does not know where it lies")?;
+    let mut command = Command::new(program);
+    command.args((0..verbosity).map(|_| "--verbose"));
+    command.args(["run", "controller", "--config"]).arg(config(state));
+    let errors = if verbosity > 0 { Stdio::inherit() } else { Stdio::null() };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
+    let mut child = command.spawn().context("the controller cannot be started")?;
+    let said = child.stdout.take().context("the controller has no output")?;
+    let mut lines = BufReader::new(said).lines();
+    while let Some(line) = lines.next_line().await? {
+        if line.ends_with("ready") {
+            return Ok(child);
         }
     }
-    tasks.spawn("reports", async move { while told.recv().await.is_some() {} });
-    Ok(())
+    bail!("the controller has ended; `-v` shows why")
+}
+
+fn config(state: &Path) -> PathBuf {
+    Layout::below(state).config("site-b/controller")
 }
 
 fn control(args: &LabNetArgs, state: &Path, ports: &Ports) -> Control {
@@ -217,9 +206,9 @@ async fn admit(operator: &Controller, plan: &Plan, policy: LabPolicy) -> Result<
     bail!("the switches do not take their tables; `-v` shows why")
 }
 
-fn command(args: &LabNetArgs, state: &Path, lab: &Lab) -> Result<tokio::process::Command> {
+fn command(args: &LabNetArgs, state: &Path, lab: &Lab) -> Result<Command> {
     let [program, rest @ ..] = &words(args)[..] else { bail!("there is no command") };
-    let mut command = tokio::process::Command::new(program);
+    let mut command = Command::new(program);
     command.args(rest).kill_on_drop(true);
     command.env("OVS_RUNDIR", lab.ovs_rundir()).env("CLAVIGER_STATE", state);
     command.env("CLAVIGER", std::env::current_exe().context("where this program lies")?);

@@ -23,4 +23,5 @@ mod up;
 mod with_curl;
 mod with_etsi_client;
 mod with_mosquitto;
+mod with_netlab;
 mod with_tshark;
