@@ -12,14 +12,26 @@ struct Area {
     shows: &'static str,
     package: &'static str,
     binary: &'static str,
+    /// The command under which that binary measures.
+    before: Option<&'static str>,
 }
 
-const AREAS: &[Area] = &[Area {
-    name: "link",
-    shows: "secret bit rates, Cascade's efficiency and speed, amplification, attacks, a day of light",
-    package: "claviger-lab",
-    binary: "bench",
-}];
+const AREAS: &[Area] = &[
+    Area {
+        name: "link",
+        shows: "secret bit rates, Cascade's efficiency and speed, amplification, attacks, a day of light",
+        package: "claviger-lab",
+        binary: "bench",
+        before: None,
+    },
+    Area {
+        name: "sdn",
+        shows: "the controller: set-ups a second, latency, discovery, re-routing, entries",
+        package: "claviger",
+        binary: "claviger",
+        before: Some("bench"),
+    },
+];
 
 /// Lists the areas, one a line.
 pub(crate) fn areas() -> String {
@@ -36,6 +48,7 @@ pub(crate) fn run(name: &str, flags: &[&str]) -> Result<ExitCode> {
     }
     let status = cargo()
         .args(["run", "--release", "--locked", "-p", area.package, "--bin", area.binary, "--"])
+        .args(area.before)
         .arg(area.name)
         .args(flags)
         .status()

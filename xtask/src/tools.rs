@@ -52,6 +52,17 @@ const TOOLS: &[Tool] = &[
         },
     },
     Tool {
+        name: "mininet",
+        install: "mininet, openvswitch-switch and iputils-ping, and run as root where namespaces may \
+                  be made",
+        debian: Some("mininet openvswitch-switch iproute2 ethtool iputils-ping"),
+        works: || {
+            let enclosed = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"];
+            answers(program("python3").args(["-c", "import mininet"]))
+                && answers(program("unshare").args(enclosed))
+        },
+    },
+    Tool {
         name: "ovs",
         install: "openvswitch-switch",
         debian: Some("openvswitch-switch"),

@@ -1,5 +1,6 @@
 //! What can be said on the command line, with the help that teaches it.
 
+pub(crate) mod bench;
 pub(crate) mod lab;
 pub(crate) mod link;
 pub(crate) mod sdn;
@@ -12,6 +13,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use claviger_units::{Bits, Decibels, Eui64, Fraction, KeyId, SaeId, Site, Span};
 
+use self::bench::BenchCommand;
 use self::lab::LabCommand;
 use self::link::{LinkCommand, LinkStatusArgs};
 use self::sdn::SdnCommand;
@@ -79,6 +81,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     #[command(after_help = sdn::EXAMPLES)]
     Sdn(SdnCommand),
+    /// Measure this program on this machine, as `cargo xtask bench` does
+    #[command(subcommand)]
+    #[command(hide = true)]
+    Bench(BenchCommand),
     /// Build networks to try things on
     #[command(subcommand)]
     Lab(LabCommand),

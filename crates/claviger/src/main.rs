@@ -1,5 +1,6 @@
 //! `claviger`: fresh quantum keys for every device of an IoT fleet, on the command line.
 
+mod bench;
 mod chosen_link;
 mod cli;
 mod console;
@@ -64,6 +65,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Devices(args) => readings::devices(&args).await?,
         Command::Link { command: None, status } => link::show(&status)?,
         Command::Link { command: Some(command), .. } => in_link(command).await?,
+        Command::Bench(command) => bench::run(command).await?,
         Command::Lab(command) => return lab::run(command, verbosity).await,
         Command::Sdn(command) => sdn::run(command).await?,
         Command::Kme(KmeCommand::Reset(args)) => kme::reset(&args)?,

@@ -30,9 +30,9 @@ fn free_ports() -> u16 {
             && UdpSocket::bind(("127.0.0.1", port)).is_ok()
     };
     // Far from the range from which the system takes ports by itself, and another row each time.
-    let first = 10_000 + u16::try_from(std::process::id() % 1000).unwrap() * 15;
-    let bases = (0..1000).map(|n| 10_000 + (first - 10_000 + n * 15) % 15_000);
-    bases.into_iter().find(|base| (*base..*base + 15).all(is_free)).unwrap()
+    let first = 10_000 + u16::try_from(std::process::id() % 800).unwrap() * 18;
+    let bases = (0..1000).map(|n| 10_000 + (first - 10_000 + n * 18) % 15_000);
+    bases.into_iter().find(|base| (*base..*base + 18).all(is_free)).unwrap()
 }
 
 struct Running(Child);
@@ -141,7 +141,9 @@ fn init_makes_both_sites_and_a_seed_makes_another_kind_of_state() {
 fn clients_without_a_network_say_what_to_start() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(folder.path());
-    for arguments in [&["key", "get"][..], &["key", "extract"], &["readings"], &["devices"]] {
+    for arguments in
+        [&["key", "get"][..], &["key", "extract"], &["readings"], &["devices"], &["sdn", "hosts"]]
+    {
         let (code, _, err) = run(&[arguments, &["--state", state]].concat());
         assert_eq!(code, Some(1), "{arguments:?}\n{err}");
         assert!(err.contains("start `claviger up`"), "{arguments:?}\n{err}");
@@ -149,11 +151,30 @@ fn clients_without_a_network_say_what_to_start() {
     // The same where the folder is there and nobody runs.
     let base = free_ports().to_string();
     assert_eq!(run(&["init", "--danger-idq3p", "--state", state, "--port-base", &base]).0, Some(0));
-    for arguments in [&["key", "get"][..], &["key", "extract"], &["readings"], &["devices"]] {
+    for arguments in
+        [&["key", "get"][..], &["key", "extract"], &["readings"], &["devices"], &["sdn", "hosts"]]
+    {
         let (code, _, err) = run(&[arguments, &["--state", state]].concat());
         assert_eq!(code, Some(1), "{arguments:?}\n{err}");
         assert!(err.contains("start `claviger up`"), "{arguments:?}\n{err}");
     }
+}
+
+#[test]
+fn a_lab_that_cannot_be_built_says_what_is_missing_and_what_works_without() {
+    for (arguments, without) in [
+        (["lab", "net", "run", "tree,2,2"].as_slice(), "`claviger up` needs none of it"),
+        (&["lab", "mininet", "tree,2,2"], "`claviger lab net` needs no Mininet"),
+    ] {
+        let mut command = claviger(arguments);
+        let output = command.env("PATH", "/nowhere").output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains("install util-linux") && err.contains(without), "{err}");
+    }
+    let (code, _, err) = run(&["lab", "net", "run", "tree,4,10"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("at most 500 and 2000 fit"), "{err}");
 }
 
 #[test]

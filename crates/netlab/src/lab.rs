@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::Plan;
 use crate::needs::program;
+use crate::{Host, Plan};
 
 /// How switches reach their controller.
 #[derive(Clone, Debug)]
@@ -56,42 +56,48 @@ pub enum LabError {
 /// A network that stands; it goes with the namespaces in which it was built.
 #[derive(Debug)]
 pub struct Lab {
-    // The files of Open vSwitch, which nobody else reads.
+    switches: OpenVswitch,
+}
+
+/// Open vSwitch without a switch yet; it goes with the namespaces in which it was started.
+#[derive(Debug)]
+pub struct OpenVswitch {
+    // Its files, which nobody else reads.
     folder: TempDir,
 }
 
 impl Lab {
-    /// Builds a network; the caller runs inside [`enclosed`](crate::enclosed) and nowhere else.
+    /// Builds a network; the caller runs inside [`enclosed`](crate::enclosed), after [`settle_in`],
+    /// and nowhere else.
     ///
     /// The hosts are network namespaces with the names of the plan: `ip netns exec h1 ping 10.67.0.1`.
     pub fn build(plan: &Plan, control: &Control) -> Result<Self, LabError> {
-        let lab = Self::start_switches()?;
+        let switches = OpenVswitch::start()?;
         make_hosts(plan)?;
         make_cables(plan)?;
-        lab.make_bridges(plan, control)?;
-        Ok(lab)
+        switches.make_bridges(plan, control)?;
+        Ok(Self { switches })
     }
 
     /// Returns the folder that `OVS_RUNDIR` must name for the tools of Open vSwitch.
     #[must_use]
     pub fn ovs_rundir(&self) -> PathBuf {
-        self.folder.path().join("run")
+        self.switches.rundir()
     }
+}
 
-    fn start_switches() -> Result<Self, LabError> {
-        // Namespaces by name lie there, and programs of the machine must not see ours.
-        run(program("mount").args(["-t", "tmpfs", "tmpfs", "/run"]))?;
-        for folder in ["/run/openvswitch", "/run/netns", "/run/lock"] {
-            fs::create_dir_all(folder).map_err(system("making a folder"))?;
-        }
-        let folder = tempfile::tempdir().map_err(system("making a folder for Open vSwitch"))?;
-        let lab = Self { folder };
-        let (run_folder, base) = (lab.ovs_rundir(), lab.folder.path());
+impl OpenVswitch {
+    /// Starts its daemons; the caller runs inside [`enclosed`](crate::enclosed), after [`settle_in`].
+    pub fn start() -> Result<Self, LabError> {
+        let folder = tempfile::tempdir_in(PRIVATE);
+        let folder = folder.map_err(system("making a folder for Open vSwitch"))?;
+        let started = Self { folder };
+        let (run_folder, base) = (started.rundir(), started.folder.path());
         fs::create_dir_all(&run_folder).map_err(system("making a folder for Open vSwitch"))?;
         let (database, socket) = (base.join("conf.db"), run_folder.join("db.sock"));
-        run(lab.ovs("ovsdb-tool").arg("create").arg(&database).arg(SCHEMA))?;
+        run(started.ovs("ovsdb-tool").arg("create").arg(&database).arg(SCHEMA))?;
         let daemon = |name: &str| {
-            let mut command = lab.ovs(name);
+            let mut command = started.ovs(name);
             command.arg(format!(
                 "--pidfile={}",
                 run_folder.join(name).with_extension("pid").display()
@@ -103,9 +109,15 @@ impl Lab {
         run(daemon("ovsdb-server")
             .arg(&database)
             .arg(format!("--remote=punix:{}", socket.display())))?;
-        run(lab.ovs("ovs-vsctl").args(["--no-wait", "init"]))?;
+        run(started.ovs("ovs-vsctl").args(["--no-wait", "init"]))?;
         run(daemon("ovs-vswitchd").arg(format!("unix:{}", socket.display())))?;
-        Ok(lab)
+        Ok(started)
+    }
+
+    /// Returns the folder that `OVS_RUNDIR` must name for its tools.
+    #[must_use]
+    pub fn rundir(&self) -> PathBuf {
+        self.folder.path().join("run")
     }
 
     /// Makes all bridges with their ports in one transaction: one for each would take minutes.
@@ -137,14 +149,24 @@ impl Lab {
 
     fn ovs(&self, name: &str) -> Command {
         let mut command = program(name);
-        command.env("OVS_RUNDIR", self.ovs_rundir());
+        command.env("OVS_RUNDIR", self.rundir());
         command
     }
 }
 
-/// Brings up the loopback of the namespace, on which nobody has listened yet.
-pub fn raise_loopback() -> Result<(), LabError> {
-    run(program("ip").args(["link", "set", "lo", "up"]))
+/// The folder that goes with the namespaces; nobody else sees what lies there.
+pub const PRIVATE: &str = "/run";
+
+/// Makes fresh namespaces fit to live in: a loopback, and a private folder [`PRIVATE`].
+pub fn settle_in() -> Result<(), LabError> {
+    run(program("ip").args(["link", "set", "lo", "up"]))?;
+    // Namespaces by name lie there, and programs of the machine must not see ours.
+    run(program("mount").args(["-t", "tmpfs", "tmpfs", PRIVATE]))?;
+    for folder in ["openvswitch", "netns", "lock"] {
+        let path = PathBuf::from(PRIVATE).join(folder);
+        fs::create_dir_all(path).map_err(system("making a private folder"))?;
+    }
+    Ok(())
 }
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -171,18 +193,29 @@ fn make_hosts(plan: &Plan) -> Result<(), LabError> {
         outside += &format!("link set {name}-s up\n");
     }
     batch(&outside)?;
-    for host in &plan.hosts {
-        let name = &host.name;
-        // Without IPv6 no multicast of hundreds of hosts, and with checksums, which a userspace
-        // datapath does not make up for.
-        let inside = format!(
-            "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; ip link set lo up; ip link set {name} up; \
-             ip addr add {}/16 dev {name}; ethtool -K {name} tx off > /dev/null",
-            host.address
-        );
-        run(program("ip").args(["netns", "exec", name, "sh", "-ec", &inside]))?;
-    }
-    Ok(())
+    // Most of the time goes into starting small programs, which several processors share.
+    let workers = std::thread::available_parallelism().map_or(2, |n| 2 * n.get());
+    let share = plan.hosts.len().div_ceil(workers);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = plan
+            .hosts
+            .chunks(share)
+            .map(|hosts| scope.spawn(move || hosts.iter().try_for_each(dress)))
+            .collect();
+        let panicked = || LabError::Failed { command: "a worker".into(), said: "panicked".into() };
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(panicked())))
+    })
+}
+
+/// Gives a host its address. Without IPv6 there is no multicast of hundreds of hosts; checksums are
+/// made by the host, as a userspace datapath does not make up for them.
+fn dress(host: &Host) -> Result<(), LabError> {
+    let (name, address) = (&host.name, host.address);
+    let inside = format!(
+        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6\nethtool -K {name} tx off > /dev/null\n\
+         exec ip -batch - <<END\nlink set lo up\nlink set {name} up\naddr add {address}/16 dev {name}\nEND\n"
+    );
+    run(program("ip").args(["netns", "exec", name, "sh", "-ec", &inside]))
 }
 
 fn make_cables(plan: &Plan) -> Result<(), LabError> {

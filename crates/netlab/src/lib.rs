@@ -10,6 +10,6 @@ mod needs;
 mod plan;
 
 pub use enclosure::enclosed;
-pub use lab::{Control, Lab, LabError, TlsFiles, raise_loopback};
+pub use lab::{Control, Lab, LabError, OpenVswitch, PRIVATE, TlsFiles, settle_in};
 pub use needs::{Missing, missing};
 pub use plan::{Host, Plan, PlanError, Topology};

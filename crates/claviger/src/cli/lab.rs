@@ -12,6 +12,30 @@ pub(crate) enum LabCommand {
     #[command(subcommand)]
     #[command(after_help = NET_EXAMPLES)]
     Net(LabNetCommand),
+    /// A tree of Mininet under this controller: every host pings every other; needs root
+    #[command(after_help = MININET_EXAMPLES)]
+    Mininet(LabMininetArgs),
+    /// What `mininet` starts in the private namespaces
+    #[command(hide = true)]
+    MininetInside(LabMininetArgs),
+}
+
+const MININET_EXAMPLES: &str = "\
+Examples:
+  claviger lab mininet tree,2,8          9 switches, 64 hosts, 4032 pairs; exit code 0 if none is lost
+  claviger lab mininet tree,2,3 --cli    Mininet's own prompt
+
+Open vSwitch runs its userspace datapath, in private namespaces that go with the command: your own
+switches and other Mininets are not touched, and `mn -c` is never needed.";
+
+/// `claviger lab mininet`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabMininetArgs {
+    /// The tree: tree,DEPTH,FANOUT
+    pub(crate) topology: Topology,
+    /// Opens Mininet's prompt instead of pinging
+    #[arg(long)]
+    pub(crate) cli: bool,
 }
 
 const NET_EXAMPLES: &str = "\

@@ -1,10 +1,14 @@
 //! `claviger lab`: networks to try things on.
 
+mod found;
+mod mininet;
 mod net;
+pub(crate) mod own_controller;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
+use std::process::{ExitCode, ExitStatus};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::cli::lab::{LabCommand, LabNetCommand};
 
@@ -13,5 +17,24 @@ pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> 
     match command {
         LabCommand::Net(LabNetCommand::Run(args)) => net::enclose(&args, verbosity),
         LabCommand::Net(LabNetCommand::Inside(args)) => net::inside(args, verbosity).await,
+        LabCommand::Mininet(args) => mininet::enclose(&args, verbosity),
+        LabCommand::MininetInside(args) => mininet::inside(&args, verbosity).await,
     }
+}
+
+/// Runs this program again inside private namespaces, with these words and behind them a command.
+fn enclosed(verbosity: u8, words: &[&str], command: &[OsString]) -> Result<ExitCode> {
+    let program = std::env::current_exe().context("this program does not know where it lies")?;
+    let mut again = claviger_netlab::enclosed(program);
+    again.args((0..verbosity).map(|_| "--verbose")).args(words);
+    if !command.is_empty() {
+        again.arg("--").args(command);
+    }
+    let status = again.status().context("the private namespaces cannot be made")?;
+    Ok(exit_code(status))
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -22,6 +22,7 @@ mod seeded;
 mod up;
 mod with_curl;
 mod with_etsi_client;
+mod with_mininet;
 mod with_mosquitto;
 mod with_netlab;
 mod with_tshark;

@@ -20,12 +20,28 @@ pub struct AddressRange {
 pub struct RangeError;
 
 impl AddressRange {
-    /// Returns the `n`th address that a host may have.
+    /// Returns how many addresses there are, those that no host may have included.
+    pub(crate) fn size(self) -> u32 {
+        1 << (32 - self.prefix)
+    }
+
+    /// Returns the address that is asked for as the `n`th; `None` where no host may have it.
+    ///
+    /// Hosts of a switch often have addresses in a row. So these are gone through by reversed bits, a
+    /// coarse grid first and finer ones after it: the first hit comes soon, and its neighbours next.
     pub(crate) fn nth(self, n: u32) -> Option<Ipv4Addr> {
-        let size = 1_u32 << (32 - self.prefix);
+        let bits = 32 - u32::from(self.prefix);
+        let offset = if bits == 0 { 0 } else { n.reverse_bits() >> (32 - bits) };
         // Neither the network's own address nor that of all its hosts; RFC 3021 has none of 31 bits.
-        let (first, hosts) = if self.prefix >= 31 { (0, size) } else { (1, size - 2) };
-        (n < hosts).then(|| Ipv4Addr::from_bits(self.network + first + n))
+        let is_special = bits > 1 && (offset == 0 || offset == self.size() - 1);
+        (!is_special).then(|| Ipv4Addr::from_bits(self.network + offset))
+    }
+
+    /// Tells whether an address is asked for at all.
+    pub(crate) fn contains(self, address: Ipv4Addr) -> bool {
+        let offset = address.to_bits().wrapping_sub(self.network);
+        let is_special = self.prefix < 31 && (offset == 0 || offset == self.size() - 1);
+        offset < self.size() && !is_special
     }
 }
 
@@ -58,12 +74,20 @@ mod tests {
     fn a_range_has_the_addresses_of_hosts() {
         let all = |text: &str| {
             let range: AddressRange = text.parse().unwrap();
-            (0..).map_while(|n| range.nth(n)).collect::<Vec<_>>()
+            let mut all: Vec<_> = (0..range.size()).filter_map(|n| range.nth(n)).collect();
+            all.sort_unstable();
+            all.dedup();
+            assert!(all.iter().all(|&address| range.contains(address)), "{text}");
+            all
         };
         assert_eq!(all("10.0.0.77/24").len(), 254);
         assert_eq!(all("10.0.0.0/30"), [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)]);
         assert_eq!(all("10.0.0.9/32"), [Ipv4Addr::new(10, 0, 0, 9)]);
         assert_eq!(all("10.0.0.8/31").len(), 2);
+        let range: AddressRange = "10.0.0.0/24".parse().unwrap();
+        for outside in ["10.0.0.0", "10.0.0.255", "10.0.1.1", "9.255.255.255"] {
+            assert!(!range.contains(outside.parse().unwrap()), "{outside}");
+        }
         assert_eq!("10.0.0.77/24".parse::<AddressRange>().unwrap().to_string(), "10.0.0.0/24");
         for wrong in ["", "10.0.0.0", "10.0.0.0/8", "10.0.0.0/33", "::/64", "10.0.0/24"] {
             assert_eq!(wrong.parse::<AddressRange>(), Err(RangeError), "{wrong}");

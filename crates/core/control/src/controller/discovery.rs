@@ -1,6 +1,7 @@
 //! Finding links by frames of discovery, and silent hosts by asking for every address.
 
-use std::collections::BTreeSet;
+use core::net::Ipv4Addr;
+use std::collections::{BTreeSet, VecDeque};
 
 use claviger_openflow::{Action, DatapathId, Message, NO_BUFFER, PacketOut, PortNumber};
 use claviger_units::{MacAddr, Span, Timestamp};
@@ -18,6 +19,8 @@ pub(super) struct Sweep {
     ports: BTreeSet<PortNumber>,
     // The range, and the address in it, that is next.
     next: (usize, u32),
+    // Addresses beside those that were found here.
+    near: VecDeque<Ipv4Addr>,
     passes_left: u32,
     not_before: Timestamp,
 }
@@ -165,7 +168,7 @@ impl Controller {
                 self.send(sweep.datapath, Message::PacketOut(out));
                 frames += sweep.ports.len();
             }
-            if sweep.next.0 >= self.config.sweep.len() {
+            if sweep.next.0 >= self.config.sweep.len() && sweep.near.is_empty() {
                 // An answer may be lost, or the host was still coming up.
                 sweep.next = (0, 0);
                 sweep.passes_left -= 1;
@@ -284,6 +287,7 @@ impl Controller {
                     datapath: place.datapath,
                     ports: BTreeSet::from([place.port]),
                     next: (0, 0),
+                    near: VecDeque::new(),
                     passes_left: SWEEP_PASSES,
                     not_before: now,
                 }),
@@ -295,15 +299,31 @@ impl Controller {
         }
     }
 
-    fn next_address(&self, sweep: &mut Sweep) -> Option<core::net::Ipv4Addr> {
+    /// Asks next for what is beside an address that was found at a switch.
+    pub(super) fn look_near(&mut self, datapath: DatapathId, found: Ipv4Addr) {
+        let ranges = &self.config.sweep;
+        let bits = found.to_bits();
+        let beside = (1..=NEAR).flat_map(|n| [bits.wrapping_add(n), bits.wrapping_sub(n)]);
+        let beside = beside.map(Ipv4Addr::from_bits);
+        let beside: Vec<_> = beside.filter(|&a| ranges.iter().any(|r| r.contains(a))).collect();
+        for sweep in self.sweeps.iter_mut().filter(|sweep| sweep.datapath == datapath) {
+            if sweep.near.len() < SWEEP_BATCH {
+                sweep.near.extend(&beside);
+            }
+        }
+    }
+
+    fn next_address(&self, sweep: &mut Sweep) -> Option<Ipv4Addr> {
+        if let Some(near) = sweep.near.pop_front() {
+            return Some(near);
+        }
         loop {
-            let (range, n) = sweep.next;
-            let range = self.config.sweep.get(range)?;
-            if let Some(address) = range.nth(n) {
-                sweep.next.1 += 1;
+            let (number, n) = sweep.next;
+            let range = self.config.sweep.get(number)?;
+            sweep.next = if n < range.size() { (number, n + 1) } else { (number + 1, 0) };
+            if let Some(address) = range.nth(n).filter(|_| n < range.size()) {
                 return Some(address);
             }
-            sweep.next = (sweep.next.0 + 1, 0);
         }
     }
 }
@@ -317,6 +337,8 @@ const HOSTS_ROUND: u64 = 5;
 const SWEEP_STEP: Span = Span::from_millis(5);
 const SWEEP_FRAMES: usize = 500;
 const SWEEP_BATCH: usize = 32;
+/// How far beside an address that was found others are asked for first.
+const NEAR: u32 = 10;
 /// How often every address is asked for where nobody answers, and the pause between.
 const SWEEP_PASSES: u32 = 3;
 const SWEEP_PAUSE: Span = Span::from_millis(150);

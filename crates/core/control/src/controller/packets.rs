@@ -178,7 +178,13 @@ impl Controller {
         }
         match self.hosts.claim(mac, address) {
             Claim::Known => {}
-            Claim::New => self.tell(Event::AddressLearned { mac, address }),
+            Claim::New => {
+                self.tell(Event::AddressLearned { mac, address });
+                let place = self.hosts.get(mac).and_then(|host| host.place);
+                if let (Some(place), IpAddr::V4(found)) = (place, address) {
+                    self.look_near(place.datapath, found);
+                }
+            }
             Claim::Taken(owner) => {
                 // A card that nobody knows gives way, and whoever is gone.
                 let gives_way = !self.admissions.contains_key(&owner)

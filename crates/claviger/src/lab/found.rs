@@ -1,0 +1,68 @@
+//! Waiting until the controller has found what there is, and letting it in.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use claviger_units::MacAddr;
+use claviger_wire::sdn::{Admission, Admissions};
+
+use crate::sdn::Controller;
+
+/// What there is to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) switches: usize,
+    pub(super) links: usize,
+    pub(super) hosts: usize,
+}
+
+/// Waits until everything has been found, and nothing else.
+pub(super) async fn wait(operator: &Controller, wanted: &Wanted) -> Result<()> {
+    let mut seen = Wanted { switches: 0, links: 0, hosts: 0 };
+    for _ in 0..PATIENCE {
+        seen.switches = operator.switches().await?.iter().filter(|switch| switch.up).count();
+        seen.links = operator.links().await?.len();
+        seen.hosts = operator.hosts().await?.iter().filter(|host| host.place.is_some()).count();
+        if seen == *wanted {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    bail!(
+        "found {} of {} switches, {} of {} links and {} of {} hosts; `-v` shows what happened",
+        seen.switches,
+        wanted.switches,
+        seen.links,
+        wanted.links,
+        seen.hosts,
+        wanted.hosts
+    )
+}
+
+/// Lets hosts in, and waits until all tables are as they should be.
+pub(super) async fn admit(operator: &Controller, macs: &[MacAddr], policy: &str) -> Result<()> {
+    let admission = |mac: &MacAddr| Admission {
+        mac: mac.to_string(),
+        policy: policy.to_owned(),
+        place: None,
+        addresses: Vec::new(),
+        fixed: false,
+    };
+    for page in macs.chunks(PAGE) {
+        let admit = page.iter().map(admission).collect();
+        operator.admit(&Admissions { admit, replace: false }).await?;
+    }
+    for _ in 0..PATIENCE {
+        if operator.switches().await?.iter().all(|switch| switch.differing == 0) {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    bail!("the switches do not take their tables; `-v` shows why")
+}
+
+/// Looks at the network, and the pause between two.
+const PATIENCE: u32 = 2400;
+const PAUSE: Duration = Duration::from_millis(50);
+/// Hosts that are admitted by one request.
+const PAGE: usize = 250;
