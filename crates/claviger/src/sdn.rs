@@ -154,6 +154,7 @@ fn line_of_switch(switch: &Switch) -> String {
     let state = if switch.up { "up  " } else { "away" };
     let count = |role: &str| switch.ports.iter().filter(|port| port.role == role).count();
     let tables = match switch.differing {
+        0 if switch.confirming => "being confirmed".to_owned(),
         0 => "as they should be".to_owned(),
         n => format!("{n} differ"),
     };

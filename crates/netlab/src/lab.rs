@@ -75,8 +75,22 @@ impl Lab {
         let switches = OpenVswitch::start()?;
         make_hosts(plan)?;
         make_cables(plan)?;
-        switches.make_bridges(plan, control)?;
+        // One daemon makes all bridges, one after the other; hosts are dressed meanwhile.
+        std::thread::scope(|scope| {
+            let dressing = scope.spawn(|| at_once(plan, dress));
+            switches.make_bridges(plan, control)?;
+            dressing.join().unwrap_or_else(|_| Err(panicked()))
+        })?;
         Ok(Self { switches })
+    }
+
+    /// Lets every host announce its address, as a device does when it comes up (RFC 5227 §2.3).
+    pub fn announce(&self, plan: &Plan) -> Result<(), LabError> {
+        at_once(plan, |host| {
+            // The kernel announces an address whose card gets a name, be it the same.
+            let words = ["ip", "link", "set", &host.name, "address", &host.mac.to_string()];
+            run(inside(host).args(words))
+        })
     }
 
     /// Returns the folder that `OVS_RUNDIR` must name for the tools of Open vSwitch.
@@ -192,7 +206,11 @@ fn make_hosts(plan: &Plan) -> Result<(), LabError> {
         );
         outside += &format!("link set {name}-s up\n");
     }
-    batch(&outside)?;
+    batch(&outside)
+}
+
+/// Does something to every host.
+fn at_once(plan: &Plan, work: fn(&Host) -> Result<(), LabError>) -> Result<(), LabError> {
     // Most of the time goes into starting small programs, which several processors share.
     let workers = std::thread::available_parallelism().map_or(2, |n| 2 * n.get());
     let share = plan.hosts.len().div_ceil(workers);
@@ -200,22 +218,34 @@ fn make_hosts(plan: &Plan) -> Result<(), LabError> {
         let workers: Vec<_> = plan
             .hosts
             .chunks(share)
-            .map(|hosts| scope.spawn(move || hosts.iter().try_for_each(dress)))
+            .map(|hosts| scope.spawn(move || hosts.iter().try_for_each(work)))
             .collect();
-        let panicked = || LabError::Failed { command: "a worker".into(), said: "panicked".into() };
         workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(panicked())))
     })
+}
+
+fn panicked() -> LabError {
+    LabError::Failed { command: "a thread of this program".into(), said: "it panicked".into() }
 }
 
 /// Gives a host its address. Without IPv6 there is no multicast of hundreds of hosts; checksums are
 /// made by the host, as a userspace datapath does not make up for them.
 fn dress(host: &Host) -> Result<(), LabError> {
     let (name, address) = (&host.name, host.address);
-    let inside = format!(
-        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6\nethtool -K {name} tx off > /dev/null\n\
+    let script = format!(
+        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6\n\
+         echo 1 > /proc/sys/net/ipv4/conf/{name}/arp_notify\nethtool -K {name} tx off > /dev/null\n\
          exec ip -batch - <<END\nlink set lo up\nlink set {name} up\naddr add {address}/16 dev {name}\nEND\n"
     );
-    run(program("ip").args(["netns", "exec", name, "sh", "-ec", &inside]))
+    run(inside(host).args(["sh", "-ec", &script]))
+}
+
+/// A command in the namespace of a host. `ip netns exec` would give it a file system of its own as
+/// well, which takes longer than all the rest.
+fn inside(host: &Host) -> Command {
+    let mut command = program("nsenter");
+    command.arg(format!("--net={PRIVATE}/netns/{}", host.name));
+    command
 }
 
 fn make_cables(plan: &Plan) -> Result<(), LabError> {

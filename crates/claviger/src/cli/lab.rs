@@ -70,6 +70,9 @@ pub(crate) struct LabNetArgs {
     /// Lets switches reach the controller by TLS
     #[arg(long)]
     pub(crate) tls: bool,
+    /// Lets hosts say nothing until they are asked: the controller has to look for them
+    #[arg(long)]
+    pub(crate) silent: bool,
     /// The command, a shell by default; its exit code is this program's
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use claviger_units::MacAddr;
-use claviger_wire::sdn::{Admission, Admissions};
+use claviger_wire::sdn::{Admission, Admissions, Switch};
 
 use crate::sdn::Controller;
 
@@ -16,14 +16,28 @@ pub(super) struct Wanted {
     pub(super) hosts: usize,
 }
 
+/// Waits until all switches and links have been found.
+pub(super) async fn wait_for_switches(operator: &Controller, wanted: &Wanted) -> Result<()> {
+    let is_it = |seen: &Wanted| (seen.switches, seen.links) == (wanted.switches, wanted.links);
+    wait(operator, wanted, is_it).await
+}
+
 /// Waits until everything has been found, and nothing else.
-pub(super) async fn wait(operator: &Controller, wanted: &Wanted) -> Result<()> {
+pub(super) async fn wait_for_all(operator: &Controller, wanted: &Wanted) -> Result<()> {
+    wait(operator, wanted, |seen| seen == wanted).await
+}
+
+async fn wait(
+    operator: &Controller,
+    wanted: &Wanted,
+    is_it: impl Fn(&Wanted) -> bool,
+) -> Result<()> {
     let mut seen = Wanted { switches: 0, links: 0, hosts: 0 };
     for _ in 0..PATIENCE {
         seen.switches = operator.switches().await?.iter().filter(|switch| switch.up).count();
         seen.links = operator.links().await?.len();
         seen.hosts = operator.hosts().await?.iter().filter(|host| host.place.is_some()).count();
-        if seen == *wanted {
+        if is_it(&seen) {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
@@ -39,7 +53,7 @@ pub(super) async fn wait(operator: &Controller, wanted: &Wanted) -> Result<()> {
     )
 }
 
-/// Lets hosts in, and waits until all tables are as they should be.
+/// Lets hosts in, and waits until every switch has confirmed that its tables are as they should be.
 pub(super) async fn admit(operator: &Controller, macs: &[MacAddr], policy: &str) -> Result<()> {
     let admission = |mac: &MacAddr| Admission {
         mac: mac.to_string(),
@@ -53,7 +67,8 @@ pub(super) async fn admit(operator: &Controller, macs: &[MacAddr], policy: &str)
         operator.admit(&Admissions { admit, replace: false }).await?;
     }
     for _ in 0..PATIENCE {
-        if operator.switches().await?.iter().all(|switch| switch.differing == 0) {
+        let is_done = |switch: &Switch| switch.differing == 0 && !switch.confirming;
+        if operator.switches().await?.iter().all(is_done) {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;

@@ -74,7 +74,7 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let built = began.elapsed();
     let operator = Controller::of(own.state())?;
     let (switches, hosts) = (usize::try_from(n_switches)?, usize::try_from(n_hosts)?);
-    found::wait(&operator, &Wanted { switches, links: switches - 1, hosts }).await?;
+    found::wait_for_all(&operator, &Wanted { switches, links: switches - 1, hosts }).await?;
     let macs: Vec<_> = (1..=n_hosts).map(mac_of).collect();
     found::admit(&operator, &macs, "open").await?;
     console::err(format_args!(

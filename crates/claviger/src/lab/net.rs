@@ -33,6 +33,7 @@ pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
     let topology = args.topology.to_string();
     let mut words = vec!["lab", "net", "inside", &topology, "--policy", policy_name(args.policy)];
     words.extend(args.tls.then_some("--tls"));
+    words.extend(args.silent.then_some("--silent"));
     super::enclosed(verbosity, &words, &args.command)
 }
 
@@ -42,15 +43,27 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
     let plan = Plan::of(args.topology);
     claviger_netlab::settle_in()?;
     let folder = Path::new(claviger_netlab::PRIVATE);
-    let own = OwnController::start(folder, PORT_BASE, verbosity, |raw| fit(raw, &plan)).await?;
+    let own =
+        OwnController::start(folder, PORT_BASE, verbosity, |raw| fit(raw, &plan, &args)).await?;
     let control = control(&args, &own);
     let (laid_out, began) = (plan.clone(), clock.now());
     let lab = tokio::task::spawn_blocking(move || Lab::build(&laid_out, &control));
     let lab = lab.await.context("the network was not built")??;
-    let built = clock.now();
     let operator = Controller::of(own.state())?;
     let (switches, links) = (plan.n_switches as usize, plan.cables.len());
-    found::wait(&operator, &Wanted { switches, links, hosts: plan.hosts.len() }).await?;
+    let wanted = Wanted { switches, links, hosts: plan.hosts.len() };
+    found::wait_for_switches(&operator, &wanted).await?;
+    let up = clock.now();
+    let lab = match args.silent {
+        true => lab,
+        false => {
+            let announced = plan.clone();
+            let announcing =
+                tokio::task::spawn_blocking(move || lab.announce(&announced).map(|()| lab));
+            announcing.await.context("the hosts were not announced")??
+        }
+    };
+    found::wait_for_all(&operator, &wanted).await?;
     let found = clock.now();
     if args.policy != LabPolicy::None {
         // The gateway is a server of the configuration already.
@@ -60,13 +73,13 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
     let admitted = clock.now();
     let seconds = |from: Timestamp, to: Timestamp| to.since(from).as_secs_f64();
     console::err(format_args!(
-        "{}: {} switches, {} links, {} hosts; built in {:.2} s, discovered in {:.2} s, admitted in {:.2} s",
+        "{}: {} switches, {} links, {} hosts; up in {:.2} s, hosts found in {:.2} s, admitted in {:.2} s",
         args.topology,
         plan.n_switches,
         plan.cables.len(),
         plan.hosts.len(),
-        seconds(began, built),
-        seconds(built, found),
+        seconds(began, up),
+        seconds(up, found),
         seconds(found, admitted),
     ));
     let mut command = command(&args, own.state(), &lab)?;
@@ -77,14 +90,14 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
 }
 
 /// Makes a controller know the gateway and where to look for hosts.
-fn fit(raw: &mut RawController, plan: &Plan) {
+fn fit(raw: &mut RawController, plan: &Plan, args: &LabNetArgs) {
     let gateway = &plan.hosts[0];
     let addresses = vec![gateway.address.to_string()];
     let server = RawServer { mac: gateway.mac.to_string(), addresses };
     raw.server = BTreeMap::from([("gateway".to_owned(), server)]);
     let reaches = vec!["peers".into(), "gateway icmp".into()];
     raw.policy.insert("open".into(), RawPolicy { reaches, packets_per_s: None });
-    raw.sweep = vec![range(plan)];
+    raw.sweep = args.silent.then(|| range(plan)).into_iter().collect();
 }
 
 /// The smallest network around all addresses of the plan.

@@ -15,7 +15,7 @@ tables() {
             sed -E 's/duration=[^,]*, //; s/n_packets=[^,]*, n_bytes=[^,]*, //' | sort
     done
 }
-in_accord() { ! sdn switches | grep -qE 'away|differ'; }
+in_accord() { ! sdn switches | grep -qE 'away|differ|being'; }
 server() { inside gw python3 -c "
 import socket
 s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

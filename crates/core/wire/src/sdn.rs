@@ -28,6 +28,8 @@ pub struct Switch {
     pub entries: usize,
     /// Entries that it lacks, has otherwise, or should not have.
     pub differing: usize,
+    /// Whether it has still to confirm what it was told.
+    pub confirming: bool,
 }
 
 /// A port.

@@ -261,6 +261,24 @@ impl Controller {
         }
     }
 
+    /// Tells whether a switch has still to confirm what it was told.
+    pub(super) fn is_confirming(&self, datapath: DatapathId) -> bool {
+        let id = self.switches.get(&datapath).and_then(|switch| switch.connection);
+        let connection = id.and_then(|id| self.connections.get(&id));
+        connection.is_some_and(|connection| connection.barrier.under_way.is_some())
+    }
+
+    /// Lets a switch confirm what it was told.
+    pub(super) fn confirm(&mut self, now: Timestamp, datapath: DatapathId) {
+        let id = self.switches.get(&datapath).and_then(|switch| switch.connection);
+        if let Some(id) = id
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.want_barrier(now);
+            self.ready.insert(id);
+        }
+    }
+
     /// Asks silent switches, and gives up those that stay silent.
     pub(super) fn check_connections(&mut self, now: Timestamp) {
         let times = self.config.times;

@@ -147,7 +147,8 @@ impl Controller {
         while frames < SWEEP_FRAMES
             && let Some(mut sweep) = self.sweeps.pop_front()
         {
-            if sweep.not_before > now {
+            // A switch is asked for more when it has confirmed what it was asked: none is overrun.
+            if sweep.not_before > now || self.is_confirming(sweep.datapath) {
                 later.push(sweep);
                 continue;
             }
@@ -168,6 +169,7 @@ impl Controller {
                 self.send(sweep.datapath, Message::PacketOut(out));
                 frames += sweep.ports.len();
             }
+            self.confirm(now, sweep.datapath);
             if sweep.next.0 >= self.config.sweep.len() && sweep.near.is_empty() {
                 // An answer may be lost, or the host was still coming up.
                 sweep.next = (0, 0);

@@ -25,6 +25,8 @@ pub struct SwitchView {
     pub n_entries: usize,
     /// How many of these it lacks or has otherwise, and how many it has and should not.
     pub n_differing: usize,
+    /// Whether it has still to confirm what it was told.
+    pub is_confirming: bool,
 }
 
 /// A port in one look.
@@ -118,6 +120,7 @@ impl Controller {
                 ports: ports.collect(),
                 n_entries,
                 n_differing,
+                is_confirming: self.is_confirming(datapath),
             }
         });
         views.collect()

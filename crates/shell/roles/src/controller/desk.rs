@@ -134,6 +134,7 @@ fn shown_switch(switch: SwitchView) -> sdn::Switch {
         ports: ports.collect(),
         entries: switch.n_entries,
         differing: switch.n_differing,
+        confirming: switch.is_confirming,
     }
 }
 
