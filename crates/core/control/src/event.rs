@@ -175,6 +175,9 @@ pub enum Farewell {
     /// It sends what no switch may: replace it.
     #[error("what it sent cannot be understood: {0}")]
     Garbage(#[from] claviger_openflow::DecodeError),
+    /// It tells of more flow entries than any switch has: replace it.
+    #[error("it tells of more than {0} flow entries, and does not end")]
+    Endless(usize),
     /// Another switch of the same name is there and answers: give one of them another datapath id.
     #[error("datapath {0} is connected already, and answers; give one of the two another id")]
     Duplicate(DatapathId),

@@ -19,6 +19,8 @@ pub(crate) struct Host {
     // How many of these nobody else can take.
     n_declared: usize,
     pub(crate) seen: Option<Timestamp>,
+    /// When it moved last, while it was unknown.
+    pub(crate) moved: Option<Timestamp>,
     pub(crate) is_present: bool,
     // Packets that its admission had counted when that was last read.
     pub(crate) counted: u64,
@@ -78,6 +80,7 @@ impl HostTable {
             addresses: Vec::new(),
             n_declared: 0,
             seen: None,
+            moved: None,
             is_present: false,
             counted: 0,
         });

@@ -12,6 +12,9 @@ use crate::Place;
 pub(crate) struct Topology {
     // A frame that left by the first arrived at the second, last at this time.
     heard: BTreeMap<Place, (Place, Timestamp)>,
+    // Links of switches that cannot be asked: they may well be there, and are used where nothing else
+    // leads on. Both directions of each.
+    suspended: BTreeMap<Place, Place>,
     // The next hops toward a switch, made when they are first asked for.
     toward: BTreeMap<DatapathId, BTreeMap<DatapathId, PortNumber>>,
     // Changes with every change of the graph.
@@ -32,6 +35,7 @@ impl Topology {
     /// Notes that a frame that left by `from` arrived at `to`.
     pub(crate) fn hear(&mut self, now: Timestamp, from: Place, to: Place) -> Change {
         let old = self.heard.insert(from, (to, now));
+        self.suspended.retain(|a, b| ![from, to].contains(a) && ![from, to].contains(b));
         if old.is_some_and(|(before, _)| before == to) {
             return Change::Nothing;
         }
@@ -44,7 +48,24 @@ impl Topology {
         let before = self.links();
         let heard = self.heard.len();
         self.heard.retain(|&from, &mut (to, _)| !lost(from) && !lost(to));
+        let suspended = self.suspended.len();
+        self.suspended.retain(|&a, &mut b| !lost(a) && !lost(b));
+        if self.suspended.len() != suspended {
+            self.changed();
+        }
         self.losses(&before, heard)
+    }
+
+    /// Notes that a switch cannot be asked any more; returns its links, of which nothing is known now.
+    pub(crate) fn suspend(&mut self, datapath: DatapathId) -> Vec<(Place, Place)> {
+        let of_it = |place: Place| place.datapath == datapath;
+        let links = self.links();
+        let links = links.into_iter().filter(|&(a, b)| of_it(a) || of_it(b));
+        let links: Vec<_> = links.collect();
+        let lost = self.lose(of_it);
+        self.suspended.extend(links.iter().flat_map(|&(a, b)| [(a, b), (b, a)]));
+        self.changed();
+        lost
     }
 
     /// Forgets links that were not heard since `since`; returns them.
@@ -67,7 +88,9 @@ impl Topology {
     /// Tells whether a frame of discovery arrived at a port or left by it and arrived: another switch
     /// is behind it.
     pub(crate) fn is_trunk(&self, place: Place) -> bool {
-        self.heard.contains_key(&place) || self.heard.values().any(|&(to, _)| to == place)
+        self.heard.contains_key(&place)
+            || self.suspended.contains_key(&place)
+            || self.heard.values().any(|&(to, _)| to == place)
     }
 
     pub(crate) const fn version(&self) -> u64 {
@@ -89,7 +112,8 @@ impl Topology {
         let (mut at, mut path) = (from, Vec::new());
         while at != to {
             let place = Place::new(at, self.next_hop(at, to)?);
-            at = self.heard.get(&place)?.0.datapath;
+            let next = self.heard.get(&place).map(|&(to, _)| to);
+            at = next.or_else(|| self.suspended.get(&place).copied())?.datapath;
             path.push(place);
         }
         Some(path)
@@ -113,24 +137,43 @@ impl Topology {
         before.difference(&after).copied().collect()
     }
 
-    /// Walks from the goal outwards, one ring of switches after the other.
+    /// Walks from the goal outwards, one ring of switches after the other; over links of which nothing
+    /// is known only to where no others lead.
     fn hops_toward(&self, to: DatapathId) -> BTreeMap<DatapathId, PortNumber> {
-        let mut neighbours: BTreeMap<DatapathId, Vec<(DatapathId, PortNumber)>> = BTreeMap::new();
-        for (a, b) in self.links() {
-            neighbours.entry(a.datapath).or_default().push((b.datapath, b.port));
-            neighbours.entry(b.datapath).or_default().push((a.datapath, a.port));
-        }
-        neighbours.values_mut().for_each(|n| n.sort_unstable());
-        let (mut hops, mut ring) = (BTreeMap::new(), VecDeque::from([to]));
-        while let Some(at) = ring.pop_front() {
-            for &(neighbour, port) in neighbours.get(&at).into_iter().flatten() {
-                if neighbour != to && !hops.contains_key(&neighbour) {
-                    hops.insert(neighbour, port);
-                    ring.push_back(neighbour);
-                }
-            }
+        let mut hops = BTreeMap::new();
+        let known = self.links().into_iter().flat_map(|(a, b)| [(a, b), (b, a)]);
+        walk(&neighbours(known), to, &mut hops);
+        if !self.suspended.is_empty() {
+            let known = self.links().into_iter().flat_map(|(a, b)| [(a, b), (b, a)]);
+            let all = known.chain(self.suspended.iter().map(|(&a, &b)| (a, b)));
+            walk(&neighbours(all), to, &mut hops);
         }
         hops
+    }
+}
+
+type Neighbours = BTreeMap<DatapathId, Vec<(DatapathId, PortNumber)>>;
+
+/// Lists for each switch its neighbours, with the port by which each of them leads back.
+fn neighbours(links: impl Iterator<Item = (Place, Place)>) -> Neighbours {
+    let mut neighbours = Neighbours::new();
+    for (at, other) in links {
+        neighbours.entry(at.datapath).or_default().push((other.datapath, other.port));
+    }
+    neighbours.values_mut().for_each(|n| n.sort_unstable());
+    neighbours
+}
+
+/// Adds the hops of all switches that are reached from those that have one, and from the goal.
+fn walk(neighbours: &Neighbours, to: DatapathId, hops: &mut BTreeMap<DatapathId, PortNumber>) {
+    let mut ring: VecDeque<_> = [to].into_iter().chain(hops.keys().copied()).collect();
+    while let Some(at) = ring.pop_front() {
+        for &(neighbour, port) in neighbours.get(&at).into_iter().flatten() {
+            if neighbour != to && !hops.contains_key(&neighbour) {
+                hops.insert(neighbour, port);
+                ring.push_back(neighbour);
+            }
+        }
     }
 }
 
@@ -174,6 +217,23 @@ mod tests {
         ring.lose(|port| port.datapath == DatapathId(4));
         assert_eq!(ring.path(DatapathId(1), DatapathId(3)), None);
         assert_eq!(ring.path(DatapathId(1), DatapathId(1)), Some(vec![]));
+    }
+
+    #[test]
+    fn a_switch_that_cannot_be_asked_is_gone_around_and_through_where_nothing_else_leads() {
+        let mut ring = ring();
+        assert_eq!(ring.suspend(DatapathId(2)).len(), 2);
+        let around = Some(vec![place(1, 2), place(4, 2)]);
+        assert_eq!(ring.path(DatapathId(1), DatapathId(3)), around);
+        // To itself there is only the old way.
+        assert_eq!(ring.path(DatapathId(1), DatapathId(2)), Some(vec![place(1, 1)]));
+        ring.lose(|port| port == place(4, 2));
+        let through = Some(vec![place(1, 1), place(2, 2)]);
+        assert_eq!(ring.path(DatapathId(1), DatapathId(3)), through);
+        assert!(ring.is_trunk(place(1, 1)) && ring.links().len() == 1);
+        // What is heard of a port counts, whatever was there before.
+        ring.hear(Timestamp::START, place(1, 1), place(5, 1));
+        assert_eq!(ring.path(DatapathId(1), DatapathId(2)), None);
     }
 
     #[test]

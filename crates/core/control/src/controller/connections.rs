@@ -9,7 +9,7 @@ use claviger_openflow::{
 };
 use claviger_units::{Span, Timestamp};
 
-use super::{Controller, Mastery, PortState, Side, Switch, Times};
+use super::{Controller, Mastery, PortState, Side, Switch, Times, Warning};
 use crate::Place;
 use crate::event::{ConnectionId, Event, Farewell};
 use crate::tables::{Mend, host_of};
@@ -138,6 +138,16 @@ impl Connection {
     }
 }
 
+impl Read {
+    /// Notes that a port has changed while all of them are told.
+    fn note_port(&mut self, PortStatus { change, port }: PortStatus) {
+        self.ports.retain(|old| old.number != port.number);
+        if change != PortChange::Deleted {
+            self.ports.push(port);
+        }
+    }
+}
+
 impl Controller {
     /// Greets whoever has connected.
     pub fn handle_connected(&mut self, now: Timestamp, id: ConnectionId) {
@@ -170,6 +180,10 @@ impl Controller {
         for id in up {
             self.send_on(id, Message::RoleRequest(self.role()));
             self.read_again(id);
+        }
+        // What switches have stays until it is known again where everything is.
+        for switch in self.switches.values_mut() {
+            switch.hold_until = Some(now + self.config.times.hold);
         }
         // What a standby saw of ports says nothing of what is behind them.
         let places = self.up_ports();
@@ -211,12 +225,17 @@ impl Controller {
                 self.note_role(now, id, role);
             }
             (Stage::Reading(datapath), Message::MultipartReply { reply, more }) => {
+                // Who tells much has the more time for it.
+                connection.since = now;
                 let is_all = connection.take_part(xid, reply, more);
-                if is_all {
+                if connection.read.entries.len() > MOST_ENTRIES {
+                    self.part(now, id, Farewell::Endless(MOST_ENTRIES));
+                } else if is_all {
                     self.come_up(now, id, datapath);
                 }
             }
-            (Stage::Reading(datapath) | Stage::Up(datapath), Message::PortStatus(status)) => {
+            (Stage::Reading(_), Message::PortStatus(status)) => connection.read.note_port(status),
+            (Stage::Up(datapath), Message::PortStatus(status)) => {
                 self.note_port(now, datapath, status);
             }
             (Stage::Reading(datapath) | Stage::Up(datapath), Message::Error(error)) => {
@@ -253,7 +272,10 @@ impl Controller {
             Message::FlowRemoved(removed) => self.note_removed(now, datapath, &removed),
             Message::MultipartReply { reply, more } => {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
-                if connection.take_part(xid, reply, more) {
+                let is_all = connection.take_part(xid, reply, more);
+                if connection.read.entries.len() > MOST_ENTRIES {
+                    self.part(now, id, Farewell::Endless(MOST_ENTRIES));
+                } else if is_all {
                     self.audit(now, id, datapath);
                 }
             }
@@ -358,7 +380,7 @@ impl Controller {
         if features.auxiliary != 0 {
             return self.part(now, id, Farewell::Auxiliary);
         }
-        let rival = self.switches.get(&features.datapath).and_then(|switch| switch.connection);
+        let rival = self.rival_of(id, features.datapath);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         match rival {
             None => {
@@ -376,6 +398,13 @@ impl Controller {
         }
     }
 
+    /// Returns another connection of the same datapath, up or about to be.
+    fn rival_of(&self, id: ConnectionId, datapath: DatapathId) -> Option<ConnectionId> {
+        let others = self.connections.iter().filter(|&(&other, _)| other != id);
+        let same = |stage| matches!(stage, Stage::Reading(of) | Stage::Up(of) if of == datapath);
+        others.filter(|(_, connection)| same(connection.stage)).map(|(&other, _)| other).next()
+    }
+
     /// Whoever was there first stays if it has answered.
     fn decide_contest(
         &mut self,
@@ -384,7 +413,7 @@ impl Controller {
         features: Features,
         asked: Timestamp,
     ) {
-        let rival = self.switches.get(&features.datapath).and_then(|switch| switch.connection);
+        let rival = self.rival_of(id, features.datapath);
         let lives = rival.and_then(|rival| self.connections.get(&rival));
         if lives.is_some_and(|rival| rival.heard > asked) {
             return self.part(now, id, Farewell::Duplicate(features.datapath));
@@ -484,7 +513,8 @@ impl Controller {
             }
             return;
         }
-        self.tell(Event::Rejected { datapath, error: error.to_string() });
+        let event = Event::Rejected { datapath, error: error.to_string() };
+        self.warn(Warning::Refusal(datapath), event);
         let Some(switch) = self.switches.get_mut(&datapath) else { return };
         switch.n_refusals += 1;
         // Who refuses again what it is told again is not asked for ever.
@@ -531,7 +561,7 @@ impl Controller {
                 switch.connection = None;
                 switch.ports.values_mut().for_each(|port| port.side = Side::Nothing);
                 self.tell(Event::SwitchDown { datapath, why });
-                self.lose_links(now, |place| place.datapath == datapath);
+                self.suspend_links(now, datapath);
             }
             _ => self.tell(Event::ConnectionRefused { connection: id, why }),
         }
@@ -552,5 +582,7 @@ fn described(description: &Description) -> String {
 const CONTEST: Span = Span::from_secs(1);
 /// How often in a row tables are read again because something was refused.
 const PATIENCE: u32 = 3;
+/// Entries that a switch may tell of; one that tells more does not end.
+const MOST_ENTRIES: usize = 500_000;
 /// Ports of one switch that are looked at.
 const MOST_PORTS: usize = 4096;

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use claviger_openflow::{Action, DatapathId, Message, NO_BUFFER, PacketOut, PortNumber};
 use claviger_units::{MacAddr, Span, Timestamp};
 
-use super::{Controller, Side};
+use super::{Controller, Side, Warning};
 use crate::event::Event;
 use crate::lldp::Heard;
 use crate::topology::Change;
@@ -76,6 +76,12 @@ impl Controller {
         there.into_iter().for_each(|mac| self.absent(mac, place));
     }
 
+    /// A switch cannot be asked any more: its links may be there, and may not.
+    pub(super) fn suspend_links(&mut self, now: Timestamp, datapath: DatapathId) {
+        let lost = self.topology.suspend(datapath);
+        self.report_lost(now, &lost);
+    }
+
     /// Forgets links by their ends.
     pub(super) fn lose_links(&mut self, now: Timestamp, lost: impl Fn(Place) -> bool) {
         let lost = self.topology.lose(lost);
@@ -86,13 +92,13 @@ impl Controller {
     pub(super) fn handle_lldp(&mut self, now: Timestamp, at: Place, frame: &[u8]) {
         let from = match self.config.lldp_key.read(now, frame) {
             Heard::Foreign => return,
-            Heard::Forged => return self.tell(Event::LinkForged { at }),
+            Heard::Forged => return self.warn(Warning::Forged(at), Event::LinkForged { at }),
             Heard::Ours(from) => from,
         };
         // Nobody plugs a switch in where a device is bound; somebody hands on what he has heard.
         let is_taken = |place| self.hosts.at(place).any(|mac| self.admissions.contains_key(&mac));
         if from == at || is_taken(at) || is_taken(from) {
-            return self.tell(Event::LinkForged { at });
+            return self.warn(Warning::Forged(at), Event::LinkForged { at });
         }
         let change = self.topology.hear(now, from, at);
         if change == Change::Nothing {
@@ -192,7 +198,7 @@ impl Controller {
         }
         self.next_audit = now + self.config.times.audit;
         self.spoofs.retain(|_, until| *until > now);
-        self.crowded.clear();
+        self.warned.clear();
         for switch in self.switches.values_mut() {
             switch.n_refusals = 0;
         }

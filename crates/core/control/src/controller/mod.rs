@@ -82,7 +82,7 @@ impl Times {
         echo: Span::from_secs(5),
         silence: Span::from_secs(15),
         handshake: Span::from_secs(10),
-        barrier: Span::from_secs(10),
+        barrier: Span::from_secs(20),
         lldp: Span::from_secs(1),
         link: Span::from_millis(3500),
         decide: Span::from_millis(250),
@@ -131,8 +131,8 @@ pub struct Controller {
     populations: BTreeMap<(DatapathId, PolicyId), usize>,
     // Spoofs that are being dropped, and until when.
     spoofs: BTreeMap<(MacAddr, Place), Timestamp>,
-    // Ports that have been reported as crowded.
-    crowded: BTreeSet<Place>,
+    // What has been told, and is not told again before the next audit, however often it happens.
+    warned: BTreeSet<Warning>,
     sweeps: VecDeque<Sweep>,
     next_sweep: Timestamp,
     next_lldp: Timestamp,
@@ -151,6 +151,16 @@ pub struct Controller {
     last_words: BTreeMap<ConnectionId, Vec<u8>>,
     closing: VecDeque<ConnectionId>,
     events: VecDeque<Event>,
+}
+
+/// What an attacker could cause to be told as often as he sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Warning {
+    Forged(Place),
+    Crowded(Place),
+    Taken(core::net::IpAddr, MacAddr),
+    Dhcp(MacAddr),
+    Refusal(DatapathId),
 }
 
 /// What has to be worked out again before switches are told.
@@ -214,7 +224,7 @@ impl Controller {
             tables: Tables::default(),
             populations: BTreeMap::new(),
             spoofs: BTreeMap::new(),
-            crowded: BTreeSet::new(),
+            warned: BTreeSet::new(),
             sweeps: VecDeque::new(),
             next_sweep: now,
             next_lldp: now + config.times.lldp,
@@ -304,6 +314,13 @@ impl Controller {
 
     fn tell(&mut self, event: Event) {
         self.events.push_back(event);
+    }
+
+    /// Tells what may happen often only once until the next audit.
+    fn warn(&mut self, warning: Warning, event: Event) {
+        if self.warned.insert(warning) {
+            self.tell(event);
+        }
     }
 
     /// Notes that something new was found.

@@ -3,9 +3,9 @@
 use core::net::{IpAddr, Ipv4Addr};
 
 use claviger_openflow::{DatapathId, FlowRemoved, PacketIn};
-use claviger_units::{MacAddr, Timestamp};
+use claviger_units::{MacAddr, Span, Timestamp};
 
-use super::{Controller, Side};
+use super::{Controller, Side, Warning};
 use crate::Place;
 use crate::event::Event;
 use crate::hosts::Claim;
@@ -85,17 +85,22 @@ impl Controller {
         let known = self.hosts.get(mac).and_then(|host| host.place);
         if known.is_none() {
             if self.hosts.at(at).count() >= CROWD {
-                if self.crowded.insert(at) {
-                    self.tell(Event::Crowded { place: at });
-                }
-                return;
+                return self.warn(Warning::Crowded(at), Event::Crowded { place: at });
             }
             self.stir(now);
             self.hosts.put(mac, Some(at));
             self.tell(Event::HostAppeared { mac, place: at });
         } else if let Some(from) = known.filter(|&from| from != at) {
+            // One card at two ports does not move with every packet.
+            let last = self.hosts.get(mac).and_then(|host| host.moved);
+            if last.is_some_and(|last| now.since(last) < MOVES) {
+                return;
+            }
             self.hosts.put(mac, Some(at));
             self.tell(Event::HostMoved { mac, from, to: at });
+            if let Some(host) = self.hosts.get_mut(mac) {
+                host.moved = Some(now);
+            }
         }
         self.see(now, mac);
         self.learn(mac, packet.says);
@@ -195,7 +200,8 @@ impl Controller {
                     self.hosts.claim(mac, address);
                     self.tell(Event::AddressLearned { mac, address });
                 } else {
-                    self.tell(Event::AddressTaken { address, owner, claimant: mac });
+                    let event = Event::AddressTaken { address, owner, claimant: mac };
+                    self.warn(Warning::Taken(address, mac), event);
                 }
             }
         }
@@ -230,7 +236,9 @@ impl Controller {
                     });
                 }
             }
-            Says::DhcpServer { .. } => self.tell(Event::RogueDhcp { mac, place: at }),
+            Says::DhcpServer { .. } => {
+                self.warn(Warning::Dhcp(mac), Event::RogueDhcp { mac, place: at });
+            }
             _ => {}
         }
     }
@@ -260,5 +268,7 @@ impl Controller {
 
 /// Packets that wait at a port until it is decided what is behind it.
 const WAITING: usize = 16;
+/// The least time between two moves of an unknown card.
+const MOVES: Span = Span::from_secs(5);
 /// Unknown cards at one port that are kept apart.
 const CROWD: usize = 64;

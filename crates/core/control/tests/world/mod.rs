@@ -8,7 +8,7 @@ use claviger_control::{
     Admission, ConnectionId, Controller, ControllerConfig, Event, LldpKey, Mastery, Movement,
     PacketRate, Place, Policy, PolicyId, Times,
 };
-use claviger_openflow::{DatapathId, Description, Envelope, PortNumber, Splitter};
+use claviger_openflow::{DatapathId, Description, Envelope, Message, PortNumber, Splitter};
 use claviger_switch::{Connection, LinkState, Switch, SwitchConfig};
 use claviger_units::{MacAddr, Span, Timestamp};
 use etherparse::{
@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) hosts: BTreeMap<MacAddr, Host>,
     /// Switches that read and say nothing.
     pub(crate) mute: BTreeSet<u64>,
+    /// Switches that answer everything but barriers.
+    pub(crate) unconfirming: BTreeSet<u64>,
     cables: BTreeMap<Place, End>,
     connections: BTreeMap<u64, ConnectionId>,
     next_connection: u64,
@@ -102,6 +104,7 @@ impl World {
             events: Vec::new(),
             hosts: BTreeMap::new(),
             mute: BTreeSet::new(),
+            unconfirming: BTreeSet::new(),
             cables: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_connection: 1,
@@ -189,6 +192,11 @@ impl World {
         self.drain();
     }
 
+    pub(crate) fn take_over(&mut self, generation: u64) {
+        self.controller.take_over(self.now, generation);
+        self.drain();
+    }
+
     pub(crate) fn connect_all(&mut self) {
         let datapaths: Vec<u64> = self.switches.keys().copied().collect();
         for datapath in datapaths {
@@ -214,12 +222,16 @@ impl World {
     }
 
     /// The controller dies and another one begins, with what was kept of the allow-list.
-    pub(crate) fn restart_controller(&mut self, config: ControllerConfig, kept: Vec<Admission>) {
+    pub(crate) fn restart_controller(
+        &mut self,
+        config: ControllerConfig,
+        mastery: Mastery,
+        kept: Vec<Admission>,
+    ) {
         for (datapath, id) in std::mem::take(&mut self.connections) {
             self.switches.get_mut(&datapath).unwrap().handle_disconnected(Connection(id.0));
         }
         self.queue.retain(|_, delivery| matches!(delivery, Delivery::Frame(..)));
-        let mastery = Mastery::Primary { generation: 2 };
         self.controller = Controller::new(self.now, config, mastery);
         self.controller.admit(self.now, kept).unwrap();
         self.drain();
@@ -341,7 +353,9 @@ impl World {
                 }
                 Delivery::ToSwitch(datapath, id, envelope) => {
                     let is_current = self.connections.get(&datapath) == Some(&id);
-                    if is_current && !self.mute.contains(&datapath) {
+                    let is_passed_over = envelope.message == Message::BarrierRequest
+                        && self.unconfirming.contains(&datapath);
+                    if is_current && !self.mute.contains(&datapath) && !is_passed_over {
                         let switch = self.switches.get_mut(&datapath).unwrap();
                         switch.handle_message(self.now, Connection(id.0), envelope);
                     }
