@@ -11,8 +11,10 @@
 //! given again, and a key whose answer was lost is burnt.
 
 mod adoption;
+pub mod enrolment;
 mod gateway;
 mod half;
+pub mod labels;
 mod lane;
 mod orders;
 mod platform;
