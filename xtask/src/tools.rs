@@ -58,7 +58,10 @@ const TOOLS: &[Tool] = &[
         debian: Some("mininet openvswitch-switch iproute2 ethtool iputils-ping"),
         works: || {
             let enclosed = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"];
-            answers(program("python3").args(["-c", "import mininet"]))
+            // The first Python in the path may be another one than Debian's.
+            ["python3", "/usr/bin/python3"]
+                .iter()
+                .any(|python| answers(program(python).args(["-c", "import mininet"])))
                 && answers(program("unshare").args(enclosed))
         },
     },

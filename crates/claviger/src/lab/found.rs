@@ -19,7 +19,16 @@ pub(super) struct Wanted {
 /// Waits until all switches and links have been found.
 pub(super) async fn wait_for_switches(operator: &Controller, wanted: &Wanted) -> Result<()> {
     let is_it = |seen: &Wanted| (seen.switches, seen.links) == (wanted.switches, wanted.links);
-    wait(operator, wanted, is_it).await
+    wait(operator, wanted, is_it).await?;
+    // A port is asked a moment longer whether there is a switch behind it.
+    for _ in 0..PATIENCE {
+        let switches = operator.switches().await?;
+        if switches.iter().flat_map(|switch| &switch.ports).all(|port| port.role != "undecided") {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    bail!("it is not decided what is behind some ports; `-v` shows what happened")
 }
 
 /// Waits until everything has been found, and nothing else.

@@ -22,7 +22,7 @@ use crate::sdn::Controller;
 pub(crate) fn enclose(args: &LabMininetArgs, verbosity: u8) -> Result<ExitCode> {
     let mut missing: Vec<String> =
         claviger_netlab::missing().iter().map(ToString::to_string).collect();
-    if !has_mininet() {
+    if python().is_none() {
         missing.push("there is no Mininet: install mininet".to_owned());
     }
     if !missing.is_empty() {
@@ -38,10 +38,14 @@ pub(crate) fn enclose(args: &LabMininetArgs, verbosity: u8) -> Result<ExitCode> 
     super::enclosed(verbosity, &words, &[])
 }
 
-fn has_mininet() -> bool {
-    let mut tried = std::process::Command::new("python3");
-    tried.args(["-c", "import mininet"]).stdout(Stdio::null()).stderr(Stdio::null());
-    tried.status().is_ok_and(|status| status.success())
+/// Finds a Python that knows Mininet: the first in the path may be another one than Debian's.
+fn python() -> Option<&'static str> {
+    let knows_mininet = |python: &&str| {
+        let mut tried = std::process::Command::new(python);
+        tried.args(["-c", "import mininet"]).stdout(Stdio::null()).stderr(Stdio::null());
+        tried.status().is_ok_and(|status| status.success())
+    };
+    ["python3", "/usr/bin/python3"].into_iter().find(knows_mininet)
 }
 
 /// Builds the network, admits every host, and pings.
@@ -56,7 +60,7 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let switches = OpenVswitch::start()?;
     let began = Instant::now();
     let address = own.ports().openflow;
-    let mut python = Command::new("python3");
+    let mut python = Command::new(python().context("there is no Mininet: install mininet")?);
     python.args(["-c", include_str!("mininet.py"), &depth.to_string(), &fanout.to_string()]);
     python.args([address.ip().to_string(), address.port().to_string()]);
     python.arg(if args.cli { "cli" } else { "ping" }).env("OVS_RUNDIR", switches.rundir());

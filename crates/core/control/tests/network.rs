@@ -267,6 +267,8 @@ fn a_lost_switch_is_routed_around() {
         assert!(world.delivers(mac(2), mac(1), mac(1), MQTT), "{lost}");
         world.connect(lost);
         world.run_until_settled();
+        // What was held is told now.
+        world.run_for(Span::from_millis(5));
         world.check_tables();
     }
 }

@@ -94,8 +94,11 @@ impl Controller {
                     let on = vec![Instruction::GotoTable(FORWARDING)];
                     entries.push(entry(datapath, ADMISSION, TRUNK, from(), on));
                 }
-                Side::Hosts => entries.push(entry(datapath, ADMISSION, UNKNOWN, from(), up())),
-                Side::Undecided { .. } | Side::Nothing => {}
+                // What comes before it is decided what is behind a port waits for that.
+                Side::Hosts | Side::Undecided { .. } => {
+                    entries.push(entry(datapath, ADMISSION, UNKNOWN, from(), up()));
+                }
+                Side::Nothing => {}
             }
         }
         entries.extend(self.questions().map(|matching| {
