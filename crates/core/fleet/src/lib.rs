@@ -18,6 +18,7 @@ pub mod labels;
 mod lane;
 mod orders;
 mod platform;
+pub mod provisioning;
 mod rows;
 pub mod topics;
 

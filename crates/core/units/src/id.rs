@@ -155,6 +155,15 @@ impl Eui64 {
     pub const fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }
+
+    /// Returns the MAC address that this is the EUI-64 of; `None` where it is of no MAC address.
+    #[must_use]
+    pub const fn mac(&self) -> Option<MacAddr> {
+        match self.0 {
+            [a, b, c, 0xFF, 0xFE, d, e, f] => Some(MacAddr([a, b, c, d, e, f])),
+            _ => None,
+        }
+    }
 }
 
 impl From<MacAddr> for Eui64 {
@@ -273,6 +282,7 @@ mod tests {
             let eui = Eui64::from_bytes(eui);
             prop_assert_eq!(format!("{eui}").parse(), Ok(eui));
             let mac = MacAddr::from_bytes(mac);
+            prop_assert_eq!(Eui64::from(mac).mac(), Some(mac));
             prop_assert_eq!(mac.to_string().parse(), Ok(mac));
         }
     }

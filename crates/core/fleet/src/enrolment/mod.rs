@@ -208,6 +208,51 @@ impl Enrolments {
         Ok(())
     }
 
+    /// Takes in a device that is known already, with a new bootstrap key: what shut it out still does,
+    /// and its first key is ordered anew.
+    pub fn renew(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        who: &str,
+        mac: MacAddr,
+    ) -> Result<(), EnrolmentError> {
+        let mut row = Row::load(tx, mac)?.ok_or(EnrolmentError::Unknown(mac))?;
+        row.order = 0;
+        if takes_part(row.standing) {
+            row.move_to(now, Standing::Approved);
+            self.note_approved(mac);
+        }
+        if row.home == Standing::Active {
+            row.home = Standing::Approved;
+        }
+        row.store(tx, mac)?;
+        note(tx, now, who, mac, "brought again with a new bootstrap key")?;
+        if self.is_settled { Ok(self.order_keys(tx, now)?) } else { Ok(()) }
+    }
+
+    /// Notes that somebody else uses the card of a device: the device itself has done nothing wrong.
+    pub fn handle_spoofed(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        mac: MacAddr,
+        place: &str,
+    ) -> Result<(), EngineError> {
+        let Some(row) = Row::load(tx, mac)? else { return Ok(()) };
+        let home = row.place.as_deref().unwrap_or("another port");
+        note(tx, now, "network", mac, &format!("spoofed at {place}; it belongs to {home}"))
+    }
+
+    /// Lets every admission be told to the controller again.
+    pub fn recall(&mut self, tx: &dyn Tx) -> Result<(), EngineError> {
+        self.changed.clear();
+        walk(tx, ENROLMENTS, |key, _| {
+            self.changed.push_back(rows::mac_of(key)?);
+            Ok(())
+        })
+    }
+
     /// Notes that a card was seen; unknown cards are the controller's business alone.
     pub fn handle_seen(
         &mut self,
@@ -336,6 +381,12 @@ impl Enrolments {
     ) -> Result<Vec<FirstKeys>, EngineError> {
         let rows = tx.scan(ORDERS, b"", &after.to_be_bytes(), limit)?;
         rows.iter().map(|(key, row)| rows::read_order(key, row)).collect()
+    }
+
+    /// Tells whether there is an admission that the controller must be told.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
     }
 
     /// Returns a device whose admission the controller must be told.

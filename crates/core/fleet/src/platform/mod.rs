@@ -147,6 +147,8 @@ pub struct PlatformDevice {
 /// Whether the gateway serves a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adoption {
+    /// It is not to be adopted yet, or no longer.
+    Held,
     /// It waits for a key of the KME.
     Waiting,
     /// It is under way to the gateway.
@@ -255,6 +257,7 @@ impl Platform {
         let beyond = tx.scan(EPOCHS, eui.as_bytes(), &epoch_key(eui, row.active), PAGE)?;
         let newest = beyond.last().map(|(key, _)| split_epoch_key(key)).transpose()?;
         let adoption = match row.adoption {
+            Offer::Held => Adoption::Held,
             Offer::Waiting => Adoption::Waiting,
             Offer::Offered(_) => Adoption::Offered,
             Offer::Adopted => Adoption::Adopted,

@@ -60,13 +60,75 @@ impl Platform {
         if earlier.root.as_key().ct_eq(root.as_key()) {
             return Err(ProvisionError::UsedKey(eui));
         }
+        self.end_life(tx, eui, earlier.adoption)?;
+        self.begin_life(tx, eui, earlier.life + 1, (root, secret))?;
+        Ok(())
+    }
+
+    /// Tells whether a device is known, be it only by what is left of it.
+    pub(crate) fn has(&self, tx: &dyn Tx, eui: Eui64) -> Result<bool, EngineError> {
+        Ok(DeviceRow::load(tx, eui)?.is_some())
+    }
+
+    /// Tells whether a device was bootstrapped with this key last: it serves once.
+    pub(crate) fn has_had(
+        &self,
+        tx: &dyn Tx,
+        eui: Eui64,
+        bootstrap: &Key256,
+    ) -> Result<bool, EngineError> {
+        let Some(earlier) = DeviceRow::load(tx, eui)? else { return Ok(false) };
+        let (root, _) = split_bootstrap(bootstrap);
+        Ok(earlier.root.as_key().ct_eq(root.as_key()))
+    }
+
+    /// Keeps a device that waits for its adoption from it, until it is [released](Self::release).
+    pub(crate) fn hold(&mut self, tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
+        self.readmit(tx, eui, Offer::Waiting, Offer::Held)?;
+        self.waiting.remove(&eui);
+        Ok(())
+    }
+
+    /// Lets a device that was held wait for its adoption.
+    pub(crate) fn release(&mut self, tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
+        if self.readmit(tx, eui, Offer::Held, Offer::Waiting)? {
+            self.waiting.insert(eui);
+        }
+        Ok(())
+    }
+
+    fn readmit(
+        &self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        from: Offer,
+        to: Offer,
+    ) -> Result<bool, EngineError> {
+        let Some(mut device) = DeviceRow::load(tx, eui)? else { return Ok(false) };
+        let fits = device.adoption == from;
+        if fits {
+            device.adoption = to;
+            device.store(tx, eui)?;
+        }
+        Ok(fits)
+    }
+
+    /// Wipes all keys of a device. That it was here is remembered, so that its label serves nobody.
+    pub(crate) fn wipe_keys(&mut self, tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
+        let Some(mut device) = DeviceRow::load(tx, eui)? else { return Ok(()) };
+        self.end_life(tx, eui, device.adoption)?;
+        self.waiting.remove(&eui);
+        device.adoption = Offer::Held;
+        device.store(tx, eui)
+    }
+
+    fn end_life(&mut self, tx: &mut dyn Tx, eui: Eui64, adoption: Offer) -> Result<(), EngineError> {
         for table in [EPOCHS, WINDOWS, HEARD, ANNOUNCEMENTS] {
             erase_all(tx, table, eui.as_bytes())?;
         }
-        if let Offer::Offered(key_id) = earlier.adoption {
+        if let Offer::Offered(key_id) = adoption {
             tx.erase(OFFERS, &offer_key(key_id, eui))?;
         }
-        self.begin_life(tx, eui, earlier.life + 1, (root, secret))?;
         self.fetches.forget(|_, (of, _)| *of == eui);
         Ok(())
     }

@@ -61,6 +61,8 @@ pub(super) struct DeviceRow {
 /// Whether the gateway serves the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offer {
+    /// It is not to be adopted yet, or no longer.
+    Held,
     /// It waits for a W.
     Waiting,
     /// It stands in the ADOPT under this W.
@@ -106,6 +108,7 @@ impl DeviceRow {
         let plain =
             Writer::new().u32(self.life).u32(self.active.number()).u32(self.highest.number());
         let plain = match self.adoption {
+            Offer::Held => plain.u8(HELD),
             Offer::Waiting => plain.u8(WAITING),
             Offer::Offered(key_id) => plain.u8(OFFERED).raw(key_id.as_bytes()),
             Offer::Adopted => plain.u8(ADOPTED),
@@ -123,6 +126,7 @@ impl DeviceRow {
         let life = plain.u32()?;
         let (active, highest) = (Epoch::new(plain.u32()?), Epoch::new(plain.u32()?));
         let adoption = match plain.u8()? {
+            HELD => Offer::Held,
             WAITING => Offer::Waiting,
             OFFERED => Offer::Offered(plain.key_id()?),
             ADOPTED => Offer::Adopted,
@@ -263,6 +267,7 @@ pub(super) fn eui_of(key: &[u8]) -> Result<Eui64, EngineError> {
 const WAITING: u8 = 1;
 const OFFERED: u8 = 2;
 const ADOPTED: u8 = 3;
+const HELD: u8 = 4;
 
 const BOOTSTRAP: u8 = 1;
 const WHOLE: u8 = 2;
@@ -285,6 +290,7 @@ mod tests {
     #[test]
     fn a_device_survives_its_row() {
         for (adoption, cloned) in [
+            (Offer::Held, None),
             (Offer::Waiting, None),
             (Offer::Offered(KeyId::from_bytes([3; 16])), Some((Epoch::new(1), 2))),
             (Offer::Adopted, None),
