@@ -3,19 +3,16 @@
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
-use claviger_net::http::Client;
-use claviger_wire::etsi014::ErrorBody;
+use anyhow::Result;
 use claviger_wire::platform::{Device, Devices, Reading, Readings};
-use serde::de::DeserializeOwned;
 
 use crate::cli::{DevicesArgs, ReadingsArgs};
 use crate::console;
-use crate::demo::{self, Demo};
+use crate::platform::Platform;
 
 /// `claviger readings`
 pub(crate) async fn readings(args: &ReadingsArgs) -> Result<()> {
-    let platform = Platform::open(&Demo::open(&args.state.state)?)?;
+    let platform = Platform::open(&args.state)?;
     let of_device = args.device.map(|eui| format!("&eui={eui}")).unwrap_or_default();
     let (mut after, mut newest) = (0, VecDeque::new());
     loop {
@@ -71,7 +68,7 @@ fn line_of_reading(reading: &Reading, now: f64) -> String {
 
 /// `claviger devices`
 pub(crate) async fn devices(args: &DevicesArgs) -> Result<()> {
-    let platform = Platform::open(&Demo::open(&args.state.state)?)?;
+    let platform = Platform::open(&args.state)?;
     let answer: Devices = platform.ask("/v1/devices").await?;
     if answer.devices.is_empty() {
         console::err("no device is provisioned yet");
@@ -93,32 +90,6 @@ fn line_of_device(device: &Device) -> String {
     };
     let next = device.prepared.map(|epoch| format!(", epoch {epoch} prepared")).unwrap_or_default();
     format!("{}  {:8}  {key}{next}", device.eui, device.adoption)
-}
-
-/// The platform as its operator reaches it.
-struct Platform {
-    url: String,
-    client: Client,
-}
-
-impl Platform {
-    fn open(demo: &Demo) -> Result<Self> {
-        let client = demo::client(&demo.folder("site-b/operator"))?;
-        Ok(Self { url: demo.platform_url()?, client })
-    }
-
-    async fn ask<A: DeserializeOwned>(&self, path: &str) -> Result<A> {
-        let url = format!("{}{path}", self.url);
-        let away =
-            "the platform does not answer: start `claviger up`, or give its folder with --state";
-        let answer = self.client.get(&url, &[]).await.context(away)?;
-        if !answer.status.is_success() {
-            let body = ErrorBody::from_json(answer.body.expose()).unwrap_or_default();
-            bail!("the platform refuses ({}): {}", answer.status.as_u16(), body.message);
-        }
-        let other = "the platform's answer is not understood: run the same version at both ends";
-        serde_json::from_slice(answer.body.expose()).context(other)
-    }
 }
 
 fn now() -> f64 {

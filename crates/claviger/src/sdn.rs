@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::StateArgs;
 use crate::cli::sdn::{AdmitArgs, EventsArgs, SdnCommand, ShowArgs, TraceArgs};
-use crate::console;
 use crate::demo::{self, Demo};
+use crate::{console, enrolment};
 
 /// Does one of the commands.
 pub(crate) async fn run(command: SdnCommand) -> Result<()> {
@@ -35,6 +35,17 @@ pub(crate) async fn run(command: SdnCommand) -> Result<()> {
         SdnCommand::Trace(args) => trace(&args).await?,
         SdnCommand::Events(args) => events(&args).await?,
         SdnCommand::Admit(args) => admit(&args).await?,
+        SdnCommand::Pending(args) => enrolment::pending(&args).await?,
+        SdnCommand::Devices(args) => enrolment::devices(&args).await?,
+        SdnCommand::Import(args) => enrolment::import(&args).await?,
+        SdnCommand::Approve(args) => enrolment::measure("approve", &args).await?,
+        SdnCommand::Suspend(args) => enrolment::measure("suspend", &args).await?,
+        SdnCommand::Resume(args) => enrolment::measure("resume", &args).await?,
+        SdnCommand::Quarantine(args) => enrolment::measure("quarantine", &args).await?,
+        SdnCommand::Release(args) => enrolment::measure("release", &args).await?,
+        SdnCommand::Retire(args) => enrolment::measure("retire", &args).await?,
+        SdnCommand::Orders(args) => enrolment::orders(&args).await?,
+        SdnCommand::Audit(args) => enrolment::audit(&args).await?,
         SdnCommand::Dismiss(args) => {
             let controller = Controller::open(&args.state)?;
             let url = controller.at(&format!("/v1/admissions/{}", args.mac));
@@ -136,7 +147,13 @@ async fn admit(args: &AdmitArgs) -> Result<()> {
     Ok(())
 }
 
-fn show<T: Serialize>(args: &ShowArgs, all: Vec<T>, line: impl Fn(&T) -> String, none: &str) {
+/// Prints all, a line each, or says that there is none.
+pub(crate) fn show<T: Serialize>(
+    args: &ShowArgs,
+    all: Vec<T>,
+    line: impl Fn(&T) -> String,
+    none: &str,
+) {
     if all.is_empty() {
         console::err(none);
     }

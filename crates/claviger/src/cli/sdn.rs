@@ -1,5 +1,7 @@
 //! `claviger sdn` and what stands below it.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use claviger_control::Place;
 use claviger_units::MacAddr;
@@ -12,8 +14,12 @@ Examples:
   claviger sdn hosts                             cards that are admitted or were heard, and where
   claviger sdn trace 10.67.0.1 02:00:5e:00:00:07 the way between two hosts, and whether it is open
   claviger sdn events --follow                   what happens, as it happens
-  claviger sdn admit 02:00:5e:00:00:07 --policy sensor
-  claviger sdn dismiss 02:00:5e:00:00:07         from now on it reaches nothing";
+  claviger sdn import labels.csv                 enrols devices: mac,bootstrap_key,policy
+  claviger sdn pending                           devices that were seen and wait for a word
+  claviger sdn approve 02:00:5e:10:00:07         lets a device take part
+  claviger sdn quarantine 02:00:5e:10:00:07 --why 'talks at night'
+  claviger sdn audit --follow                    who did what to which device
+  claviger sdn admit 02:00:5e:00:00:07 --policy sensor   a host that is no device of the platform";
 
 /// `claviger sdn`
 #[derive(Debug, Subcommand)]
@@ -28,7 +34,29 @@ pub(crate) enum SdnCommand {
     Trace(TraceArgs),
     /// Show what has happened in the network
     Events(EventsArgs),
-    /// Let a host in, by the name of its card
+    /// Show the devices that were seen and wait for approval
+    Pending(ShowArgs),
+    /// Show all enrolled devices
+    Devices(ShowArgs),
+    /// Enrol devices with what stands on their labels
+    Import(ImportArgs),
+    /// Let devices take part
+    Approve(MeasureArgs),
+    /// Shut devices out for now
+    Suspend(MeasureArgs),
+    /// Let suspended devices take part again
+    Resume(MeasureArgs),
+    /// Shut devices out because of a suspicion
+    Quarantine(MeasureArgs),
+    /// Let devices out of quarantine
+    Release(MeasureArgs),
+    /// Shut devices out for good, and wipe their keys
+    Retire(MeasureArgs),
+    /// Show the orders for first keys
+    Orders(ShowArgs),
+    /// Show who did what to which device
+    Audit(EventsArgs),
+    /// Let a host in that is no device of the platform
     Admit(AdmitArgs),
     /// Let a host in no longer
     Dismiss(DismissArgs),
@@ -90,6 +118,34 @@ pub(crate) struct AdmitArgs {
 pub(crate) struct DismissArgs {
     /// The card
     pub(crate) mac: MacAddr,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+}
+
+/// `claviger sdn import`
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// A list with the columns mac,bootstrap_key,policy; it is taken whole or not at all
+    pub(crate) labels: PathBuf,
+    /// The file has what a scanner read off QR codes, a label a line
+    #[arg(long)]
+    pub(crate) qr: bool,
+    /// What devices may reach whose label is a QR code: a policy of the controller
+    #[arg(long, requires = "qr")]
+    pub(crate) policy: Option<String>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+}
+
+/// `claviger sdn approve` and its like
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArgs {
+    /// Cards of devices
+    #[arg(required = true, value_name = "MAC")]
+    pub(crate) macs: Vec<MacAddr>,
+    /// Why, for the audit log
+    #[arg(long, default_value = "")]
+    pub(crate) why: String,
     #[command(flatten)]
     pub(crate) state: StateArgs,
 }

@@ -16,6 +16,8 @@ pub struct Label {
     pub key: Key256,
     /// What it may reach.
     pub policy: String,
+    /// The line it stood in, from 1.
+    pub line: usize,
 }
 
 /// A line that is no label; no text of the line is repeated, as there may be a key in it.
@@ -66,13 +68,13 @@ pub fn from_csv(text: &str) -> Result<Vec<Label>, Vec<Fault>> {
         return Err(vec![Fault { line: 1, what: LabelError::Head }]);
     }
     let filled = lines.filter(|(_, line)| !line.trim().is_empty());
-    collected(filled.map(|(line, text)| (line, from_line(text))))
+    collected(filled.map(|(line, text)| (line, from_line(line, text))))
 }
 
 /// Reads what a scanner wrote, a label a line; all faults, or all labels.
 pub fn from_qr(text: &str, policy: &str) -> Result<Vec<Label>, Vec<Fault>> {
     let filled = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    collected(filled.map(|(line, text)| (line, from_code(text.trim(), policy))))
+    collected(filled.map(|(line, text)| (line, from_code(line, text.trim(), policy))))
 }
 
 fn collected(
@@ -93,18 +95,18 @@ fn collected(
     if faults.is_empty() { Ok(good) } else { Err(faults) }
 }
 
-fn from_line(line: &str) -> Result<Label, LabelError> {
-    let mut fields = line.split(',').map(str::trim);
+fn from_line(line: usize, text: &str) -> Result<Label, LabelError> {
+    let mut fields = text.split(',').map(str::trim);
     let (Some(mac), Some(key), Some(policy), None) =
         (fields.next(), fields.next(), fields.next(), fields.next())
     else {
         return Err(LabelError::Fields);
     };
     let mac = single(mac.to_lowercase().parse().or(Err(LabelError::Mac))?)?;
-    Ok(Label { mac, key: key_of(key)?, policy: named(policy)? })
+    Ok(Label { mac, key: key_of(key)?, policy: named(policy)?, line })
 }
 
-fn from_code(code: &str, policy: &str) -> Result<Label, LabelError> {
+fn from_code(line: usize, code: &str, policy: &str) -> Result<Label, LabelError> {
     let mut fields = code.split(':');
     let (Some("CLAVIGER"), Some("1"), Some(mac), Some(key), None) =
         (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
@@ -112,7 +114,7 @@ fn from_code(code: &str, policy: &str) -> Result<Label, LabelError> {
         return Err(LabelError::Qr);
     };
     let mac = single(MacAddr::from_bytes(digits(mac).ok_or(LabelError::Mac)?))?;
-    Ok(Label { mac, key: key_of(key)?, policy: named(policy)? })
+    Ok(Label { mac, key: key_of(key)?, policy: named(policy)?, line })
 }
 
 fn single(mac: MacAddr) -> Result<MacAddr, LabelError> {

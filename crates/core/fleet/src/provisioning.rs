@@ -132,7 +132,7 @@ impl Provisioning {
         tx: &mut dyn Tx,
         now: Timestamp,
         who: &str,
-        Label { mac, key, policy }: &Label,
+        Label { mac, key, policy, .. }: &Label,
     ) -> Result<(), EngineError> {
         let eui = Eui64::from(*mac);
         stored(self.platform.provision_again(tx, eui, key))?;

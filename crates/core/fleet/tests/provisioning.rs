@@ -23,7 +23,8 @@ fn mac(n: u8) -> MacAddr {
 }
 
 fn label(n: u8, key: u8) -> Label {
-    Label { mac: mac(n), key: Key256::from_bytes([key; 32]), policy: "sensor".to_owned() }
+    let (key, policy) = (Key256::from_bytes([key; 32]), "sensor".to_owned());
+    Label { mac: mac(n), key, policy, line: 1 }
 }
 
 impl Site {

@@ -6,6 +6,7 @@
 
 pub mod classical;
 pub mod cursor;
+pub mod enrolment;
 pub mod etsi014;
 pub mod fleet;
 pub mod idq3p;

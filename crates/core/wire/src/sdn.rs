@@ -1,5 +1,5 @@
 //! What the controller of the network says and takes as JSON: `GET /v1/switches`, `/v1/links`,
-//! `/v1/hosts`, `/v1/trace`, `/v1/events`; `PUT` and `DELETE /v1/admissions`.
+//! `/v1/hosts`, `/v1/policies`, `/v1/trace`, `/v1/events`; `PUT` and `DELETE /v1/admissions`.
 //!
 //! Addresses of cards are six pairs of hexadecimal digits with colons, datapaths 16 digits, places
 //! `DATAPATH:PORT`.
@@ -55,6 +55,16 @@ pub struct Links {
 pub struct Hosts {
     /// In the order of their cards.
     pub hosts: Vec<Host>,
+    /// Whether discovery has nothing new to tell at present.
+    #[serde(default)]
+    pub settled: bool,
+}
+
+/// The answer to `GET /v1/policies`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policies {
+    /// The names under which hosts can be admitted.
+    pub policies: Vec<String>,
 }
 
 /// A host that is known or was heard.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::DefaultBodyLimit;
 use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -23,7 +24,7 @@ use tower::ServiceExt;
 use crate::shutdown::Shutdown;
 use crate::tls::{PeerInfo, ServerStream, TlsServer};
 
-/// The longest request body; a longer one gets 413.
+/// The longest request body of [`serve`]; a longer one gets 413.
 pub const MAX_BODY: usize = 64 * 1024;
 /// The longest head of a request; a longer one gets 431.
 pub const MAX_HEAD: usize = 16 * 1024;
@@ -35,8 +36,22 @@ pub const MAX_HEAD: usize = 16 * 1024;
 /// `{"message": ..}` of ETSI GS QKD 014 (`WIRE.md` §2), whoever made it. No path has the method
 /// HEAD, which axum would answer by a GET without its body: a GET may spend a key.
 pub async fn serve(listener: TcpListener, tls: &TlsServer, router: Router, shutdown: &Shutdown) {
+    serve_up_to(MAX_BODY, listener, tls, router, shutdown).await;
+}
+
+/// Does what [`serve`] does, with request bodies of up to `max_body` bytes.
+pub async fn serve_up_to(
+    max_body: usize,
+    listener: TcpListener,
+    tls: &TlsServer,
+    router: Router,
+    shutdown: &Shutdown,
+) {
     let signal = shutdown.clone();
-    let handle = move |stream, peer| serve_connection(stream, peer, router.clone(), signal.clone());
+    let router = router.layer(DefaultBodyLimit::max(max_body));
+    let handle = move |stream, peer| {
+        serve_connection(stream, peer, max_body, router.clone(), signal.clone())
+    };
     tls.serve(listener, shutdown, handle).await;
 }
 
@@ -66,11 +81,12 @@ impl BodySender {
 async fn serve_connection(
     stream: ServerStream,
     peer: PeerInfo,
+    max_body: usize,
     router: Router,
     shutdown: Shutdown,
 ) {
     let address = peer.address;
-    let service = service_fn(move |request| answer(request, peer.clone(), router.clone()));
+    let service = service_fn(move |request| answer(request, peer.clone(), max_body, router.clone()));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(READ_TIME)
@@ -92,11 +108,16 @@ async fn serve_connection(
 async fn answer(
     request: Request<Incoming>,
     peer: PeerInfo,
+    max_body: usize,
     router: Router,
 ) -> Result<Response, Infallible> {
     let (mut head, body) = request.into_parts();
-    let body = match read(&head, body).await {
+    let body = match read(&head, body, max_body).await {
         Ok(body) => body,
+        Err(StatusCode::PAYLOAD_TOO_LARGE) => {
+            let message = format!("the request body is longer than {max_body} bytes");
+            return Ok(error_response(StatusCode::PAYLOAD_TOO_LARGE, &message));
+        }
         Err(status) => return Ok(error_response(status, meaning(status))),
     };
     if let Some(name) = peer.name.clone() {
@@ -111,17 +132,18 @@ async fn answer(
 }
 
 /// Reads the whole body, within the limits of size and time.
-async fn read(head: &Parts, body: Incoming) -> Result<Bytes, StatusCode> {
+async fn read(head: &Parts, body: Incoming, max_body: usize) -> Result<Bytes, StatusCode> {
     let lines = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
     let length = head.uri.to_string().len() + lines.sum::<usize>();
     if length > MAX_HEAD || head.headers.len() > MAX_HEADERS {
         return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
-    tokio::time::timeout(READ_TIME, collect(body)).await.or(Err(StatusCode::REQUEST_TIMEOUT))?
+    tokio::time::timeout(READ_TIME, collect(body, max_body)).await.or(Err(StatusCode::REQUEST_TIMEOUT))?
 }
 
-async fn collect(mut body: Incoming) -> Result<Bytes, StatusCode> {
-    if body.size_hint().lower() > MAX_DRAIN as u64 {
+async fn collect(mut body: Incoming, max_body: usize) -> Result<Bytes, StatusCode> {
+    let max_drain = max_body.max(MAX_DRAIN);
+    if body.size_hint().lower() > max_drain as u64 {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
     }
     let (mut kept, mut length) = (Vec::new(), 0);
@@ -130,13 +152,13 @@ async fn collect(mut body: Incoming) -> Result<Bytes, StatusCode> {
         let data = frame.data_ref().map_or(&[][..], |data| data);
         length += data.len();
         // A somewhat too long body is read to its end, or the client would never see the answer.
-        if length <= MAX_BODY {
+        if length <= max_body {
             kept.extend_from_slice(data);
-        } else if length > MAX_DRAIN {
+        } else if length > max_drain {
             break;
         }
     }
-    if length > MAX_BODY { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(kept.into()) }
+    if length > max_body { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(kept.into()) }
 }
 
 /// Gives every error its JSON body; keeps the headers (`Allow`), and the text as the message.
@@ -172,7 +194,6 @@ fn meaning(status: StatusCode) -> &'static str {
         StatusCode::NOT_FOUND => "there is nothing at this path",
         StatusCode::METHOD_NOT_ALLOWED => "this path has other methods, see the header Allow",
         StatusCode::REQUEST_TIMEOUT => "the request body did not arrive in time",
-        StatusCode::PAYLOAD_TOO_LARGE => "the request body is longer than 65536 bytes",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "send the body as application/json",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
             "the request head is longer than 16384 bytes"
@@ -247,6 +268,12 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         let json = HeaderValue::from_static("application/json");
         send(self.0.post(url).header(CONTENT_TYPE, json).body(body), url, headers).await
+    }
+
+    /// Sends text to `url`.
+    pub async fn post_text(&self, url: &str, body: Vec<u8>) -> Result<Answer, ClientError> {
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        send(self.0.post(url).header(CONTENT_TYPE, text).body(body), url, &[]).await
     }
 
     /// Puts a JSON body at `url`.

@@ -4,7 +4,10 @@
 
 mod network;
 
-pub use network::{ControllerRoleConfig, RawController, RawPolicy, RawServer, SERVERS};
+pub use network::{
+    ControllerRoleConfig, EnrolmentConfig, RawApproval, RawController, RawEnrolment, RawPolicy,
+    RawServer, SERVERS,
+};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -511,6 +514,9 @@ pub struct RawPlatform {
     pub operator_name: String,
     /// Certificates of this name may provision devices, and nothing else.
     pub installer_name: String,
+    /// How devices get into the network; without it every device that is brought is adopted at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<RawEnrolment>,
 }
 
 /// A checked platform.
@@ -530,6 +536,8 @@ pub struct PlatformRoleConfig {
     pub operator: SaeId,
     /// Who may only provision.
     pub installer: SaeId,
+    /// How devices get into the network, where a controller admits them.
+    pub enrolment: Option<EnrolmentConfig>,
 }
 
 impl Raw for RawPlatform {
@@ -543,6 +551,7 @@ impl Raw for RawPlatform {
         check_url(faults, "kme_url", &self.kme_url);
         let operator = faults.parse("operator_name", &self.operator_name);
         let installer = faults.parse("installer_name", &self.installer_name);
+        let enrolment = self.enrolment.map(|enrolment| enrolment.check(faults));
         Some(PlatformRoleConfig {
             https: https?,
             gateway: gateway?,
@@ -551,6 +560,7 @@ impl Raw for RawPlatform {
             kme_url: self.kme_url,
             operator: operator?,
             installer: installer?,
+            enrolment,
         })
     }
 }

@@ -433,6 +433,7 @@ fn platform(ports: &Ports) -> RawPlatform {
         kme_url: url(ports.kme_b),
         operator_name: "operator".into(),
         installer_name: "installer".into(),
+        enrolment: None,
     }
 }
 

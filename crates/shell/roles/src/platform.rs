@@ -1,15 +1,18 @@
 //! The platform: decrypts telemetry with its own site's copy of the keys, stores readings, and
-//! shows them to operators; provisions devices.
+//! shows them to operators; provisions devices and sees to it that the network lets them in.
 
 mod desk;
+mod network;
+mod registry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use claviger_durable::{EngineError, Tx};
+use claviger_fleet::provisioning::{Provisioning, ProvisioningEvent};
 use claviger_fleet::{
-    Duplicate, Platform, PlatformConfig, PlatformEvent, PlatformOrder, UplinkRefusal, topics,
+    Duplicate, PlatformConfig, PlatformEvent, PlatformOrder, UplinkRefusal, topics,
 };
 use claviger_frames::Reading;
 use claviger_net::accept::Limits as Connections;
@@ -20,7 +23,9 @@ use claviger_net::tls::{self, TlsServer};
 use claviger_net::{http, listen};
 use claviger_store::Writer;
 use claviger_units::{Bits, SaeId, SecretBytes, Span};
+use tokio::sync::Notify;
 
+use self::network::{Controller, Network};
 use crate::config::PlatformRoleConfig;
 use crate::hub::{self, Hub, Names, Outputs};
 use crate::orders::{extraction, fetching};
@@ -34,10 +39,13 @@ pub async fn run(
     folder: Folder,
     context: Context,
 ) -> Result<(), RoleError> {
-    let (service, outputs) = Service::open(&config, &folder, context.clone())?;
     let (identity, authority) = folder.identity()?;
-    let client = tls::client_mutual(&identity, &authority);
-    let keys = KeyClient::new(&config.kme_url, http::Client::new(&client));
+    let client = http::Client::new(&tls::client_mutual(&identity, &authority));
+    let enrolment = config.enrolment.as_ref();
+    let controller =
+        enrolment.map(|enrolment| Controller::new(&enrolment.controller_url, client.clone()));
+    let (service, outputs) = Service::open(&config, controller, &folder, context.clone())?;
+    let keys = KeyClient::new(&config.kme_url, client);
     let server = tls::server_mutual(&identity, &authority);
     let gateway = listen::tcp(config.gateway).await?;
     let gateway = link::serve_tls(gateway, Arc::clone(&server), config.gateway_name.clone());
@@ -47,8 +55,11 @@ pub async fn run(
     let (router, shutdown) = (desk::router(service.clone()), context.shutdown.clone());
     let guarded = TlsServer::new(Arc::clone(&server), Connections::STANDARD);
     tasks.spawn("platform https", async move {
-        http::serve(https, &guarded, router, &shutdown).await;
+        http::serve_up_to(registry::MAX_IMPORT, https, &guarded, router, &shutdown).await;
     });
+    if let Some(network) = Network::of(&service) {
+        tasks.spawn("enrolment", network.run());
+    }
     let path = folder.file("forwarder.password");
     let password = std::fs::read(&path).map(SecretBytes::new);
     let password = password.map_err(|source| RoleError::Password { path, source })?;
@@ -75,7 +86,7 @@ pub async fn run(
     ended
 }
 
-type Core = hub::Core<Platform>;
+type Core = hub::Core<Provisioning>;
 
 #[derive(Clone)]
 struct Service {
@@ -83,20 +94,39 @@ struct Service {
     context: Context,
     operator: SaeId,
     installer: SaeId,
+    /// What a device may reach whose label names no policy.
+    policy: String,
+    /// Where the network has one that admits devices.
+    controller: Option<Controller>,
+    /// Admissions have changed.
+    changed: Arc<Notify>,
+    /// Labels were brought, so that a card may belong to a device that was seen before.
+    brought: Arc<Notify>,
 }
 
 impl Service {
     fn open(
         config: &PlatformRoleConfig,
+        controller: Option<Controller>,
         folder: &Folder,
         context: Context,
-    ) -> Result<(Self, Outputs<Platform>), RoleError> {
+    ) -> Result<(Self, Outputs<Provisioning>), RoleError> {
         let now = context.clock.now();
         let grace = PlatformConfig { grace: Span::from_secs(36 * 3600) };
+        let approval = config.enrolment.as_ref().map(|enrolment| enrolment.approval);
         let (writer, outputs) =
-            hub::open(folder, move |tx, rng| Platform::open(tx, now, grace, rng))?;
-        let (operator, installer) = (config.operator.clone(), config.installer.clone());
-        Ok((Self { writer, context, operator, installer }, outputs))
+            hub::open(folder, move |tx, rng| Provisioning::open(tx, now, grace, approval, rng))?;
+        let service = Self {
+            writer,
+            context,
+            operator: config.operator.clone(),
+            installer: config.installer.clone(),
+            policy: config.enrolment.as_ref().map_or_else(String::new, |it| it.policy.clone()),
+            controller,
+            changed: Arc::default(),
+            brought: Arc::default(),
+        };
+        Ok((service, outputs))
     }
 
     async fn core<R: Send + 'static>(
@@ -166,8 +196,20 @@ impl BrokerHooks for Doors {
 }
 
 impl Service {
-    fn tell(&self, event: PlatformEvent) {
+    fn tell(&self, event: ProvisioningEvent) {
         let reports = &self.context.reports;
+        let event = match event {
+            ProvisioningEvent::Platform(event) => event,
+            ProvisioningEvent::AdmissionsChanged => return self.changed.notify_one(),
+            ProvisioningEvent::Brought => return self.brought.notify_one(),
+            ProvisioningEvent::Ordered(order) => {
+                let (number, n_devices) = (order.number, order.devices.len());
+                let text =
+                    format!("order {number}: {n_devices} first keys for {n_devices} new devices");
+                return reports.tell(Report::Network { kind: "keys-ordered", text });
+            }
+            _ => return,
+        };
         match event {
             PlatformEvent::Alarm(alarm) => {
                 reports.refused("platform", format_args!("alarm: {alarm:?}"));
@@ -189,7 +231,7 @@ impl Service {
                 let outcome = extraction(keys.enc_keys(&gateway, 1, Bits::KEY).await);
                 let now = self.context.clock.now();
                 let filled = self.core(move |core, tx| {
-                    core.half.handle_mastered(tx, now, outcome, &mut core.rng)
+                    core.half.platform.handle_mastered(tx, now, outcome, &mut core.rng)
                 });
                 filled.await
             }
@@ -197,7 +239,7 @@ impl Service {
                 let outcome = fetching(keys.dec_keys(&gateway, &[key_id]).await);
                 let now = self.context.clock.now();
                 let filled =
-                    self.core(move |core, tx| core.half.handle_fetched(tx, now, key_id, outcome));
+                    self.core(move |core, tx| core.half.platform.handle_fetched(tx, now, key_id, outcome));
                 filled.await
             }
         };

@@ -98,6 +98,13 @@ pub struct Trace {
 }
 
 impl Controller {
+    /// Tells whether discovery has nothing new to tell: a switch is up, and nothing was found lately.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let is_up = self.switches.values().any(|switch| switch.connection.is_some());
+        is_up && self.restless.is_none()
+    }
+
     /// Returns every switch that was ever up.
     #[must_use]
     pub fn switches(&self) -> Vec<SwitchView> {

@@ -1,14 +1,15 @@
-//! The keys of the roles that are the network: the controller and the emulated switches.
+//! The keys of the network: its controller, and how the platform's devices get into it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use claviger_control::{AddressRange, PacketRate, Policy, Reach, Service};
+use claviger_fleet::enrolment::Approval;
 use claviger_units::{MacAddr, SaeId};
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, Raw};
+use super::{Faults, Raw, check_url};
 
 /// `claviger run controller`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -219,6 +220,54 @@ fn reach(text: &str, server: impl Fn(&str) -> Option<MacAddr>) -> Result<Reach, 
         }
         [name, "icmp"] => Ok(Reach::Service { host: host(name)?, service: Service::Icmp }),
         _ => Err(form.to_owned()),
+    }
+}
+
+/// `[enrolment]` of `claviger run platform`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawEnrolment {
+    /// The controller of the network.
+    pub controller_url: String,
+    /// Who approves a device whose label was brought.
+    pub approval: RawApproval,
+    /// What a device may reach whose label names no policy: one of the controller's.
+    pub policy: String,
+}
+
+/// Who approves devices, as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawApproval {
+    /// Whoever brings the label.
+    Import,
+    /// An operator, one by one.
+    Operator,
+}
+
+/// How devices get into the network.
+#[derive(Clone, Debug)]
+pub struct EnrolmentConfig {
+    /// The controller of the network.
+    pub controller_url: String,
+    /// Who approves.
+    pub approval: Approval,
+    /// What a device may reach whose label names no policy.
+    pub policy: String,
+}
+
+impl RawEnrolment {
+    pub(super) fn check(self, faults: &mut Faults) -> EnrolmentConfig {
+        check_url(faults, "enrolment.controller_url", &self.controller_url);
+        if self.policy.is_empty() || self.policy.contains(char::is_whitespace) {
+            let right = "must be the name of a policy of the controller's";
+            faults.note("enrolment.policy", format_args!("\"{}\"", self.policy), right);
+        }
+        let approval = match self.approval {
+            RawApproval::Import => Approval::ByImport,
+            RawApproval::Operator => Approval::ByOperator,
+        };
+        EnrolmentConfig { controller_url: self.controller_url, approval, policy: self.policy }
     }
 }
 

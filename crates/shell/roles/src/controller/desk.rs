@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::actor::Handle;
 use super::keep::{parse, policy_of};
-use crate::config::ControllerRoleConfig;
+use crate::config::{ControllerRoleConfig, SERVERS};
 use crate::role::Context;
 
 /// Only certificates of the operator and of the provisioning application open these doors.
@@ -47,6 +47,7 @@ impl Desk {
             .route("/v1/switches", get(switches))
             .route("/v1/links", get(links))
             .route("/v1/hosts", get(hosts))
+            .route("/v1/policies", get(policies))
             .route("/v1/trace", get(trace))
             .route("/v1/events", get(events))
             .route("/v1/events/stream", get(stream))
@@ -161,9 +162,18 @@ async fn hosts(
     let Query(query) = query.or(Err(Refused::bad_request("ask with after=MAC, or without")))?;
     let after = query.after.map(|text| text.parse::<MacAddr>()).transpose();
     let after = after.map_err(|error| Refused::bad_request(error.to_string()))?;
-    let hosts = desk.ask(move |controller, _| controller.hosts(after, PAGE)).await?;
+    let found = move |controller: &mut Controller, _| {
+        (controller.hosts(after, PAGE), controller.is_settled())
+    };
+    let (hosts, settled) = desk.ask(found).await?;
     let hosts = hosts.into_iter().map(|host| desk.shown_host(host)).collect();
-    Ok(Json(sdn::Hosts { hosts }).into_response())
+    Ok(Json(sdn::Hosts { hosts, settled }).into_response())
+}
+
+async fn policies(State(desk): State<Desk>, caller: Caller) -> Result<Response, Refused> {
+    desk.check(caller)?;
+    let others = desk.policies.iter().filter(|name| *name != SERVERS);
+    Ok(Json(sdn::Policies { policies: others.cloned().collect() }).into_response())
 }
 
 #[derive(Deserialize)]

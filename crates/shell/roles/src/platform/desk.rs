@@ -1,4 +1,5 @@
-//! What operators ask of the platform by HTTPS: readings, devices, provisioning.
+//! What operators ask of the platform by HTTPS: readings, devices, provisioning; enrolment stands in
+//! `registry`.
 
 use axum::body::Bytes;
 use axum::extract::{Query, State};
@@ -8,7 +9,9 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use claviger_durable::Tx;
+use claviger_durable::{EngineError, Tx};
+use claviger_fleet::labels::Label;
+use claviger_fleet::provisioning::Known;
 use claviger_fleet::{Origin, PlatformDevice, ProvisionError, StoredReading};
 use claviger_frames::{Epoch, Reading};
 use claviger_net::http;
@@ -16,26 +19,27 @@ use claviger_units::{Eui64, Key256, SaeId, SecretBytes};
 use claviger_wire::platform as wire;
 use serde::Deserialize;
 
-use super::{Core, Service};
+use super::{Core, Service, registry};
 
 /// Only the operator's certificate opens these doors; an installer's opens one.
 pub(super) fn router(service: Service) -> Router {
     Router::new()
         .route("/v1/readings", get(readings))
         .route("/v1/devices", get(devices).post(provision))
+        .merge(registry::router())
         .with_state(service)
 }
 
 /// Why an operator gets nothing; nothing has changed.
 #[derive(Debug)]
-struct Refused(StatusCode, String);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
 impl Refused {
-    fn bad_request(message: &str) -> Self {
+    pub(super) fn bad_request(message: &str) -> Self {
         Self(StatusCode::BAD_REQUEST, message.to_owned())
     }
 
-    fn store_failed() -> Self {
+    pub(super) fn store_failed() -> Self {
         let message = "the platform's store has failed; its operator must restart it";
         Self(StatusCode::SERVICE_UNAVAILABLE, message.to_owned())
     }
@@ -47,10 +51,14 @@ impl IntoResponse for Refused {
     }
 }
 
-fn admit(allowed: &[&SaeId], caller: Option<Extension<SaeId>>) -> Result<(), Refused> {
-    let admitted = caller.is_some_and(|Extension(name)| allowed.contains(&&name));
+/// Returns the caller's name, if it is one of these.
+pub(super) fn admit(
+    allowed: &[&SaeId],
+    caller: Option<Extension<SaeId>>,
+) -> Result<SaeId, Refused> {
+    let admitted = caller.map(|Extension(name)| name).filter(|name| allowed.contains(&name));
     let message = "this certificate does not open this door; use the operator's";
-    if admitted { Ok(()) } else { Err(Refused(StatusCode::UNAUTHORIZED, message.to_owned())) }
+    admitted.ok_or_else(|| Refused(StatusCode::UNAUTHORIZED, message.to_owned()))
 }
 
 /// What may be asked of `GET /v1/readings`.
@@ -101,7 +109,7 @@ async fn readings(
     if !(1..=1000).contains(&limit) {
         return Err(Refused::bad_request(message));
     }
-    let found = service.core(move |core, tx| core.half.readings(tx, query.after, eui, limit));
+    let found = service.core(move |core, tx| core.half.platform.readings(tx, query.after, eui, limit));
     let found = found.await.or(Err(Refused::store_failed()))?;
     let readings = found.into_iter().map(shown_reading).collect();
     Ok(Json(wire::Readings { readings }).into_response())
@@ -122,7 +130,7 @@ async fn devices(
     caller: Option<Extension<SaeId>>,
 ) -> Result<Response, Refused> {
     admit(&[&service.operator], caller)?;
-    let found = service.core(|core, tx| core.half.devices(tx, None, 100_000));
+    let found = service.core(|core, tx| core.half.platform.devices(tx, None, 100_000));
     let found = found.await.or(Err(Refused::store_failed()))?;
     let devices = found.into_iter().map(shown_device).collect();
     Ok(Json(wire::Devices { devices }).into_response())
@@ -145,7 +153,7 @@ async fn provision(
     caller: Option<Extension<SaeId>>,
     body: Bytes,
 ) -> Result<Response, Refused> {
-    admit(&[&service.operator, &service.installer], caller)?;
+    let caller = admit(&[&service.operator, &service.installer], caller)?;
     let message = "send {\"eui\": 16 hex digits, \"bootstrap_key\": 32 bytes in base64}";
     let asked: ProvisionIn =
         serde_json::from_slice(&body).or(Err(Refused::bad_request(message)))?;
@@ -153,16 +161,51 @@ async fn provision(
     let key = STANDARD.decode(&asked.bootstrap_key).map(SecretBytes::new);
     let key = key.ok().and_then(|key| Key256::from_slice(key.expose()));
     let key = key.ok_or_else(|| Refused::bad_request(message))?;
-    let job = move |core: &mut Core, tx: &mut dyn Tx| {
-        if asked.again {
-            core.half.provision_again(tx, eui, &key)
-        } else {
-            core.half.provision(tx, eui, &key)
+    let known = if asked.again { Known::BeginsAnew } else { Known::Refused };
+    let (now, policy) = (service.context.clock.now(), service.policy.clone());
+    let provisioned = service.writer.run(move |core: &mut Core, tx: &mut dyn Tx| -> Result<_, EngineError> {
+        match (core.half.enrolments(), eui.mac()) {
+            (Some(_), None) => Ok(Err(Unfit::NoCard)),
+            (Some(_), Some(mac)) => {
+                let label = Label { mac, key, policy, line: 1 };
+                let brought = core.half.bring(tx, now, caller.as_str(), &[label], known)?;
+                Ok(brought.map_err(|faults| Unfit::Label(first(faults))))
+            }
+            (None, _) => {
+                let platform = &mut core.half.platform;
+                let provisioned = match known {
+                    Known::Refused => platform.provision(tx, eui, &key),
+                    Known::BeginsAnew => platform.provision_again(tx, eui, &key),
+                };
+                match provisioned {
+                    Err(ProvisionError::Store(error)) => Err(error),
+                    other => Ok(other.map_err(|error| Unfit::Label(Some(error)))),
+                }
+            }
         }
-    };
-    match service.writer.run(job).await {
-        Ok(Ok(())) => Ok(StatusCode::CREATED.into_response()),
-        Ok(Err(ProvisionError::Store(_))) | Err(_) => Err(Refused::store_failed()),
-        Ok(Err(error)) => Err(Refused(StatusCode::CONFLICT, error.to_string())),
+    });
+    match provisioned.await {
+        Ok(Ok(Ok(()))) => Ok(StatusCode::CREATED.into_response()),
+        Ok(Ok(Err(Unfit::NoCard))) => {
+            let why = format!("{eui} is the EUI-64 of no MAC address, and this network admits cards");
+            Err(Refused(StatusCode::BAD_REQUEST, why))
+        }
+        Ok(Ok(Err(Unfit::Label(error)))) => {
+            let why = error.map_or_else(String::new, |error| error.to_string());
+            Err(Refused(StatusCode::CONFLICT, why))
+        }
+        Ok(Err(_)) | Err(_) => Err(Refused::store_failed()),
     }
+}
+
+/// Why a device is not taken in.
+enum Unfit {
+    /// Its name comes of no card.
+    NoCard,
+    /// Its label.
+    Label(Option<ProvisionError>),
+}
+
+fn first(faults: Vec<(usize, ProvisionError)>) -> Option<ProvisionError> {
+    faults.into_iter().next().map(|(_, fault)| fault)
 }
