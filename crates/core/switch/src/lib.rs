@@ -9,7 +9,9 @@
 //! `handle_*`, and call [`Switch::handle_timeout`] at [`Switch::poll_timeout`].
 
 mod controllers;
+pub mod fabric;
 mod fields;
+pub mod lan;
 mod meter;
 mod pipeline;
 mod switch;

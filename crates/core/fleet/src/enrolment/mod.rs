@@ -261,13 +261,13 @@ impl Enrolments {
         mac: MacAddr,
         place: &str,
     ) -> Result<(), EngineError> {
-        self.is_settled = false;
         let Some(mut row) = Row::load(tx, mac)? else { return Ok(()) };
         if row.place.as_deref() != Some(place) {
             row.place = Some(place.to_owned());
             note(tx, now, "network", mac, &format!("seen at {place}"))?;
         }
         if row.standing == Standing::Manufactured {
+            self.is_settled = false;
             row.move_to(now, Standing::Pending);
             if self.approval == Approval::ByImport {
                 row.move_to(now, Standing::Approved);

@@ -186,7 +186,7 @@ impl Network {
         for sdn::Event { kind, mac, place, .. } in events {
             let mac = mac.and_then(|mac| mac.parse::<MacAddr>().ok());
             match (kind.as_str(), mac.zip(place)) {
-                ("host-appeared" | "host-moved", Some(found)) => seen.push(found),
+                ("host-appeared" | "host-bound" | "host-moved", Some(found)) => seen.push(found),
                 ("spoofed", Some((mac, place))) => self.note_spoofed(mac, place).await?,
                 ("settled", _) => {
                     self.see(std::mem::take(&mut seen)).await?;
