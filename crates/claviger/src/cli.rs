@@ -187,7 +187,7 @@ pub(crate) struct NetworkArgs {
     pub(crate) simulated_speed: f64,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// The first of 15 ports on loopback
+    /// The first of 19 ports on loopback
     #[arg(long, value_name = "PORT", default_value_t = 14_000, help_heading = "Place",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=65_521))]
     pub(crate) port_base: u16,
@@ -226,6 +226,8 @@ pub(crate) enum Role {
     Platform,
     /// The controller of the network: finds switches and hosts, lets each reach what it may
     Controller,
+    /// An emulated network: switches under the controller, and the cables of emulated devices
+    Lan,
     /// Emulated devices
     Devices,
 }

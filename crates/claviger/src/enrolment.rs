@@ -21,7 +21,12 @@ pub(crate) async fn pending(args: &ShowArgs) -> Result<()> {
 /// `claviger sdn devices`
 pub(crate) async fn devices(args: &ShowArgs) -> Result<()> {
     let all = enrolments(&Platform::open(&args.state)?).await?;
-    show(args, all, line_of_enrolment, "no device is enrolled: `claviger sdn import` brings labels");
+    show(
+        args,
+        all,
+        line_of_enrolment,
+        "no device is enrolled: `claviger sdn import` brings labels",
+    );
     Ok(())
 }
 

@@ -7,10 +7,10 @@ use claviger_net::clock::Clock;
 use claviger_net::shutdown::Shutdown;
 use claviger_photonics::Eve;
 use claviger_roles::config::{
-    self, RawController, RawDevices, RawFibre, RawGateway, RawKme, RawPlatform, RawQkd,
+    self, RawController, RawDevices, RawFibre, RawGateway, RawKme, RawLan, RawPlatform, RawQkd,
 };
 use claviger_roles::{
-    Context, Folder, Report, Reporter, RoleError, controller, devices, fibre, gateway, kme,
+    Context, Folder, Report, Reporter, RoleError, controller, devices, fibre, gateway, kme, lan,
     platform, qkd,
 };
 use tokio::sync::watch;
@@ -64,6 +64,7 @@ async fn play(args: &RunArgs, context: Context) -> Result<(), RoleError> {
         Role::Controller => {
             controller::run(config::load::<RawController>(path)?, folder, context).await
         }
+        Role::Lan => lan::run(config::load::<RawLan>(path)?, folder, context).await,
         Role::Devices => devices::run(config::load::<RawDevices>(path)?, folder, context).await,
     }
 }

@@ -125,7 +125,7 @@ pub(crate) struct DismissArgs {
 /// `claviger sdn import`
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// A list with the columns mac,bootstrap_key,policy; it is taken whole or not at all
+    /// A list with the columns `mac,bootstrap_key,policy`; it is taken whole or not at all
     pub(crate) labels: PathBuf,
     /// The file has what a scanner read off QR codes, a label a line
     #[arg(long)]

@@ -21,7 +21,7 @@ pub(crate) struct Beginning {
 }
 
 /// The roles that others call: all but the devices, which may take long to make their labels.
-const LISTENERS: usize = 7;
+const LISTENERS: usize = 8;
 /// A role that is neither ready nor ended by now has a slow disk; its state shows in the view.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -9,11 +9,13 @@ use claviger_net::clock::Clock;
 use claviger_net::shutdown::{Ending, Shutdown, TaskGroup};
 use claviger_photonics::Eve;
 use claviger_roles::config::{
-    self, ConfigError, RawController, RawDevices, RawFibre, RawGateway, RawKme, RawPlatform, RawQkd,
+    self, ConfigError, RawController, RawDevices, RawFibre, RawGateway, RawKme, RawLan,
+    RawPlatform, RawQkd,
 };
 use claviger_roles::init::Layout;
 use claviger_roles::{
-    Context, Folder, Reporter, RoleError, controller, devices, fibre, gateway, kme, platform, qkd,
+    Context, Folder, Reporter, RoleError, controller, devices, fibre, gateway, kme, lan, platform,
+    qkd,
 };
 use claviger_units::Fraction;
 use tokio::sync::{mpsc, watch};
@@ -82,6 +84,9 @@ impl Network {
         let role = "site-b/controller";
         let config = config::load::<RawController>(&layout.config(role))?;
         roles.spawn("controller", controller::run(config, roles.folder(role), all()));
+        let role = "site-a/switch";
+        let config = config::load::<RawLan>(&layout.config(role))?;
+        roles.spawn("lan", lan::run(config, roles.folder(role), all()));
         let config = config::load::<RawDevices>(&layout.config("devices"))?;
         let folder = roles.folder("devices");
         roles.spawn(DEVICES, devices::run(config, folder, context(&stop_devices)));

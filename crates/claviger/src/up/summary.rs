@@ -20,6 +20,13 @@ pub(crate) struct Summary {
     keys_delivered: u64,
     /// The same at site B.
     keys_delivered_b: u64,
+    /// Switches, links and hosts that the controller of the network had found when that last settled.
+    switches: usize,
+    links_found: usize,
+    hosts: usize,
+    /// Orders for first keys, and keys ordered with them.
+    orders: u64,
+    keys_ordered: u64,
     violations: u64,
     refusals: u64,
     /// Seconds from the start of the process to the first decrypted reading.
@@ -65,6 +72,11 @@ impl Summary {
             readings_decrypted: tally.decrypted(),
             keys_delivered: tally.delivered(Site::A),
             keys_delivered_b: tally.delivered(Site::B),
+            switches: tally.network.map_or(0, |network| network.switches),
+            links_found: tally.network.map_or(0, |network| network.links),
+            hosts: tally.network.map_or(0, |network| network.hosts),
+            orders: tally.orders.0,
+            keys_ordered: tally.orders.1,
             violations: tally.n_violations,
             refusals: tally.refusals,
             first_reading_s: tally.first_reading.map(|span| rounded(span.as_secs_f64(), 100.0)),
@@ -126,6 +138,14 @@ impl Summary {
                 "keys      {} delivered at A, {} at B",
                 grouped(self.keys_delivered),
                 grouped(self.keys_delivered_b)
+            ),
+            format!(
+                "network   {} switches, {} links, {} hosts; {} first keys ordered, orders: {}",
+                self.switches,
+                self.links_found,
+                self.hosts,
+                grouped(self.keys_ordered),
+                self.orders
             ),
             format!(
                 "devices   {} of {} have a key from the link",
@@ -314,6 +334,7 @@ mod tests {
             "claim     era-heuristic",
             "epsilon   correctness and authentication 1.0e-18 summed over 3 blocks of the link's life; of secrecy this claim states none",
             "keys      3 delivered at A, 2 at B",
+            "network   4 switches, 4 links, 4 hosts; 3 first keys ordered, orders: 1",
             "devices   3 of 3 have a key from the link",
             "readings  2 sent, 3 decrypted, the first after 6.2 s",
             "refused   0, invariants violated 0",

@@ -50,6 +50,10 @@ pub(crate) struct Tally {
     pads: BTreeMap<Site, u64>,
     /// What the promises of all blocks of the link's life may fail by.
     pub(crate) epsilon: EpsilonLedger,
+    /// The network of switches when it was last settled.
+    pub(crate) network: Option<NetworkSeen>,
+    /// Orders for first keys, and keys ordered with them.
+    pub(crate) orders: (u64, u64),
     buffers: BTreeMap<Site, (u64, u64)>,
     delivered: BTreeMap<Site, u64>,
     keyed: BTreeSet<Eui64>,
@@ -65,6 +69,14 @@ pub(crate) struct Tally {
     /// The first violations in words, and how many there were.
     pub(crate) violations: Vec<String>,
     pub(crate) n_violations: u64,
+}
+
+/// What the controller of the network has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NetworkSeen {
+    pub(crate) switches: usize,
+    pub(crate) links: usize,
+    pub(crate) hosts: usize,
 }
 
 /// An attack besides that of the `e` key.
@@ -119,6 +131,8 @@ impl Tally {
             blocks_dropped: 0,
             pads: BTreeMap::new(),
             epsilon: EpsilonLedger::default(),
+            network: None,
+            orders: (0, 0),
             buffers: BTreeMap::new(),
             delivered: BTreeMap::new(),
             keyed: BTreeSet::new(),
@@ -145,6 +159,13 @@ impl Tally {
             Report::Epsilon(life) => self.epsilon = life,
             Report::Buffer { site, available, capacity } => {
                 self.buffers.insert(site, (available, capacity));
+            }
+            Report::Settled { switches, links, hosts } => {
+                self.network = Some(NetworkSeen { switches, links, hosts });
+            }
+            Report::Ordered { keys, .. } => {
+                self.orders.0 += 1;
+                self.orders.1 += keys as u64;
             }
             Report::Delivered { site, keys, .. } => {
                 *self.delivered.entry(site).or_default() += keys;
@@ -383,6 +404,8 @@ pub(crate) mod tests {
             Report::Block(Box::new(ledger(1, Outcome::Kept))),
             Report::Block(Box::new(ledger(2, Outcome::Kept))),
             Report::Sampled { qber: Fraction::clamped(0.0152), sampled: 78 },
+            Report::Settled { switches: 4, links: 4, hosts: 4 },
+            Report::Ordered { number: 1, keys: 3 },
             Report::Reserve { site: Site::A, pads: 9_998 },
             Report::Epsilon(EpsilonLedger::resume(3, each_epsilon())),
             Report::Buffer { site: Site::A, available: 1_234, capacity: 3_906 },

@@ -3,7 +3,7 @@
 use claviger_units::{Fraction, Site, Span};
 
 use super::capacity::is_faster;
-use super::tally::{AttackOnLight, Tally};
+use super::tally::{AttackOnLight, NetworkSeen, Tally};
 use crate::figures::{cells, clock, grouped};
 
 /// All that is shown.
@@ -97,6 +97,7 @@ pub(crate) fn render(picture: &Picture<'_>, width: usize) -> Vec<Line> {
         buffer(tally, Site::B, bar),
         reserve(tally, bar),
         keys(tally),
+        network(tally),
         devices(tally),
         last_reading(tally),
         refused(tally),
@@ -213,6 +214,16 @@ fn keys(tally: &Tally) -> Line {
     Line::of("keys").plain(format!("{} delivered at A, {} at B", at(Site::A), at(Site::B)))
 }
 
+fn network(tally: &Tally) -> Line {
+    let line = Line::of("network");
+    let Some(NetworkSeen { switches, links, hosts }) = tally.network else {
+        return line.add(Tone::Dim, "not discovered yet");
+    };
+    let (orders, keys) = tally.orders;
+    line.plain(format!("{switches} switches, {links} links, {hosts} hosts"))
+        .add(Tone::Dim, format!("  {} first keys ordered, orders: {orders}", grouped(keys)))
+}
+
 fn devices(tally: &Tally) -> Line {
     let (keyed, all) = (tally.keyed(), u64::from(tally.facts.devices));
     let tone = if keyed >= all { Tone::Good } else { Tone::Warn };
@@ -305,6 +316,7 @@ mod tests {
             "buffer B  █████████░░░░░░░░░░░░░░░░░░░░░  1230 of 3906 keys",
             "reserve   ██████████████████████████████  9998 of 10 000 pads to authenticate the link",
             "keys      3 delivered at A, 2 at B",
+            "network   4 switches, 4 links, 4 hosts  3 first keys ordered, orders: 1",
             "devices   2 of 3 keyed  2 readings sent, 1 decrypted",
             "reading   02005efffe100001  21.37 °C, 43.1 %, 310 lx, 2950 mV",
             "refused   0",

@@ -205,10 +205,10 @@ impl Provisioning {
                 }
                 PlatformEvent::Alarm(Alarm::Cloned { .. }) => {
                     let why = ("rule", "two devices speak as one");
-                    match enrolments.take_measure(tx, now, why, mac, Measure::Quarantine) {
-                        Err(EnrolmentError::Store(error)) => return Err(error),
-                        // It takes no part already, or was never enrolled.
-                        Ok(_) | Err(_) => {}
+                    let taken = enrolments.take_measure(tx, now, why, mac, Measure::Quarantine);
+                    // Any other error: it takes no part already, or was never enrolled.
+                    if let Err(EnrolmentError::Store(error)) = taken {
+                        return Err(error);
                     }
                 }
                 _ => {}

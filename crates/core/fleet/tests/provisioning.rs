@@ -142,9 +142,8 @@ fn a_retired_device_keeps_no_key_and_comes_back_with_a_new_label_alone() {
     site.settle();
     assert_eq!(site.measure(1, Measure::Retire), Standing::Retired);
     assert_eq!(site.adoptions(), [Adoption::Held]);
-    let keys = site.run(|_, tx| {
-        tx.scan(claviger_durable::Table::secret("platform_epoch"), b"", b"", 9)
-    });
+    let keys =
+        site.run(|_, tx| tx.scan(claviger_durable::Table::secret("platform_epoch"), b"", b"", 9));
     assert!(keys.is_empty());
     let used = site.bring(&[label(1, 1)], Known::Refused).unwrap_err();
     assert_eq!(used, [(0, ProvisionError::UsedKey(Eui64::from(mac(1))))]);

@@ -12,8 +12,8 @@ use std::net::Ipv4Addr;
 use claviger_openflow::{DatapathId, Description, Envelope, PortNumber};
 use claviger_units::{MacAddr, Span, Timestamp};
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, LaxNetSlice, LaxSlicedPacket, PacketBuilder,
-    TransportSlice,
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, LaxNetSlice,
+    LaxSlicedPacket, PacketBuilder, TransportSlice,
 };
 
 use crate::fabric::{Fabric, Socket};
@@ -284,7 +284,7 @@ impl Lan {
                 self.answers.extend(knock.map(|knock| (knock.id, true)));
                 return;
             }
-            _ => return,
+            Heard::Segment { .. } => return,
         };
         self.fabric.send(card.socket, reply);
     }
@@ -298,8 +298,7 @@ fn switch(now: Timestamp, datapath: DatapathId, kind: &str, n_ports: u32) -> Swi
         ..Description::default()
     };
     let ports = (1..=n_ports).map(|n| format!("port{n}")).collect();
-    let config =
-        SwitchConfig { datapath, description, ports, n_tables: 4, most_entries: 200_000 };
+    let config = SwitchConfig { datapath, description, ports, n_tables: 4, most_entries: 200_000 };
     Switch::new(now, config)
 }
 

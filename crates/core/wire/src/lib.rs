@@ -10,6 +10,7 @@ pub mod enrolment;
 pub mod etsi014;
 pub mod fleet;
 pub mod idq3p;
+pub mod lan;
 pub mod light;
 pub mod node;
 pub mod peer;

@@ -86,7 +86,8 @@ async fn serve_connection(
     shutdown: Shutdown,
 ) {
     let address = peer.address;
-    let service = service_fn(move |request| answer(request, peer.clone(), max_body, router.clone()));
+    let service =
+        service_fn(move |request| answer(request, peer.clone(), max_body, router.clone()));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(READ_TIME)
@@ -138,7 +139,9 @@ async fn read(head: &Parts, body: Incoming, max_body: usize) -> Result<Bytes, St
     if length > MAX_HEAD || head.headers.len() > MAX_HEADERS {
         return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
-    tokio::time::timeout(READ_TIME, collect(body, max_body)).await.or(Err(StatusCode::REQUEST_TIMEOUT))?
+    tokio::time::timeout(READ_TIME, collect(body, max_body))
+        .await
+        .or(Err(StatusCode::REQUEST_TIMEOUT))?
 }
 
 async fn collect(mut body: Incoming, max_body: usize) -> Result<Bytes, StatusCode> {

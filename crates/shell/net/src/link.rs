@@ -17,16 +17,14 @@ use std::time::Duration;
 
 use claviger_units::SaeId;
 use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 
 use crate::accept::{Guard, Limits};
-use crate::pki::sae_id_of;
 use crate::shutdown::Shutdown;
 use crate::tls;
 
@@ -163,7 +161,7 @@ pub fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, peer: SaeId) 
         let (config, peer) = (Arc::clone(&config), peer.clone());
         async move {
             let (stream, info) = tls::handshake(config, stream, address).await?;
-            expect_name(info.name.as_ref(), &peer)?;
+            tls::expect_name(info.name.as_ref(), &peer)?;
             greet_back(stream).await
         }
     };
@@ -188,21 +186,11 @@ pub fn dial_tls(
     config: Arc<ClientConfig>,
     peer: &SaeId,
 ) -> Result<Link, PeerNameError> {
-    let server =
-        ServerName::try_from(peer.to_string()).or(Err(PeerNameError { peer: peer.clone() }))?;
+    ServerName::try_from(peer.as_str()).or(Err(PeerNameError { peer: peer.clone() }))?;
     let (address, expected) = (address.to_owned(), peer.clone());
     let open = move || {
-        let connector = TlsConnector::from(Arc::clone(&config));
-        let (address, server, expected) = (address.clone(), server.clone(), expected.clone());
-        async move {
-            let stream = connector.connect(server, connect(&address).await?).await?;
-            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            expect_name(
-                shown.and_then(|c: &CertificateDer<'_>| sae_id_of(c).ok()).as_ref(),
-                &expected,
-            )?;
-            greet(stream).await
-        }
+        let (config, address, expected) = (Arc::clone(&config), address.clone(), expected.clone());
+        async move { greet(tls::connect(&address, config, &expected).await?).await }
     };
     Ok(dial(peer.to_string(), Timing::STANDARD, open))
 }
@@ -410,15 +398,6 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-fn expect_name(shown: Option<&SaeId>, expected: &SaeId) -> io::Result<()> {
-    if shown == Some(expected) {
-        return Ok(());
-    }
-    let shown = shown.map_or("nobody", SaeId::as_str);
-    tracing::warn!(shown, %expected, "a stranger at the link was refused");
-    Err(io::Error::other(format!("the certificate names {shown}, expected was {expected}")))
 }
 
 /// Greets and waits for the answer: only then does the other end count as present.

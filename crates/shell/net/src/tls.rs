@@ -13,10 +13,10 @@ use rustls::server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerif
 use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ConfigBuilder, ServerConfig, SupportedProtocolVersion};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::accept::{Counts, Guard, Limits};
 use crate::pki::{Authority, Identity, sae_id_of};
@@ -117,6 +117,35 @@ impl TlsServer {
         let handle = move |(stream, peer)| handle(stream, peer);
         self.guard.serve(listener, shutdown, open, handle).await;
     }
+}
+
+/// A connection as its client sees it.
+pub type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// Connects to the party `peer` at `address` (`host:port`). Its certificate has to carry the name
+/// twice: as the common name and as a DNS name.
+pub async fn connect(
+    address: &str,
+    config: Arc<ClientConfig>,
+    peer: &SaeId,
+) -> io::Result<ClientStream> {
+    let server = ServerName::try_from(peer.to_string()).map_err(io::Error::other)?;
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let stream = TlsConnector::from(config).connect(server, stream).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    expect_name(shown.and_then(|shown| sae_id_of(shown).ok()).as_ref(), peer)?;
+    Ok(stream)
+}
+
+/// Refuses whoever has another name.
+pub(crate) fn expect_name(shown: Option<&SaeId>, expected: &SaeId) -> io::Result<()> {
+    if shown == Some(expected) {
+        return Ok(());
+    }
+    let shown = shown.map_or("nobody", SaeId::as_str);
+    tracing::warn!(shown, %expected, "a stranger at the link was refused");
+    Err(io::Error::other(format!("the certificate names {shown}, expected was {expected}")))
 }
 
 /// Opens the server's end of a connection.

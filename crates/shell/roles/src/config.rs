@@ -5,8 +5,8 @@
 mod network;
 
 pub use network::{
-    ControllerRoleConfig, EnrolmentConfig, RawApproval, RawController, RawEnrolment, RawPolicy,
-    RawServer, SERVERS,
+    ControllerRoleConfig, EnrolmentConfig, LanRoleConfig, RawApproval, RawController, RawEnrolment,
+    RawLan, RawPolicy, RawServer, SERVERS,
 };
 
 use std::collections::BTreeMap;
@@ -76,11 +76,15 @@ impl Faults {
         parsed
     }
 
-    /// The light carries the seeds of every key, and exists only in a simulation on one machine.
+    /// The light and the cables of devices exist only in a simulation on one machine.
     fn loopback(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
         let address = self.address(key, text)?;
         if !address.ip().is_loopback() {
-            self.note(key, address, "must be a loopback address: it carries secrets in clear");
+            self.note(
+                key,
+                address,
+                "must be a loopback address: it exists only on one machine, in clear",
+            );
         }
         Some(address)
     }
@@ -579,6 +583,9 @@ pub struct RawDevices {
     pub gateway_mqtt: String,
     /// The platform, where the operator provisions.
     pub platform_url: String,
+    /// The emulated network in which the devices are; without it, they reach everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lan: Option<String>,
 }
 
 /// Checked devices.
@@ -594,6 +601,8 @@ pub struct DevicesConfig {
     pub gateway_mqtt: SocketAddr,
     /// The platform.
     pub platform_url: String,
+    /// The emulated network.
+    pub lan: Option<SocketAddr>,
 }
 
 impl Raw for RawDevices {
@@ -607,12 +616,14 @@ impl Raw for RawDevices {
         check_url(faults, "gateway_url", &self.gateway_url);
         check_url(faults, "platform_url", &self.platform_url);
         let gateway_mqtt = faults.address("gateway_mqtt", &self.gateway_mqtt);
+        let lan = self.lan.as_deref().map(|text| faults.loopback("lan", text));
         Some(DevicesConfig {
             devices: self.devices,
             wake: wake?,
             gateway_url: self.gateway_url,
             gateway_mqtt: gateway_mqtt?,
             platform_url: self.platform_url,
+            lan: lan.flatten(),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! They share the process, the store in which their flash lies, and nothing that devices in the
 //! field would not share. The operator who brings their labels to the platform works here too.
 
+mod cables;
 mod complaints;
 mod life;
 mod operator;
@@ -18,6 +19,7 @@ use claviger_units::{Eui64, MacAddr, Span};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use self::cables::Cables;
 use self::complaints::Complaints;
 use self::life::Surroundings;
 use self::operator::Operator;
@@ -32,6 +34,13 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
     let shelf = Shelf::open(&folder)?;
     let n_devices = config.devices;
     let (anonymous, now) = (tls::client_anonymous(&authority), context.clock.now());
+    let (cables, carrier) = match config.lan {
+        Some(lan) => {
+            let (cables, carrier) = Cables::lay(&lan.to_string());
+            (Some(cables), Some(carrier))
+        }
+        None => (None, None),
+    };
     let operator = http::Client::new(&tls::client_mutual(&identity, &authority));
     let surroundings = Arc::new(Surroundings {
         shelf: shelf.clone(),
@@ -41,12 +50,22 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
         gateway_url: config.gateway_url,
         broker: config.gateway_mqtt,
         broker_tls: anonymous,
+        cables,
         exchanges: Semaphore::new(EXCHANGES),
         strangers: Complaints::quiet_until(now + ADOPTION_TIME),
         refusals: Complaints::quiet_until(now),
         context,
     });
-    let ended = live(n_devices, &surroundings).await;
+    let carried = async {
+        match carrier {
+            Some(carrier) => carrier.run().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = live(n_devices, &surroundings) => ended,
+        () = carried => Err(RoleError::Lost("cables".to_owned())),
+    };
     shelf.stop().await;
     ended
 }

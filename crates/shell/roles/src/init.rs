@@ -1,7 +1,7 @@
 //! `claviger init`: the folders of all roles, each with only what that role may know.
 //!
 //! ```text
-//! STATE/site-a/{qkd,kme,gateway,app}   STATE/site-b/{qkd,kme,platform,app,operator}
+//! STATE/site-a/{qkd,kme,gateway,switch,app}   STATE/site-b/{qkd,kme,platform,app,operator}
 //! STATE/fibre   STATE/devices   STATE/claviger.toml (written last: the folder is complete)
 //! ```
 //! In the field `site-a/` and `site-b/` are carried to their sites; the demo authority's key is
@@ -23,8 +23,8 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    Party, RawController, RawDevices, RawFibre, RawGateway, RawKme, RawLink, RawPlatform,
-    RawPolicy, RawQkd, RawServer, RawSite,
+    Party, RawApproval, RawController, RawDevices, RawEnrolment, RawFibre, RawGateway, RawKme,
+    RawLan, RawLink, RawPlatform, RawPolicy, RawQkd, RawServer, RawSite,
 };
 
 /// What a demonstration network is asked to be.
@@ -85,11 +85,13 @@ pub struct Ports {
     pub openflow_tls: SocketAddr,
     /// The controller's service, HTTPS.
     pub controller: SocketAddr,
+    /// The cables of emulated devices.
+    pub lan: SocketAddr,
 }
 
 impl Ports {
     /// How many ports are used, from the base on.
-    pub const COUNT: u16 = 18;
+    pub const COUNT: u16 = 19;
 
     /// Numbers the ports from `base` on; `None` where they would pass 65535.
     #[must_use]
@@ -115,12 +117,13 @@ impl Ports {
             openflow: at(15),
             openflow_tls: at(16),
             controller: at(17),
+            lan: at(18),
         })
     }
 
     /// Returns where connections are listened for.
     #[must_use]
-    pub const fn tcp(&self) -> [SocketAddr; 16] {
+    pub const fn tcp(&self) -> [SocketAddr; 17] {
         [
             self.kme_a,
             self.kme_b,
@@ -138,6 +141,7 @@ impl Ports {
             self.openflow,
             self.openflow_tls,
             self.controller,
+            self.lan,
         ]
     }
 
@@ -199,16 +203,17 @@ struct Marker {
 }
 
 /// The layout of folders and files that this version makes and knows.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// The folders that belong to a role each; the others hold certificates for people and programs.
-pub const ROLES: [&str; 9] = [
+pub const ROLES: [&str; 10] = [
     "fibre",
     "site-a/qkd",
     "site-b/qkd",
     "site-a/kme",
     "site-b/kme",
     "site-a/gateway",
+    "site-a/switch",
     "site-b/platform",
     "site-b/controller",
     "devices",
@@ -354,6 +359,7 @@ pub fn configure(state: &Path, plan: &Plan) -> Result<Ports, InitError> {
     write_config(&layout, "site-a/gateway", &gateway(plan, &ports))?;
     write_config(&layout, "site-b/platform", &platform(&ports))?;
     write_config(&layout, "site-b/controller", &controller(&ports))?;
+    write_config(&layout, "site-a/switch", &lan(plan, &ports))?;
     write_config(&layout, "devices", &devices(plan, &ports))?;
     Ok(ports)
 }
@@ -433,7 +439,11 @@ fn platform(ports: &Ports) -> RawPlatform {
         kme_url: url(ports.kme_b),
         operator_name: "operator".into(),
         installer_name: "installer".into(),
-        enrolment: None,
+        enrolment: Some(RawEnrolment {
+            controller_url: url(ports.controller),
+            approval: RawApproval::Import,
+            policy: "sensor".into(),
+        }),
     }
 }
 
@@ -461,6 +471,22 @@ fn controller(ports: &Ports) -> RawController {
     }
 }
 
+/// The emulated network: as many edge switches as the devices need, and two at least.
+fn lan(plan: &Plan, ports: &Ports) -> RawLan {
+    RawLan {
+        controller: ports.openflow_tls.to_string(),
+        controller_name: "controller".into(),
+        listen: ports.lan.to_string(),
+        edges: plan.devices.div_ceil(EDGE_PORTS).max(2),
+        ports: EDGE_PORTS,
+        server_mac: GATEWAY_MAC.into(),
+        server_address: GATEWAY_ADDRESS.into(),
+    }
+}
+
+/// Ports of an edge switch for devices.
+const EDGE_PORTS: u32 = 48;
+
 /// The gateway's card in the emulated network: locally administered.
 pub const GATEWAY_MAC: &str = "02:00:5e:00:ff:01";
 /// The gateway's address in the emulated network.
@@ -473,6 +499,7 @@ fn devices(plan: &Plan, ports: &Ports) -> RawDevices {
         gateway_url: url(ports.gateway_keys),
         gateway_mqtt: ports.gateway_mqtt.to_string(),
         platform_url: url(ports.platform),
+        lan: Some(ports.lan.to_string()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One thin module a role: fibre, qkd, kme, gateway, platform, controller, devices.
+//! One thin module a role: fibre, qkd, kme, gateway, platform, controller, lan, devices.
 //!
 //! A role opens its own folder, carries bytes between sockets and cores, and decides nothing.
 //! Roles never name each other: what they say to each other crosses a socket.
@@ -13,6 +13,7 @@ pub mod gateway;
 mod hub;
 pub mod init;
 pub mod kme;
+pub mod lan;
 mod orders;
 pub mod platform;
 pub mod qkd;

@@ -203,10 +203,8 @@ impl Service {
             ProvisioningEvent::AdmissionsChanged => return self.changed.notify_one(),
             ProvisioningEvent::Brought => return self.brought.notify_one(),
             ProvisioningEvent::Ordered(order) => {
-                let (number, n_devices) = (order.number, order.devices.len());
-                let text =
-                    format!("order {number}: {n_devices} first keys for {n_devices} new devices");
-                return reports.tell(Report::Network { kind: "keys-ordered", text });
+                let (number, keys) = (order.number, order.devices.len());
+                return reports.tell(Report::Ordered { number, keys });
             }
             _ => return,
         };
@@ -238,8 +236,9 @@ impl Service {
             PlatformOrder::Fetch { key_id } => {
                 let outcome = fetching(keys.dec_keys(&gateway, &[key_id]).await);
                 let now = self.context.clock.now();
-                let filled =
-                    self.core(move |core, tx| core.half.platform.handle_fetched(tx, now, key_id, outcome));
+                let filled = self.core(move |core, tx| {
+                    core.half.platform.handle_fetched(tx, now, key_id, outcome)
+                });
                 filled.await
             }
         };

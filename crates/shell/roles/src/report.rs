@@ -34,6 +34,22 @@ pub enum Report {
     },
     /// What the promises of all blocks of the link's life may fail by (from Alice).
     Epsilon(EpsilonLedger),
+    /// Discovery in the network has nothing new to tell (from the controller).
+    Settled {
+        /// Switches that are up.
+        switches: usize,
+        /// Links between them.
+        links: usize,
+        /// Hosts, servers included.
+        hosts: usize,
+    },
+    /// First keys were ordered for all new devices together (from the platform).
+    Ordered {
+        /// The number of the order.
+        number: u64,
+        /// For so many devices.
+        keys: usize,
+    },
     /// How many keys a site's buffer holds.
     Buffer {
         /// Whose.

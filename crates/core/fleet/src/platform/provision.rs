@@ -122,7 +122,12 @@ impl Platform {
         device.store(tx, eui)
     }
 
-    fn end_life(&mut self, tx: &mut dyn Tx, eui: Eui64, adoption: Offer) -> Result<(), EngineError> {
+    fn end_life(
+        &mut self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        adoption: Offer,
+    ) -> Result<(), EngineError> {
         for table in [EPOCHS, WINDOWS, HEARD, ANNOUNCEMENTS] {
             erase_all(tx, table, eui.as_bytes())?;
         }

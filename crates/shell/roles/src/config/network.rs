@@ -1,7 +1,7 @@
-//! The keys of the network: its controller, and how the platform's devices get into it.
+//! The keys of the network: its controller, its emulation, and how the platform's devices get into it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use claviger_control::{AddressRange, PacketRate, Policy, Reach, Service};
@@ -220,6 +220,68 @@ fn reach(text: &str, server: impl Fn(&str) -> Option<MacAddr>) -> Result<Reach, 
         }
         [name, "icmp"] => Ok(Reach::Service { host: host(name)?, service: Service::Icmp }),
         _ => Err(form.to_owned()),
+    }
+}
+
+/// `claviger run lan`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawLan {
+    /// Where the controller takes switches by TLS.
+    pub controller: String,
+    /// The name in the controller's certificate.
+    pub controller_name: String,
+    /// Where emulated devices plug in.
+    pub listen: String,
+    /// Edge switches, each with an uplink to either of two spines.
+    pub edges: u32,
+    /// Ports of an edge switch for devices.
+    pub ports: u32,
+    /// The server's card.
+    pub server_mac: String,
+    /// The server's address.
+    pub server_address: String,
+}
+
+/// A checked emulated network.
+#[derive(Clone, Debug)]
+pub struct LanRoleConfig {
+    /// Where the controller is.
+    pub controller: SocketAddr,
+    /// The name in its certificate.
+    pub controller_name: SaeId,
+    /// Where emulated devices plug in.
+    pub listen: SocketAddr,
+    /// Edge switches.
+    pub edges: u32,
+    /// Ports of an edge switch for devices.
+    pub ports: u32,
+    /// The server's card and address.
+    pub server: (MacAddr, Ipv4Addr),
+}
+
+impl Raw for RawLan {
+    type Config = LanRoleConfig;
+
+    fn check(self, faults: &mut Faults, _: &Path) -> Option<LanRoleConfig> {
+        let controller = faults.address("controller", &self.controller);
+        let controller_name = faults.parse("controller_name", &self.controller_name);
+        let listen = faults.loopback("listen", &self.listen);
+        for (key, value) in [("edges", self.edges), ("ports", self.ports)] {
+            if !(1..=4096).contains(&value) {
+                faults.note(key, value, "must lie between 1 and 4096");
+            }
+        }
+        let mac = faults.parse("server_mac", &self.server_mac);
+        let ip = faults.parse("server_address", &self.server_address);
+        Some(LanRoleConfig {
+            controller: controller?,
+            controller_name: controller_name?,
+            listen: listen?,
+            edges: self.edges,
+            ports: self.ports,
+            server: (mac?, ip?),
+        })
     }
 }
 

@@ -36,6 +36,10 @@ impl Happenings {
             tracing::info!(kind = told.kind, "{}", told.text);
         }
         reports.tell(Report::Network { kind: told.kind, text: told.text.clone() });
+        if let &Event::Settled { n_switches, n_links, n_hosts } = event {
+            let (switches, links, hosts) = (n_switches, n_links, n_hosts);
+            reports.tell(Report::Settled { switches, links, hosts });
+        }
         let mut events = self.lock();
         events.push_back(sdn::Event {
             seq,

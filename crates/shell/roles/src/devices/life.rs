@@ -19,6 +19,7 @@ use rand::rngs::{StdRng, SysRng};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 
+use super::cables::Cables;
 use super::complaints::Complaints;
 use super::operator::Operator;
 use super::shelf::Shelf;
@@ -37,6 +38,8 @@ pub(super) struct Surroundings {
     pub(super) gateway_url: String,
     pub(super) broker: SocketAddr,
     pub(super) broker_tls: Arc<ClientConfig>,
+    /// The cables to the emulated network, where there is one.
+    pub(super) cables: Option<Cables>,
     /// Exchanges with the gateway that may be under way at once.
     pub(super) exchanges: Semaphore,
     /// That a device is denied which has no key of the link yet.
@@ -47,6 +50,9 @@ pub(super) struct Surroundings {
 
 /// Lives as a device until the signal to stop, once the platform knows it.
 pub(super) async fn live(surroundings: Arc<Surroundings>, eui: Eui64) -> Result<(), StoreError> {
+    if let Some((cables, mac)) = surroundings.cables.as_ref().zip(eui.mac()) {
+        cables.attach(mac);
+    }
     tokio::select! {
         () = surroundings.context.shutdown.cancelled() => return Ok(()),
         provisioned = provision(&surroundings, eui) => provisioned?,
@@ -127,7 +133,28 @@ impl Life {
         Ok(())
     }
 
+    /// Tells whether the network lets the device reach a service of its gateway; complains where not.
+    async fn reaches(&self, port: u16) -> bool {
+        let Some((cables, mac)) = self.surroundings.cables.as_ref().zip(self.device.eui().mac())
+        else {
+            return true;
+        };
+        let is_open = cables.reaches(mac, port).await;
+        if !is_open {
+            // At the start the network has yet to find it, whether it has a key or not.
+            let Surroundings { context, strangers, .. } = &*self.surroundings;
+            let eui = self.device.eui();
+            let why = format_args!("device {eui}: the network does not let it reach its gateway");
+            strangers.refused(context.clock.now(), &context.reports, why);
+        }
+        is_open
+    }
+
     async fn request_key(&mut self, path_and_query: &str, authorization: &str) {
+        if !self.reaches(KEY_SERVICE).await {
+            let now = self.surroundings.context.clock.now();
+            return self.device.handle_key_answer(now, KeyAnswer::Unreachable);
+        }
         let Surroundings { keys, gateway_url, exchanges, .. } = &*self.surroundings;
         // An error would mean that the semaphore was closed, which nobody does.
         let place = exchanges.acquire().await;
@@ -164,6 +191,9 @@ impl Life {
 
     /// Publishes a frame on the connection of this wake, and keeps that only if it served.
     async fn deliver(&mut self, frame: Vec<u8>) -> Delivery {
+        if !self.reaches(BROKER).await {
+            return Delivery::Failed;
+        }
         let surroundings = Arc::clone(&self.surroundings);
         let _place = surroundings.exchanges.acquire().await;
         let broker = self.broker.take().filter(mqtt::Client::is_alive);
@@ -235,6 +265,10 @@ impl Life {
         self.device.handle_timeout(clock.now(), &mut self.rng);
     }
 }
+
+/// The gateway's services in the network, whatever the loopback ports are where they listen.
+const KEY_SERVICE: u16 = 8443;
+const BROKER: u16 = 8883;
 
 /// How a sleep ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

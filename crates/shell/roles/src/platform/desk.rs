@@ -109,7 +109,8 @@ async fn readings(
     if !(1..=1000).contains(&limit) {
         return Err(Refused::bad_request(message));
     }
-    let found = service.core(move |core, tx| core.half.platform.readings(tx, query.after, eui, limit));
+    let found =
+        service.core(move |core, tx| core.half.platform.readings(tx, query.after, eui, limit));
     let found = found.await.or(Err(Refused::store_failed()))?;
     let readings = found.into_iter().map(shown_reading).collect();
     Ok(Json(wire::Readings { readings }).into_response())
@@ -163,31 +164,33 @@ async fn provision(
     let key = key.ok_or_else(|| Refused::bad_request(message))?;
     let known = if asked.again { Known::BeginsAnew } else { Known::Refused };
     let (now, policy) = (service.context.clock.now(), service.policy.clone());
-    let provisioned = service.writer.run(move |core: &mut Core, tx: &mut dyn Tx| -> Result<_, EngineError> {
-        match (core.half.enrolments(), eui.mac()) {
-            (Some(_), None) => Ok(Err(Unfit::NoCard)),
-            (Some(_), Some(mac)) => {
-                let label = Label { mac, key, policy, line: 1 };
-                let brought = core.half.bring(tx, now, caller.as_str(), &[label], known)?;
-                Ok(brought.map_err(|faults| Unfit::Label(first(faults))))
-            }
-            (None, _) => {
-                let platform = &mut core.half.platform;
-                let provisioned = match known {
-                    Known::Refused => platform.provision(tx, eui, &key),
-                    Known::BeginsAnew => platform.provision_again(tx, eui, &key),
-                };
-                match provisioned {
-                    Err(ProvisionError::Store(error)) => Err(error),
-                    other => Ok(other.map_err(|error| Unfit::Label(Some(error)))),
+    let provisioned =
+        service.writer.run(move |core: &mut Core, tx: &mut dyn Tx| -> Result<_, EngineError> {
+            match (core.half.enrolments(), eui.mac()) {
+                (Some(_), None) => Ok(Err(Unfit::NoCard)),
+                (Some(_), Some(mac)) => {
+                    let label = Label { mac, key, policy, line: 1 };
+                    let brought = core.half.bring(tx, now, caller.as_str(), &[label], known)?;
+                    Ok(brought.map_err(|faults| Unfit::Label(first(faults))))
+                }
+                (None, _) => {
+                    let platform = &mut core.half.platform;
+                    let provisioned = match known {
+                        Known::Refused => platform.provision(tx, eui, &key),
+                        Known::BeginsAnew => platform.provision_again(tx, eui, &key),
+                    };
+                    match provisioned {
+                        Err(ProvisionError::Store(error)) => Err(error),
+                        other => Ok(other.map_err(|error| Unfit::Label(Some(error)))),
+                    }
                 }
             }
-        }
-    });
+        });
     match provisioned.await {
         Ok(Ok(Ok(()))) => Ok(StatusCode::CREATED.into_response()),
         Ok(Ok(Err(Unfit::NoCard))) => {
-            let why = format!("{eui} is the EUI-64 of no MAC address, and this network admits cards");
+            let why =
+                format!("{eui} is the EUI-64 of no MAC address, and this network admits cards");
             Err(Refused(StatusCode::BAD_REQUEST, why))
         }
         Ok(Ok(Err(Unfit::Label(error)))) => {

@@ -238,12 +238,12 @@ impl Network {
                     Some(policy) if admitted.get(&mac) != Some(&policy) => {
                         admit.push((mac, policy));
                     }
-                    Some(_) => {}
                     None if admitted.contains_key(&mac) => {
                         self.controller.dismiss(mac).await?;
                         admitted.remove(&mac);
                     }
-                    None => {}
+                    // The controller knows it so.
+                    Some(_) | None => {}
                 }
             }
             for (mac, policy) in self.admit(admit).await? {
@@ -253,14 +253,20 @@ impl Network {
     }
 
     /// Lets devices in, and returns those that the controller has taken.
-    async fn admit(&self, admit: Vec<(MacAddr, String)>) -> Result<Vec<(MacAddr, String)>, Trouble> {
+    async fn admit(
+        &self,
+        admit: Vec<(MacAddr, String)>,
+    ) -> Result<Vec<(MacAddr, String)>, Trouble> {
         let told = |all: &[(MacAddr, String)]| all.iter().map(told_admission).collect();
         if admit.is_empty() {
             return Ok(admit);
         }
         match self.controller.admit(told(&admit)).await {
             Ok(()) => return Ok(admit),
-            Err(Trouble::Refused { status: StatusCode::BAD_REQUEST | StatusCode::CONFLICT, .. }) => {}
+            Err(Trouble::Refused {
+                status: StatusCode::BAD_REQUEST | StatusCode::CONFLICT,
+                ..
+            }) => {}
             Err(trouble) => return Err(trouble),
         }
         // One of them is not taken; the others shall not suffer for it.

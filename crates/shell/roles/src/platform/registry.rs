@@ -43,7 +43,8 @@ impl Service {
         job: impl FnOnce(&mut Core, &mut dyn Tx) -> Result<R, EngineError> + Send + 'static,
     ) -> Result<R, Refused> {
         if self.controller.is_none() {
-            let why = "this platform knows no controller that admits devices: give it an [enrolment]";
+            let why =
+                "this platform knows no controller that admits devices: give it an [enrolment]";
             return Err(Refused(StatusCode::CONFLICT, why.to_owned()));
         }
         self.core(job).await.or(Err(Refused::store_failed()))
@@ -130,9 +131,8 @@ async fn import(
     check_policies(&service, &labels).await?;
     let (now, n_devices) = (service.context.clock.now(), labels.len());
     let lines: Vec<usize> = labels.iter().map(|label| label.line).collect();
-    let brought = service.registry(move |core, tx| {
-        core.half.bring(tx, now, who.as_str(), &labels, Known::Refused)
-    });
+    let brought = service
+        .registry(move |core, tx| core.half.bring(tx, now, who.as_str(), &labels, Known::Refused));
     match brought.await? {
         Ok(()) => {
             let imported = wire::Imported { devices: n_devices };
@@ -177,11 +177,12 @@ async fn take_measure(
     body: Bytes,
 ) -> Result<Response, Refused> {
     let who = admit(&[&service.operator], caller)?;
-    let mac: MacAddr = mac.parse().map_err(|error: claviger_units::IdError| {
-        Refused::bad_request(&error.to_string())
-    })?;
+    let mac: MacAddr = mac
+        .parse()
+        .map_err(|error: claviger_units::IdError| Refused::bad_request(&error.to_string()))?;
     let measure = measure_of(&measure)?;
-    let reason = if body.is_empty() { Ok(wire::Reason::default()) } else { serde_json::from_slice(&body) };
+    let reason =
+        if body.is_empty() { Ok(wire::Reason::default()) } else { serde_json::from_slice(&body) };
     let reason = reason.or(Err(Refused::bad_request("send {\"why\": text}, or nothing")))?;
     if reason.why.len() > MAX_REASON {
         return Err(Refused::bad_request("a reason has at most 1000 bytes"));
