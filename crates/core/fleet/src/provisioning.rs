@@ -233,7 +233,7 @@ impl Provisioning {
         };
         let standing = enrolments.take_measure(tx, now, who, mac, measure)?;
         if standing == Standing::Retired {
-            self.platform.wipe_keys(tx, Eui64::from(mac))?;
+            self.platform.retire(tx, Eui64::from(mac))?;
         }
         self.carry_orders(tx)?;
         Ok(standing)

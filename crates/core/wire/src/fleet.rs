@@ -33,6 +33,8 @@ pub enum FleetRecord {
     Drop(EpochName),
     /// Platform → gateway: the device has spoken under the epoch (P3b.6).
     Confirmed(EpochName),
+    /// Platform → gateway: this life of the device is over, wipe its secrets (ours).
+    Retire(AdoptedDevice),
 }
 
 /// One epoch of one life of one device; it never has more than one key.
@@ -59,7 +61,7 @@ pub struct Adopt {
     pub sealed: Vec<u8>,
 }
 
-/// A device in ADOPT.
+/// A life of a device, in ADOPT and RETIRE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdoptedDevice {
     /// The device.
@@ -164,6 +166,9 @@ impl FleetRecord {
             Self::Nack(name) => name.write(Writer::kind(NACK)),
             Self::Drop(name) => name.write(Writer::kind(DROP)),
             Self::Confirmed(name) => name.write(Writer::kind(CONFIRMED)),
+            Self::Retire(device) => {
+                Writer::kind(RETIRE).raw(device.eui.as_bytes()).u32(device.life)
+            }
         }
         .finish()
     }
@@ -179,6 +184,7 @@ impl FleetRecord {
             NACK => Self::Nack(EpochName::read(&mut reader)?),
             DROP => Self::Drop(EpochName::read(&mut reader)?),
             CONFIRMED => Self::Confirmed(EpochName::read(&mut reader)?),
+            RETIRE => Self::Retire(AdoptedDevice::read(&mut reader)?),
             kind => return Err(DecodeError::Kind(kind)),
         };
         reader.finish()?;
@@ -200,6 +206,7 @@ const PREPARED: u8 = 4;
 const NACK: u8 = 5;
 const DROP: u8 = 6;
 const CONFIRMED: u8 = 7;
+const RETIRE: u8 = 8;
 
 #[cfg(test)]
 mod tests {

@@ -106,6 +106,11 @@ pub enum GatewayEvent {
         /// The epoch.
         epoch: Epoch,
     },
+    /// A device is served no longer, and nothing of it is kept.
+    Retired {
+        /// The device.
+        eui: Eui64,
+    },
     /// Somebody must look.
     Alarm(Alarm),
 }

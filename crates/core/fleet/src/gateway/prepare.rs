@@ -6,7 +6,7 @@ use claviger_units::{Eui64, Key256, KeyId, Span, Timestamp};
 use claviger_wire::fleet::{Adopt, AdoptedDevice, Announce, EpochName, FleetRecord};
 use rand_core::Rng;
 
-use super::rows::{ADOPTIONS, DeviceRow, Held, Next, Stage};
+use super::rows::{ADOPTIONS, DEVICES, DeviceRow, Held, Next, RETIRED, Stage};
 use super::{Gateway, GatewayEvent};
 use crate::lane::pause_after;
 use crate::orders::{Extraction, Fetching, Origin, RequestToken, damaged};
@@ -72,6 +72,7 @@ impl Gateway {
             FleetRecord::Prepared(name) => self.release(tx, name)?,
             FleetRecord::Nack(name) => self.drop_refused(tx, now, name)?,
             FleetRecord::Confirmed(name) => self.confirm(tx, now, name)?,
+            FleetRecord::Retire(device) => self.retire(tx, device)?,
             FleetRecord::NackAdopt { .. } | FleetRecord::Announce(_) | FleetRecord::Drop(_) => {
                 return Err(FleetError::Misdirected);
             }
@@ -269,7 +270,9 @@ impl Gateway {
         secret: GatewaySecret,
     ) -> Result<(), EngineError> {
         let earlier = DeviceRow::load(tx, eui)?;
-        if earlier.as_ref().is_some_and(|row| row.life >= life) {
+        let is_over = earlier.as_ref().is_some_and(|row| row.life >= life)
+            || retired_life(tx, eui)?.is_some_and(|retired| retired >= life);
+        if is_over {
             return Ok(());
         }
         let cur = Held { epoch: Epoch::BOOTSTRAP, secret, origin: None };
@@ -287,6 +290,26 @@ impl Gateway {
         Ok(())
     }
 
+    /// Wipes a life of a device that is over, and remembers that, lest a late adoption bring it back.
+    fn retire(
+        &mut self,
+        tx: &mut dyn Tx,
+        AdoptedDevice { eui, life }: AdoptedDevice,
+    ) -> Result<(), EngineError> {
+        tx.write(RETIRED, eui.as_bytes(), &life.to_be_bytes())?;
+        if DeviceRow::load(tx, eui)?.is_none_or(|row| row.life > life) {
+            return Ok(());
+        }
+        tx.erase(DEVICES, eui.as_bytes())?;
+        self.n_devices -= 1;
+        self.agenda.strike(eui);
+        self.extracts.forget(|(of, _), _| *of == eui);
+        self.setbacks.remove(&eui);
+        self.seen.remove(&eui);
+        self.events.push_back(GatewayEvent::Retired { eui });
+        Ok(())
+    }
+
     fn refuse_adoption(&mut self, tx: &mut dyn Tx, key_id: KeyId) -> Result<(), EngineError> {
         if tx.read(ADOPTIONS, key_id.as_bytes())?.is_some() {
             tx.erase(ADOPTIONS, key_id.as_bytes())?;
@@ -294,6 +317,13 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Returns the last life of a device that was retired.
+fn retired_life(tx: &dyn Tx, eui: Eui64) -> Result<Option<u32>, EngineError> {
+    let row = tx.read(RETIRED, eui.as_bytes())?;
+    let life = row.map(|row| row.expose().try_into().map(u32::from_be_bytes));
+    life.transpose().or(Err(damaged(RETIRED)))
 }
 
 /// Loads the device of `name` if that is the epoch it has been announced with.

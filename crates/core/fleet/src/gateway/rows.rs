@@ -20,6 +20,9 @@ pub(super) const DEVICES: Table = Table::secret("gateway_device");
 /// Adoptions whose W is being fetched: key id of W → the record.
 pub(super) const ADOPTIONS: Table = Table::secret("gateway_adoption");
 
+/// Devices that were retired: EUI-64 → be32(the last life that is over).
+pub(super) const RETIRED: Table = Table::plain("gateway_retired");
+
 /// Telemetry waiting for the forwarder: be64(seq) → EUI-64 ‖ frame.
 pub(super) const UPLINKS: Table = Table::plain("gateway_uplink");
 

@@ -107,7 +107,7 @@ impl Platform {
     ) -> Result<(), EngineError> {
         let until = now + self.config.grace;
         for past in epochs_between(tx, eui, device.active, epoch)? {
-            self.retire(tx, until, eui, device, past)?;
+            self.begin_grace(tx, until, eui, device, past)?;
         }
         device.active = epoch;
         device.store(tx, eui)?;
@@ -184,7 +184,7 @@ impl Platform {
         Ok(())
     }
 
-    fn retire(
+    fn begin_grace(
         &mut self,
         tx: &mut dyn Tx,
         until: Timestamp,

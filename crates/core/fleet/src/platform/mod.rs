@@ -241,6 +241,7 @@ impl Platform {
             FleetRecord::Announce(announce) => self.hear_announcement(tx, announce)?,
             FleetRecord::Drop(name) => self.drop_epoch(tx, name)?,
             FleetRecord::Adopt(_)
+            | FleetRecord::Retire(_)
             | FleetRecord::Prepared(_)
             | FleetRecord::Nack(_)
             | FleetRecord::Confirmed(_) => return Err(FleetError::Misdirected),

@@ -113,13 +113,17 @@ impl Platform {
         Ok(fits)
     }
 
-    /// Wipes all keys of a device. That it was here is remembered, so that its label serves nobody.
-    pub(crate) fn wipe_keys(&mut self, tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
+    /// Wipes all keys of a device, here and at the gateway. That it was here is remembered, so that its
+    /// label serves nobody.
+    pub fn retire(&mut self, tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
         let Some(mut device) = DeviceRow::load(tx, eui)? else { return Ok(()) };
         self.end_life(tx, eui, device.adoption)?;
         self.waiting.remove(&eui);
         device.adoption = Offer::Held;
-        device.store(tx, eui)
+        device.store(tx, eui)?;
+        let record = FleetRecord::Retire(AdoptedDevice { eui, life: device.life });
+        self.peer.append(tx, &record.encode())?;
+        Ok(())
     }
 
     fn end_life(

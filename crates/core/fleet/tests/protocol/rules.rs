@@ -394,6 +394,52 @@ fn an_earlier_life_does_not_reach_into_the_new_one() {
     world.check_agreement();
 }
 
+/// A retired device leaves nothing of itself at either side, and no late adoption brings it back.
+#[test]
+fn a_retired_device_is_forgotten_at_both_sides() {
+    let mut world = keyed();
+    let eui = world.devices[0].eui;
+    let late = world.devices[0].speak();
+    world.at_platform(|p, tx, _, _| Ok(p.retire(tx, eui)?)).unwrap();
+    world.settle();
+    assert_eq!(rows(&mut world.stores[0], "gateway_device"), 0);
+    assert_eq!(rows(&mut world.stores[1], "platform_epoch"), 0);
+    let refused = Some(Err(UplinkRefusal::UnknownEpoch(ONE)));
+    assert_eq!(world.uplink(eui, &late), refused);
+    let n_keys = world.kmes.n_keys;
+    world.now = world.now + PERIOD;
+    world.settle();
+    assert_eq!(world.kmes.n_keys, n_keys, "no key is spent on it");
+    // With a new label it is a new device.
+    let fresh = Key256::from_bytes([5; 32]);
+    world.at_platform(|p, tx, _, _| Ok(p.provision_again(tx, eui, &fresh))).unwrap().unwrap();
+    world.devices[0] = Device { life: 2, ..Device::bootstrapped(eui, &fresh) };
+    world.pass(PERIOD);
+    assert_eq!(rows(&mut world.stores[0], "gateway_device"), 1);
+    assert!(world.devices[0].epoch >= ONE);
+}
+
+/// What is retired while its adoption is under way is not served.
+#[test]
+fn a_device_that_is_retired_before_the_gateway_has_it_is_never_served() {
+    let mut world = World::new(6, 1);
+    world.connect();
+    let eui = world.devices[0].eui;
+    while rows(&mut world.stores[0], "gateway_adoption") == 0 {
+        assert!(
+            world.carry(Side::Gateway)
+                || world.carry(Side::Platform)
+                || world.serve_platform(Fate::Answered)
+                || world.time_out()
+        );
+    }
+    world.at_platform(|p, tx, _, _| Ok(p.retire(tx, eui)?)).unwrap();
+    world.now = world.now + PERIOD;
+    world.settle();
+    assert_eq!(rows(&mut world.stores[0], "gateway_device"), 0);
+    assert_eq!(rows(&mut world.stores[0], "gateway_adoption"), 0);
+}
+
 /// P3b.6: what is past can be read for 36 h, and then by nobody.
 #[test]
 fn late_telemetry_is_read_in_grace_only() {

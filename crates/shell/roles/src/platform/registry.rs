@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use claviger_durable::{EngineError, Tx};
+use claviger_fleet::ProvisionError;
 use claviger_fleet::enrolment::{AuditEntry, Enrolment, EnrolmentError, FirstKeys, Measure};
 use claviger_fleet::labels::{self, Fault, Label};
 use claviger_fleet::provisioning::Known;
@@ -140,7 +141,12 @@ async fn import(
         }
         Err(faults) => {
             let line = |at: usize| lines.get(at).copied().unwrap_or_default();
-            let told = faults.iter().map(|(at, fault)| format!("line {}: {fault}", line(*at)));
+            let told = faults.iter().map(|(at, fault)| match fault {
+                ProvisionError::Known(_) => {
+                    format!("line {}: the card is enrolled already; retire it first", line(*at))
+                }
+                fault => format!("line {}: {fault}", line(*at)),
+            });
             Err(Refused(StatusCode::CONFLICT, listed(told)))
         }
     }
