@@ -173,8 +173,8 @@ fn seed() -> u64 {
 
 #[test]
 fn nothing_is_doubled_or_lost_when_processes_die() {
-    const SITE_A: [Role; 4] = [Role::KmeA, Role::QkdA, Role::Gateway, Role::Devices];
-    const SITE_B: [Role; 3] = [Role::KmeB, Role::QkdB, Role::Platform];
+    const SITE_A: [Role; 5] = [Role::KmeA, Role::QkdA, Role::Gateway, Role::Lan, Role::Devices];
+    const SITE_B: [Role; 4] = [Role::KmeB, Role::QkdB, Role::Platform, Role::Controller];
     let (rounds, seed) = (rounds(), seed());
     eprintln!("{rounds} rounds, CLAVIGER_CRASH_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);

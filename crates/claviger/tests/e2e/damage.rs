@@ -252,6 +252,12 @@ fn every_wrong_value_is_named_at_once() {
         (Role::QkdA, &[("preset", "\"lob\"")], &["preset = \"lob\"", "lab, city"]),
         (Role::Gateway, &[("renew_s", "0.0")], &["renew_s = 0", "0.1 s and a year"]),
         (Role::Platform, &[("kme_url", "\"http://x\"")], &["kme_url", "https://HOST:PORT"]),
+        (
+            Role::Platform,
+            &[("controller_url", "\"https://x/\""), ("policy", "\"two words\"")],
+            &["enrolment.controller_url", "enrolment.policy", "the name of a policy"],
+        ),
+        (Role::Lan, &[("edges", "0"), ("listen", "\"0.0.0.0:1\"")], &["edges = 0", "loopback"]),
         (Role::Devices, &[("devices", "0")], &["devices = 0", "between 1 and 100000"]),
     ] {
         change(role, changes);

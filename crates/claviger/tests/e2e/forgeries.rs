@@ -99,7 +99,11 @@ fn shown(answer: &Answer) -> (u16, Vec<u8>, Vec<String>) {
 fn forged_key_requests_all_get_the_same_401_and_spend_nothing() {
     let place = Place::new();
     place.init(&["--simulated-speed", "10"]);
-    let mut network = Network::with_frozen_keys(&place, &[Role::Platform, Role::Gateway], 30);
+    let mut network = Network::with_frozen_keys(
+        &place,
+        &[Role::Platform, Role::Gateway, Role::Controller, Role::Lan],
+        30,
+    );
     let (operator, device) = (Operator::of(&place), OurDevice::new(&place));
     eventually("the platform", PATIENCE, || operator.provision(&device).filter(|s| *s == 201));
     let key = device.first_key();

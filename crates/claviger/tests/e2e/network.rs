@@ -18,11 +18,13 @@ pub(crate) enum Role {
     KmeB,
     Platform,
     Gateway,
+    Controller,
+    Lan,
     Devices,
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Fibre,
         Self::QkdA,
         Self::QkdB,
@@ -30,6 +32,8 @@ impl Role {
         Self::KmeB,
         Self::Platform,
         Self::Gateway,
+        Self::Controller,
+        Self::Lan,
         Self::Devices,
     ];
     /// What makes and keeps keys.
@@ -46,6 +50,8 @@ impl Role {
             Self::KmeB => ("site-b/kme", "kme"),
             Self::Platform => ("site-b/platform", "platform"),
             Self::Gateway => ("site-a/gateway", "gateway"),
+            Self::Controller => ("site-b/controller", "controller"),
+            Self::Lan => ("site-a/switch", "lan"),
             Self::Devices => ("devices", "devices"),
         }
     }

@@ -125,13 +125,20 @@ impl Operator {
         }
     }
 
-    /// Makes a device known, and returns the status of the answer.
+    /// Makes a device known that is nowhere in the network, so that the operator has to approve it, and
+    /// returns the status of the first answer.
     pub(crate) fn provision(&self, device: &OurDevice) -> Option<u16> {
         let key = STANDARD.encode(device.bootstrap.expose());
         let body = format!(r#"{{"eui":"{}","bootstrap_key":"{key}"}}"#, device.eui);
         let url = format!("{}/v1/devices", self.url);
-        let sent = self.client.post_json(&url, &[], body.into_bytes());
-        self.runtime.block_on(sent).ok().map(|answer| answer.status.as_u16())
+        let post = |url: &str, body: String| {
+            let sent = self.client.post_json(url, &[], body.into_bytes());
+            self.runtime.block_on(sent).ok().map(|answer| answer.status.as_u16())
+        };
+        let status = post(&url, body)?;
+        let mac = device.eui.mac().unwrap();
+        post(&format!("{}/v1/enrolments/{mac}/approve", self.url), String::new())?;
+        Some(status)
     }
 }
 
@@ -158,7 +165,7 @@ impl OurDevice {
     pub(crate) fn new(place: &Place) -> Self {
         tls::install_provider();
         Self {
-            eui: "0200000000000001".parse().unwrap(),
+            eui: "020000fffe000001".parse().unwrap(),
             bootstrap: Key256::random(&mut StdRng::try_from_rng(&mut SysRng).unwrap()),
             runtime: runtime(),
             client: Client::new(&tls::client_anonymous(&authority(place))),

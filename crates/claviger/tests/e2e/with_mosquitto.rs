@@ -87,7 +87,8 @@ fn a_viewer_sees_frames_and_no_reading() {
 fn nobody_may_do_more_than_his_part() {
     let place = Place::new();
     place.init(&["--simulated-speed", "10"]);
-    let roles = [&Role::LINK[..], &[Role::Platform, Role::Gateway]].concat();
+    let roles =
+        [&Role::LINK[..], &[Role::Platform, Role::Gateway, Role::Controller, Role::Lan]].concat();
     let _network = Network::start(&place, &roles);
     let (operator, device) = (Operator::of(&place), OurDevice::new(&place));
     eventually("the platform", PATIENCE, || operator.provision(&device).filter(|s| *s == 201));
@@ -151,7 +152,8 @@ fn nobody_may_do_more_than_his_part() {
 fn what_is_refused_reaches_nobody() {
     let place = Place::new();
     place.init(&["--simulated-speed", "10"]);
-    let roles = [&Role::LINK[..], &[Role::Platform, Role::Gateway]].concat();
+    let roles =
+        [&Role::LINK[..], &[Role::Platform, Role::Gateway, Role::Controller, Role::Lan]].concat();
     let _network = Network::start(&place, &roles);
     let (operator, device) = (Operator::of(&place), OurDevice::new(&place));
     eventually("the platform", PATIENCE, || operator.provision(&device).filter(|s| *s == 201));

@@ -149,7 +149,7 @@ fn a_cut_uplink_costs_nobody_its_server() {
     for n in 1..=4 {
         world.attach(n).unwrap();
     }
-    assert_eq!(world.attach(5), Err(NoPort(5)));
+    assert_eq!(world.attach(5), Err(NoPort(4)));
     assert_eq!(world.attach(4), Ok(()), "it has its port");
     world.run_for(Span::from_secs(5));
     world.controller.admit(world.now, (1..=4).map(|n| admission(mac(n), 1))).unwrap();

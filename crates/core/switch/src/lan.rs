@@ -36,7 +36,8 @@ pub struct Lan {
     fabric: Fabric,
     server: (MacAddr, Ipv4Addr),
     cards: BTreeMap<MacAddr, Card>,
-    free: VecDeque<Socket>,
+    sockets: Vec<Socket>,
+    taken: BTreeSet<usize>,
     // When a card announces itself again.
     announcements: BTreeSet<(Timestamp, MacAddr, u32)>,
     // By the port that the card knocks from, and the card.
@@ -97,20 +98,21 @@ impl Lan {
             let n_ports = config.n_edges + 1;
             fabric.add(switch(now, spine, "spine", n_ports), n_ports);
         }
-        let mut free = VecDeque::new();
+        let mut sockets = Vec::new();
         for (n, &edge) in (1..).zip(&edges) {
             let n_ports = config.ports + 2;
             fabric.add(switch(now, edge, "edge", n_ports), n_ports);
             for (uplink, spine) in (config.ports + 1..).zip(SPINES) {
                 fabric.join((edge, PortNumber(uplink)), (spine, PortNumber(n)));
             }
-            free.extend((1..=config.ports).map(|port| (edge, PortNumber(port))));
+            sockets.extend((1..=config.ports).map(|port| (edge, PortNumber(port))));
         }
         let mut lan = Self {
             fabric,
             server: config.server,
             cards: BTreeMap::new(),
-            free,
+            sockets,
+            taken: BTreeSet::new(),
             announcements: BTreeSet::new(),
             knocks: BTreeMap::new(),
             due_knocks: BTreeSet::new(),
@@ -133,17 +135,30 @@ impl Lan {
         &mut self.fabric
     }
 
-    /// Plugs a card in at the next free port, where it stays; its address follows from its name.
+    /// Plugs a card in at the port that follows from its name, or the next free one; there it stays.
+    /// Its address follows from its name too.
     pub fn attach(&mut self, now: Timestamp, mac: MacAddr) -> Result<(), NoPort> {
         if self.cards.contains_key(&mac) {
             self.announce(mac);
             self.run(now);
             return Ok(());
         }
-        let socket = self.free.pop_front().ok_or(NoPort(self.cards.len()))?;
+        let socket = self.free_socket(mac).ok_or(NoPort(self.sockets.len()))?;
         self.plug(now, mac, address_of(mac), socket);
         self.run(now);
         Ok(())
+    }
+
+    /// The same card gets the same port again, in whatever order cards come.
+    fn free_socket(&mut self, mac: MacAddr) -> Option<Socket> {
+        let [.., d, e, f] = *mac.as_bytes();
+        let number = u32::from_be_bytes([0, d & 0x0F, e, f]) as usize;
+        let n_sockets = self.sockets.len();
+        let wanted = number.wrapping_sub(1) % n_sockets;
+        let mut places = (wanted..n_sockets).chain(0..wanted);
+        let place = places.find(|place| !self.taken.contains(place))?;
+        self.taken.insert(place);
+        self.sockets.get(place).copied()
     }
 
     fn plug(&mut self, now: Timestamp, mac: MacAddr, ip: Ipv4Addr, socket: Socket) {
