@@ -1,5 +1,6 @@
 //! `claviger bench`, which `cargo xtask bench` runs: figures of the whole program, on this machine.
 
+mod fleet;
 mod load;
 mod sdn;
 

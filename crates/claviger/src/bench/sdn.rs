@@ -9,6 +9,7 @@ use claviger_roles::config::{RawController, RawPolicy, RawServer};
 use claviger_wire::sdn::{Admission, Admissions, Event};
 use tokio::process::Command;
 
+use super::fleet;
 use super::load::{self, GATEWAY, Load, Outcome, mac_of};
 use crate::cli::bench::BenchArgs;
 use crate::console;
@@ -48,6 +49,11 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
     {
         let value = quantile(&outcome.latencies, share) * 1e3;
         figures.push(Figure { name, value, bar: Bar::AtMost(most), unit: "ms" });
+    }
+    if !args.quick {
+        let bar = Bar::AtMost(60.0);
+        let value = fleet::measure(13_000).await?;
+        figures.push(Figure { name: "sdn_fleet13000_s", value, bar, unit: "s" });
     }
     figures.extend(in_namespaces(args.quick).await?);
     figures.iter().for_each(|figure| console::out(line(figure, args.json)));

@@ -16,16 +16,23 @@ pub(crate) struct Lane<K, V> {
     in_flight: BTreeSet<K>,
     failures: u32,
     resume: Timestamp,
+    most_in_flight: usize,
 }
 
 impl<K: Ord + Copy, V: Copy> Lane<K, V> {
     pub(crate) const fn new() -> Self {
+        Self::with_room(IN_FLIGHT)
+    }
+
+    /// Makes a lane for orders that are carried out many at a time.
+    pub(crate) const fn with_room(most_in_flight: usize) -> Self {
         Self {
             orders: BTreeMap::new(),
             waiting: VecDeque::new(),
             in_flight: BTreeSet::new(),
             failures: 0,
             resume: Timestamp::START,
+            most_in_flight,
         }
     }
 
@@ -103,7 +110,7 @@ impl<K: Ord + Copy, V: Copy> Lane<K, V> {
     }
 
     fn has_room(&self) -> bool {
-        let limit = if self.failures > 0 { 1 } else { IN_FLIGHT };
+        let limit = if self.failures > 0 { 1 } else { self.most_in_flight };
         self.in_flight.len() < limit
     }
 }

@@ -14,8 +14,10 @@ use axum::routing::get;
 use bytes::Bytes;
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::{
-    Gateway, GatewayConfig, GatewayEvent, KeyAnswer, KeyOrder, QueueRefusal, QueuedUplink, topics,
+    Extraction, Gateway, GatewayConfig, GatewayEvent, KeyAnswer, KeyOrder, QueueRefusal,
+    QueuedUplink, topics,
 };
+use claviger_frames::Epoch;
 use claviger_net::accept::Limits as Connections;
 use claviger_net::link;
 use claviger_net::mqtt::{
@@ -26,14 +28,14 @@ use claviger_net::tls::{self, TlsServer};
 use claviger_net::{http, listen};
 use claviger_store::Writer;
 use claviger_units::{Bits, Eui64, SaeId, SecretBytes, Span};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::GatewayRoleConfig;
 use crate::hub::{self, Hub, Names, Outputs};
-use crate::orders::{extraction, fetching};
+use crate::orders::{extractions, fetching};
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
-use crate::sae::KeyClient;
+use crate::sae::{KeyClient, KeyError};
 
 /// The name under which an operator may watch the frames pass (`mosquitto_sub -u viewer`).
 const VIEWER: &str = "viewer";
@@ -71,8 +73,10 @@ pub async fn run(
     context.reports.tell(Report::Ready("gateway"));
     let names = Names { own: "gateway", other: "platform" };
     let hub = Hub::new(names, (service.writer.clone(), outputs), platform, context.clone());
-    let filler = service.clone();
-    let fill = move |order| filler.clone().fill(order, keys.clone(), config.platform_sae.clone());
+    let (asked, asking) = mpsc::unbounded_channel();
+    let counter = Counter { service: service.clone(), keys, platform: config.platform_sae.clone() };
+    tasks.spawn("extraction", counter.clone().extract(asking));
+    let fill = move |order| counter.clone().fill(order, asked.clone());
     let ended = tokio::select! {
         ended = hub.run(|event| service.tell(event), fill) => ended,
         name = tasks.lost() => Err(RoleError::Lost(name)),
@@ -333,32 +337,99 @@ impl Service {
                 let why = format_args!("{eui}: the platform could not hold epoch {epoch}");
                 self.context.reports.refused("gateway", why);
             }
+            GatewayEvent::Ready { eui, epoch } => {
+                self.context.reports.tell(Report::Prepared { eui, epoch: epoch.number() });
+            }
             _ => {}
         }
     }
+}
 
-    /// Gets a key that the core ordered, and reports the outcome; an error ends with the writer.
-    async fn fill(self, order: KeyOrder, keys: KeyClient, platform: SaeId) {
-        let filled = match order {
-            KeyOrder::Extract { eui, epoch, .. } => {
-                let outcome = extraction(keys.enc_keys(&platform, 1, Bits::KEY).await);
-                let now = self.context.clock.now();
-                let filled = self.core(move |core, tx| {
-                    core.half.handle_extracted(tx, now, eui, epoch, outcome, &mut core.rng)
-                });
-                filled.await
-            }
+/// Where the gateway gets its keys.
+#[derive(Clone)]
+struct Counter {
+    service: Service,
+    keys: KeyClient,
+    platform: SaeId,
+}
+
+/// A device, and the epoch that it needs a key for.
+type Asked = (Eui64, Epoch);
+
+impl Counter {
+    /// Does what the core ordered, and reports the outcome; an error ends with the writer.
+    async fn fill(self, order: KeyOrder, asked: mpsc::UnboundedSender<Asked>) {
+        match order {
+            // The counter ends with the role.
+            KeyOrder::Extract { eui, epoch, .. } => drop(asked.send((eui, epoch))),
             KeyOrder::Fetch { key_id } => {
-                let outcome = fetching(keys.dec_keys(&platform, &[key_id]).await);
-                let now = self.context.clock.now();
-                let filled =
-                    self.core(move |core, tx| core.half.handle_fetched(tx, now, key_id, outcome));
-                filled.await
+                let outcome = fetching(self.keys.dec_keys(&self.platform, &[key_id]).await);
+                let now = self.service.context.clock.now();
+                let filled = self
+                    .service
+                    .core(move |core, tx| core.half.handle_fetched(tx, now, key_id, outcome));
+                tell_ended(filled.await);
+            }
+        }
+    }
+
+    /// Draws the keys that devices need, as many at a time as are asked for and granted
+    /// (`PROTOCOL.md` P3b.2).
+    async fn extract(self, mut asking: mpsc::UnboundedReceiver<Asked>) {
+        let shutdown = self.service.context.shutdown.clone();
+        let extract_all = async {
+            let mut asked = Vec::new();
+            while asking.recv_many(&mut asked, MOST_KEYS).await > 0 {
+                self.extract_for(std::mem::take(&mut asked)).await;
             }
         };
-        if let Err(error) = filled {
-            tracing::debug!(%error, "an order ended with the store");
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = extract_all => {}
         }
+    }
+
+    async fn extract_for(&self, mut asked: Vec<Asked>) {
+        let mut size = asked.len();
+        while !asked.is_empty() {
+            size = size.min(asked.len());
+            let number = u32::try_from(size).unwrap_or(u32::MAX);
+            let answer = self.keys.enc_keys(&self.platform, number, Bits::KEY).await;
+            let is_too_many = matches!(
+                answer,
+                Err(KeyError::Unavailable { .. }
+                    | KeyError::Refused { status: StatusCode::BAD_REQUEST, .. })
+            );
+            // Nothing is spent: fewer may be there, or be granted at once.
+            if is_too_many && size > 1 {
+                size /= 2;
+                continue;
+            }
+            // What is true of one key is true of all that are asked for after it.
+            let n_answered = if answer.is_ok() { size } else { asked.len() };
+            let answered = asked.drain(..n_answered).collect::<Vec<_>>();
+            self.report(answered, extractions(n_answered, answer)).await;
+        }
+    }
+
+    async fn report(&self, asked: Vec<Asked>, outcomes: Vec<Extraction>) {
+        let now = self.service.context.clock.now();
+        let filled = self.service.core(move |core, tx| {
+            for ((eui, epoch), outcome) in asked.into_iter().zip(outcomes) {
+                core.half.handle_extracted(tx, now, eui, epoch, outcome, &mut core.rng)?;
+            }
+            Ok(())
+        });
+        tell_ended(filled.await);
+    }
+}
+
+/// Keys in one request: what a KME grants by default (`PROTOCOL.md` P2).
+const MOST_KEYS: usize = 128;
+
+fn tell_ended(filled: Result<(), RoleError>) {
+    if let Err(error) = filled {
+        tracing::debug!(%error, "an order ended with the store");
     }
 }
 

@@ -8,17 +8,31 @@ use axum::http::StatusCode;
 
 /// Returns what became of an order for one new key.
 pub(crate) fn extraction(answer: Result<Vec<GrantedKey>, KeyError>) -> Extraction {
-    match answer.map(single) {
-        Ok(Some((granted, key))) => Extraction::Key(granted.id, key, origin(&granted)),
+    let mut outcomes = extractions(1, answer);
+    outcomes.pop().unwrap_or(Extraction::Unreachable)
+}
+
+/// Returns what became of orders for `n` new keys that were asked for together.
+pub(crate) fn extractions(n: usize, answer: Result<Vec<GrantedKey>, KeyError>) -> Vec<Extraction> {
+    let all = |outcome: fn() -> Extraction| (0..n).map(|_| outcome()).collect();
+    match answer {
+        Ok(granted) if granted.len() == n => granted.into_iter().map(granted_one).collect(),
+        Ok(_) => all(|| Extraction::Unreachable),
         Err(KeyError::Unavailable { message }) => {
             tracing::debug!(message, "no key at present");
-            Extraction::Shortage
+            all(|| Extraction::Shortage)
         }
-        Ok(None) => Extraction::Unreachable,
         Err(error) => {
             tracing::warn!(%error, "no key");
-            Extraction::Unreachable
+            all(|| Extraction::Unreachable)
         }
+    }
+}
+
+fn granted_one(granted: GrantedKey) -> Extraction {
+    match Key256::from_slice(granted.key.expose()) {
+        Some(key) => Extraction::Key(granted.id, key, origin(&granted)),
+        None => Extraction::Unreachable,
     }
 }
 

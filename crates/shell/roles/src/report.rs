@@ -50,6 +50,13 @@ pub enum Report {
         /// For so many devices.
         keys: usize,
     },
+    /// The frame of a device's next key may leave the gateway (from the gateway).
+    Prepared {
+        /// The device.
+        eui: Eui64,
+        /// The epoch of the key.
+        epoch: u32,
+    },
     /// How many keys a site's buffer holds.
     Buffer {
         /// Whose.

@@ -174,7 +174,7 @@ impl Gateway {
             config,
             peer,
             agenda: Agenda::default(),
-            extracts: Lane::new(),
+            extracts: Lane::with_room(KEYS_IN_FLIGHT),
             fetches: Lane::new(),
             orders: VecDeque::new(),
             events: VecDeque::new(),
@@ -273,6 +273,9 @@ impl Gateway {
         matches!(self.peer.session(), Session::Open)
     }
 }
+
+/// Keys that are asked for at once: two requests of what a KME usually grants in one.
+const KEYS_IN_FLIGHT: usize = 256;
 
 impl Half for Gateway {
     type Order = KeyOrder;
