@@ -142,6 +142,22 @@ pub enum Event {
         /// The switch that said so.
         datapath: DatapathId,
     },
+    /// The quantum channel goes through another fibre from now on.
+    ChannelMoved {
+        /// The fibre that it has left.
+        from: String,
+        /// The fibre that it takes.
+        to: String,
+        /// Why.
+        alarm: ChannelAlarm,
+    },
+    /// Something is wrong with the fibre of the quantum channel, and no other has light.
+    ChannelStays {
+        /// The fibre.
+        fibre: String,
+        /// What is wrong.
+        alarm: ChannelAlarm,
+    },
     /// Nothing new has been found for a while, and nothing is being looked for.
     Settled {
         /// Switches that are up.
@@ -187,4 +203,17 @@ pub enum Farewell {
     /// Another connection of the same switch has taken its place.
     #[error("the switch has connected again")]
     Replaced,
+}
+
+/// Why the quantum channel leaves a fibre.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelAlarm {
+    /// A block was dropped because of its error rate: somebody may be listening.
+    Qber,
+    /// The receiver sees no light.
+    LossOfLight,
+    /// The optical switch sees no light in the fibre.
+    FibreDark,
+    /// An operator wants it.
+    Operator,
 }

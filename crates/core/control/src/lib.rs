@@ -9,6 +9,9 @@
 //! - table 1: what a policy lets its hosts reach goes on, all else ends here;
 //! - table 2: forwarding, by the card it is for.
 //!
+//! An optical switch ([`OpticsConfig`]) has none of these but the two cross-connections of the quantum
+//! channel, which leaves a fibre that gives an alarm or no light.
+//!
 //! No broadcast is ever flooded: the controller answers ARP and neighbour solicitations itself and
 //! hands DHCP to the one server. Deterministic, no sockets, no clock.
 
@@ -24,10 +27,10 @@ mod tables;
 mod topology;
 
 pub use controller::{
-    AdmissionError, Controller, ControllerConfig, HostView, Mastery, PortRole, PortView, Standing,
-    SwitchView, Times, Trace,
+    AdmissionError, ChannelError, ChannelView, Controller, ControllerConfig, HostView, Mastery,
+    OpticsConfig, PortRole, PortView, Standing, SwitchView, Times, Trace,
 };
-pub use event::{ConnectionId, Event, Farewell};
+pub use event::{ChannelAlarm, ConnectionId, Event, Farewell};
 pub use lldp::LldpKey;
 pub use place::{Place, PlaceError};
 pub use policy::{Admission, Movement, PacketRate, Policy, PolicyId, Reach, Service};

@@ -46,6 +46,7 @@ impl World {
             lldp_key: LldpKey::from_bytes([9; 32]),
             policies: vec![policy("sensor", reaches), policy("server", Vec::new())],
             sweep: Vec::new(),
+            optics: None,
             dhcp_server: None,
             unknown: PacketRate { per_second: 100, burst: 50 },
             times: Times::STANDARD,

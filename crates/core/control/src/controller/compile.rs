@@ -72,6 +72,10 @@ impl Controller {
     /// What a switch needs whatever hosts there are: what is behind each port, and questions to the
     /// controller.
     fn compile_switch(&mut self, datapath: DatapathId) {
+        if self.is_optical(datapath) {
+            let entries = self.cross_connections(datapath);
+            return self.tables.want(Owner::Switch(datapath), entries);
+        }
         let Some(switch) = self.switches.get(&datapath).filter(|s| s.connection.is_some()) else {
             return;
         };

@@ -62,6 +62,9 @@ impl Controller {
 
     /// A cable was plugged in.
     pub(super) fn port_up(&mut self, now: Timestamp, place: Place) {
+        if self.is_optical(place.datapath) {
+            return;
+        }
         self.stir(now);
         self.undecide(now, place);
         self.send_lldp(now, place);
@@ -69,6 +72,9 @@ impl Controller {
 
     /// A cable was pulled.
     pub(super) fn port_down(&mut self, now: Timestamp, place: Place) {
+        if self.is_optical(place.datapath) {
+            return self.lose_light(now, place.port);
+        }
         self.stir(now);
         self.set_side(place, Side::Nothing);
         self.lose_links(now, |lost| lost == place);

@@ -4,10 +4,12 @@ mod admit;
 mod compile;
 mod connections;
 mod discovery;
+mod optics;
 mod packets;
 mod views;
 
 pub use admit::AdmissionError;
+pub use optics::{ChannelError, ChannelView, OpticsConfig};
 pub use views::{HostView, PortRole, PortView, Standing, SwitchView, Trace};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +21,7 @@ use claviger_units::{MacAddr, Span, Timestamp};
 
 use self::connections::Connection;
 use self::discovery::Sweep;
+use self::optics::Optics;
 use crate::Place;
 use crate::event::{ConnectionId, Event, Farewell};
 use crate::hosts::HostTable;
@@ -43,6 +46,8 @@ pub struct ControllerConfig {
     pub dhcp_server: Option<MacAddr>,
     /// How fast one port may bring packets of unknown cards.
     pub unknown: PacketRate,
+    /// The optical switch that the quantum channel goes through.
+    pub optics: Option<OpticsConfig>,
     /// How long things take.
     pub times: Times,
 }
@@ -143,6 +148,7 @@ pub struct Controller {
     next_audit: Timestamp,
     // When something new was found last, if the network has not settled since.
     restless: Option<Timestamp>,
+    optics: Optics,
     stale: Stale,
     // The addresses of all ports of all switches: nobody else's packets carry them.
     port_macs: BTreeSet<[u8; 6]>,
@@ -232,6 +238,7 @@ impl Controller {
             n_rounds: 0,
             next_audit: now + config.times.audit,
             restless: None,
+            optics: Optics::NEW,
             stale: Stale::default(),
             port_macs: BTreeSet::new(),
             ready: BTreeSet::new(),

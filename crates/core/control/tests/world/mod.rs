@@ -65,6 +65,7 @@ pub(crate) fn config(policies: Vec<Policy>) -> ControllerConfig {
         lldp_key: KEY,
         policies,
         sweep: Vec::new(),
+        optics: None,
         dhcp_server: None,
         unknown: PacketRate { per_second: 100, burst: 50 },
         times: Times::STANDARD,
