@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use claviger_photonics::LinkPreset;
 use claviger_roles::config::RawLink;
+use claviger_roles::init::INSERTION_DB;
 use claviger_units::Decibels;
 
 /// The link that somebody asked for.
@@ -15,6 +16,8 @@ pub(crate) struct ChosenLink {
     /// A built-in name, or the whole path of the file: what a configuration may say.
     written: String,
     loss: Option<Decibels>,
+    /// The fibres behind an optical switch, where there is one.
+    pub(crate) fibres: Vec<(String, Decibels)>,
 }
 
 impl ChosenLink {
@@ -36,7 +39,17 @@ impl ChosenLink {
             Some(loss) => preset.with_loss(loss),
             None => preset,
         };
-        Ok(Self { preset, written, loss })
+        Ok(Self { preset, written, loss, fibres: Vec::new() })
+    }
+
+    /// Puts an optical switch before the fibre of this link and that of another one.
+    pub(crate) fn beside(self, spare: &Self) -> Result<Self> {
+        let (own, other) = (self.preset.name(), spare.preset.name());
+        let other = if own == other { format!("{other}-2") } else { other.to_owned() };
+        let fibres = vec![(own.to_owned(), self.preset.loss()), (other, spare.preset.loss())];
+        let loss = Decibels::from_db(self.preset.loss().as_db() + INSERTION_DB)?;
+        let preset = self.preset.with_loss(loss);
+        Ok(Self { preset, loss: Some(loss), fibres, ..self })
     }
 
     /// Returns what the configurations of the roles say about it.
@@ -47,7 +60,8 @@ impl ChosenLink {
 
     /// Names it for people, such as `lab, 4 dB`.
     pub(crate) fn in_words(&self) -> String {
-        format!("{}, {}", self.preset.name(), self.preset.loss())
+        let behind = if self.fibres.is_empty() { "" } else { " with the optical switch" };
+        format!("{}, {}{behind}", self.preset.name(), self.preset.loss())
     }
 }
 

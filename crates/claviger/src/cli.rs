@@ -99,6 +99,8 @@ Examples:
   claviger up --devices 50 --for 120s        a trial; exit code 0 if every device got its key
   claviger up --link city --renew 5m         the paper's second link, a key every five minutes
   claviger up --eve 0.3                      somebody listens from the start
+  claviger up --spare-fibre city --eve 1     somebody listens to the first fibre: the controller
+                                             moves the quantum channel to the second
   claviger up --seed 7 --for 60s             reproducible: the same clicks, errors and blocks
   claviger up --for 90s --json | tail -n 1   the summary as one JSON object
 
@@ -119,6 +121,7 @@ Example, each role as a process of its own:
   claviger run platform --config demo/site-b/platform/config.toml &
   claviger run gateway  --config demo/site-a/gateway/config.toml &
   claviger run controller --config demo/site-b/controller/config.toml &
+  claviger run lan        --config demo/site-a/switch/config.toml &
   claviger run devices  --config demo/devices/config.toml &
 
 In the field site-a/ and site-b/ are carried to their sites. Each role opens only its own folder.";
@@ -173,6 +176,10 @@ pub(crate) struct NetworkArgs {
     #[arg(long, value_name = "DB", help_heading = "Link", allow_negative_numbers = true,
           value_parser = loss)]
     pub(crate) loss_db: Option<Decibels>,
+    /// A second fibre, with the loss of this preset: the quantum channel goes through an optical
+    /// switch, and the controller moves it there when an eavesdropper or no light is noticed
+    #[arg(long, value_name = "lab|city|FILE", help_heading = "Link", conflicts_with = "seed")]
+    pub(crate) spare_fibre: Option<String>,
     /// Share of the pulses that an eavesdropper intercepts from the start, 0 to 1 [default: 0]
     #[arg(long, value_name = "FRACTION", help_heading = "Link", allow_negative_numbers = true,
           value_parser = fraction)]

@@ -29,7 +29,12 @@ pub(crate) fn run(args: &InitArgs) -> Result<()> {
 
 /// Finds the link, and refuses what it cannot hold before anything is written.
 pub(crate) fn checked(args: &NetworkArgs) -> Result<(ChosenLink, Capacity)> {
-    let link = ChosenLink::find(&args.link, args.loss_db, &std::env::current_dir()?)?;
+    let folder = std::env::current_dir()?;
+    let link = ChosenLink::find(&args.link, args.loss_db, &folder)?;
+    let link = match &args.spare_fibre {
+        None => link,
+        Some(name) => link.beside(&ChosenLink::find(name, None, &folder)?)?,
+    };
     let capacity = Capacity::of(&link.preset, args.simulated_speed)?;
     capacity.check(args.devices, args.renew)?;
     Ok((link, capacity))
@@ -42,6 +47,7 @@ pub(crate) fn plan(args: &NetworkArgs, link: &ChosenLink) -> Plan {
         simulated_speed: args.simulated_speed,
         eve_fraction: args.eve.unwrap_or_default().as_f64(),
         devices: args.devices,
+        fibres: link.fibres.clone(),
         renew_s: args.renew.as_secs_f64(),
         danger_idq3p: false,
         port_base: args.port_base,

@@ -6,13 +6,14 @@ use anyhow::{Context as _, Result, bail};
 use claviger_net::http::{Answer, Client, ClientError};
 use claviger_wire::etsi014::ErrorBody;
 use claviger_wire::sdn::{
-    Admission, Admissions, Event, Events, Host, Hosts, Links, Switch, Switches, Trace,
+    Admission, Admissions, Channel, Event, Events, Host, Hosts, Links, MoveChannel, Switch,
+    Switches, Trace,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli::StateArgs;
-use crate::cli::sdn::{AdmitArgs, EventsArgs, SdnCommand, ShowArgs, TraceArgs};
+use crate::cli::sdn::{AdmitArgs, ChannelArgs, EventsArgs, SdnCommand, ShowArgs, TraceArgs};
 use crate::demo::{self, Demo};
 use crate::{console, enrolment};
 
@@ -35,6 +36,7 @@ pub(crate) async fn run(command: SdnCommand) -> Result<()> {
         SdnCommand::Trace(args) => trace(&args).await?,
         SdnCommand::Events(args) => events(&args).await?,
         SdnCommand::Admit(args) => admit(&args).await?,
+        SdnCommand::Channel(args) => channel(&args).await?,
         SdnCommand::Pending(args) => enrolment::pending(&args).await?,
         SdnCommand::Devices(args) => enrolment::devices(&args).await?,
         SdnCommand::Import(args) => enrolment::import(&args).await?,
@@ -131,6 +133,28 @@ async fn events(args: &EventsArgs) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+async fn channel(args: &ChannelArgs) -> Result<()> {
+    let controller = Controller::open(&args.show.state)?;
+    if let Some(fibre) = &args.to {
+        let body = serde_json::to_vec(&MoveChannel { fibre: fibre.clone() })?;
+        accepted(controller.client.put_json(&controller.at("/v1/channel"), body).await)?;
+    }
+    let channel: Channel = controller.get("/v1/channel").await?;
+    if args.show.json {
+        console::out(serde_json::to_string(&channel)?);
+        return Ok(());
+    }
+    for fibre in &channel.fibres {
+        let here = if fibre.name == channel.fibre { "quantum channel" } else { "" };
+        let light = if fibre.light { "light" } else { "dark" };
+        console::out(format_args!("{:12}  {light:5}  {here}", fibre.name));
+    }
+    if !channel.confirmed {
+        console::err("the optical switch has still to confirm it");
+    }
+    Ok(())
 }
 
 async fn admit(args: &AdmitArgs) -> Result<()> {

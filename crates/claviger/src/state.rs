@@ -201,6 +201,7 @@ mod tests {
             simulated_speed: 1.0,
             eve_fraction: 0.0,
             devices: 3,
+            fibres: Vec::new(),
             renew_s: 60.0,
             danger_idq3p: true,
             port_base: 14_000,

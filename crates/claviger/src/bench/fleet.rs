@@ -60,6 +60,7 @@ fn plan(devices: u32) -> Plan {
         simulated_speed: 1.0,
         eve_fraction: 0.0,
         devices,
+        fibres: Vec::new(),
         renew_s: 3600.0,
         danger_idq3p: false,
         port_base: PORT_BASE,

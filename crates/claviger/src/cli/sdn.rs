@@ -18,6 +18,7 @@ Examples:
   claviger sdn pending                           devices that were seen and wait for a word
   claviger sdn approve 02:00:5e:10:00:07         lets a device take part
   claviger sdn quarantine 02:00:5e:10:00:07 --why 'talks at night'
+  claviger sdn channel --to city                 moves the quantum channel to another fibre
   claviger sdn audit --follow                    who did what to which device
   claviger sdn admit 02:00:5e:00:00:07 --policy sensor   a host that is no device of the platform";
 
@@ -34,6 +35,8 @@ pub(crate) enum SdnCommand {
     Trace(TraceArgs),
     /// Show what has happened in the network
     Events(EventsArgs),
+    /// Show the fibre of the quantum channel, or move that to another one
+    Channel(ChannelArgs),
     /// Show the devices that were seen and wait for approval
     Pending(ShowArgs),
     /// Show all enrolled devices
@@ -91,6 +94,16 @@ pub(crate) struct EventsArgs {
     /// Goes on with what happens, until interrupted
     #[arg(long)]
     pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) show: ShowArgs,
+}
+
+/// `claviger sdn channel`
+#[derive(Debug, Args)]
+pub(crate) struct ChannelArgs {
+    /// Moves the quantum channel to this fibre
+    #[arg(long, value_name = "FIBRE")]
+    pub(crate) to: Option<String>,
     #[command(flatten)]
     pub(crate) show: ShowArgs,
 }

@@ -61,6 +61,7 @@ fn plan(port_base: u16) -> Plan {
         simulated_speed: 1.0,
         eve_fraction: 0.0,
         devices: 1,
+        fibres: Vec::new(),
         renew_s: 60.0,
         danger_idq3p: false,
         port_base,

@@ -24,6 +24,9 @@ pub(crate) struct Summary {
     switches: usize,
     links_found: usize,
     hosts: usize,
+    /// The fibre that the quantum channel was moved to last, and how often it was.
+    fibre: Option<String>,
+    channel_moves: u64,
     /// Orders for first keys, and keys ordered with them.
     orders: u64,
     keys_ordered: u64,
@@ -75,6 +78,8 @@ impl Summary {
             switches: tally.network.map_or(0, |network| network.switches),
             links_found: tally.network.map_or(0, |network| network.links),
             hosts: tally.network.map_or(0, |network| network.hosts),
+            fibre: tally.channel.as_ref().map(|(fibre, _)| fibre.clone()),
+            channel_moves: tally.channel.as_ref().map_or(0, |(_, moves)| *moves),
             orders: tally.orders.0,
             keys_ordered: tally.orders.1,
             violations: tally.n_violations,
@@ -160,6 +165,10 @@ impl Summary {
             ),
             format!("refused   {}, invariants violated {}", self.refusals, self.violations),
         ];
+        if let Some(fibre) = &self.fibre {
+            let moved = format!("channel   in fibre {fibre}, moved: {}", self.channel_moves);
+            lines.insert(1, moved);
+        }
         if self.ok {
             lines.push("ok: every device got its key, every reading was decrypted, no invariant was violated".into());
         }

@@ -52,6 +52,8 @@ pub(crate) struct Tally {
     pub(crate) epsilon: EpsilonLedger,
     /// The network of switches when it was last settled.
     pub(crate) network: Option<NetworkSeen>,
+    /// The fibre that the quantum channel was moved to last, and how often it was moved.
+    pub(crate) channel: Option<(String, u64)>,
     /// Orders for first keys, and keys ordered with them.
     pub(crate) orders: (u64, u64),
     buffers: BTreeMap<Site, (u64, u64)>,
@@ -132,6 +134,7 @@ impl Tally {
             pads: BTreeMap::new(),
             epsilon: EpsilonLedger::default(),
             network: None,
+            channel: None,
             orders: (0, 0),
             buffers: BTreeMap::new(),
             delivered: BTreeMap::new(),
@@ -162,6 +165,10 @@ impl Tally {
             }
             Report::Settled { switches, links, hosts } => {
                 self.network = Some(NetworkSeen { switches, links, hosts });
+            }
+            Report::Channel { fibre, .. } => {
+                let moves = self.channel.as_ref().map_or(0, |(_, moves)| *moves);
+                self.channel = Some((fibre, moves + 1));
             }
             Report::Ordered { keys, .. } => {
                 self.orders.0 += 1;
@@ -258,6 +265,14 @@ impl Tally {
 
     /// Returns the state of the link in words, with the reason where it gives no key.
     pub(crate) fn link_in_words(&self) -> String {
+        let words = self.state_in_words();
+        match &self.channel {
+            Some((fibre, _)) => format!("{words} (quantum channel in fibre {fibre})"),
+            None => words,
+        }
+    }
+
+    fn state_in_words(&self) -> String {
         match (self.link.as_str(), &self.trouble) {
             ("", _) => "starting".to_owned(),
             ("open", Some(_)) if self.is_recovering() => "recovering: a new block fills".to_owned(),

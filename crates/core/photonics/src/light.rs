@@ -7,6 +7,7 @@
 //! filled. Nothing is approximated: the statistics are those of playing pulse by pulse, which a
 //! test does as a reference.
 
+use claviger_units::Decibels;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::choice::{BasisGenerator, ChoiceGenerator, PIPELINE};
@@ -167,7 +168,19 @@ impl Fibre {
             return;
         }
         self.eve = eve;
-        self.gate = Gate::new(&self.preset.optics, &self.preset.coding(), &eve);
+        self.relight();
+    }
+
+    /// Changes the loss of the path, from the first pulse on that was not played.
+    pub fn set_loss(&mut self, loss: Decibels) {
+        if loss != self.preset.loss() {
+            self.preset = self.preset.clone().with_loss(loss);
+            self.relight();
+        }
+    }
+
+    fn relight(&mut self) {
+        self.gate = Gate::new(&self.preset.optics, &self.preset.coding(), &self.eve);
         self.scripts = scripts(&self.gate);
         self.ceiling = self.gate.ceiling();
         self.gaps = Gaps::new(self.ceiling);

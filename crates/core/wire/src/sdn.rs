@@ -1,5 +1,6 @@
 //! What the controller of the network says and takes as JSON: `GET /v1/switches`, `/v1/links`,
-//! `/v1/hosts`, `/v1/policies`, `/v1/trace`, `/v1/events`; `PUT` and `DELETE /v1/admissions`.
+//! `/v1/hosts`, `/v1/policies`, `/v1/trace`, `/v1/events`, `/v1/channel`; `PUT` and `DELETE
+//! /v1/admissions`; `PUT /v1/channel`; `POST /v1/channel/alarms`.
 //!
 //! Addresses of cards are six pairs of hexadecimal digits with colons, datapaths 16 digits, places
 //! `DATAPATH:PORT`.
@@ -132,6 +133,52 @@ pub struct Event {
     /// An address that was learnt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+}
+
+/// The answer to `GET /v1/channel`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// The fibre that the quantum channel takes.
+    pub fibre: String,
+    /// All fibres.
+    pub fibres: Vec<Fibre>,
+    /// Whether the optical switch has confirmed it.
+    pub confirmed: bool,
+}
+
+/// A fibre behind the optical switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fibre {
+    /// Its name.
+    pub name: String,
+    /// Whether the switch sees light in it.
+    pub light: bool,
+}
+
+/// What `PUT /v1/channel` takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveChannel {
+    /// The fibre that it shall take.
+    pub fibre: String,
+}
+
+/// What `POST /v1/channel/alarms` takes, of the ends of the quantum channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelAlarm {
+    /// What is wrong.
+    pub alarm: Alarm,
+}
+
+/// What an end of the quantum channel has noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Alarm {
+    /// A block was dropped because of its error rate.
+    Qber,
+    /// Hardly any light comes.
+    LossOfLight,
 }
 
 /// What `PUT /v1/admissions` takes.

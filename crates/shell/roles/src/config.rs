@@ -5,8 +5,9 @@
 mod network;
 
 pub use network::{
-    ControllerRoleConfig, EnrolmentConfig, LanRoleConfig, RawApproval, RawController, RawEnrolment,
-    RawLan, RawPolicy, RawServer, SERVERS,
+    ControllerRoleConfig, EnrolmentConfig, FibrePath, LanRoleConfig, OpticsRoleConfig, RawApproval,
+    RawController, RawCrossing, RawEnrolment, RawFibrePath, RawFibrePort, RawLan, RawOptics,
+    RawPolicy, RawServer, SERVERS,
 };
 
 use std::collections::BTreeMap;
@@ -196,6 +197,9 @@ pub struct RawFibre {
     pub eve_fraction: f64,
     /// How much faster than the wall clock the link's clock runs.
     pub simulated_speed: f64,
+    /// The optical switch and the fibres behind it; without it there is one fibre, the link's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optics: Option<RawOptics>,
 }
 
 /// A checked fibre.
@@ -211,6 +215,8 @@ pub struct FibreConfig {
     pub eve: Fraction,
     /// How much faster than the wall clock the link's clock runs.
     pub speed: f64,
+    /// The optical switch.
+    pub optics: Option<OpticsRoleConfig>,
 }
 
 impl Raw for RawFibre {
@@ -226,7 +232,12 @@ impl Raw for RawFibre {
         if !speed {
             faults.note("simulated_speed", self.simulated_speed, "must lie between 0.01 and 10000");
         }
+        let optics = match self.optics {
+            None => None,
+            Some(optics) => Some(optics.check(faults)?),
+        };
         Some(FibreConfig {
+            optics,
             link: link?,
             alice: alice?,
             bob: bob?,
@@ -252,6 +263,9 @@ pub struct RawQkd {
     pub kme: String,
     /// The name in that entity's certificate.
     pub kme_name: String,
+    /// The controller of the optical switch, which is told of alarms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller_url: Option<String>,
 }
 
 /// Who one is on the link.
@@ -279,6 +293,8 @@ pub struct QkdConfig {
     pub kme: SocketAddr,
     /// The name in its certificate.
     pub kme_name: SaeId,
+    /// The controller of the optical switch.
+    pub controller_url: Option<String>,
 }
 
 impl Raw for RawQkd {
@@ -290,7 +306,11 @@ impl Raw for RawQkd {
         let light = faults.loopback("light", &self.light);
         let kme = faults.address("kme", &self.kme);
         let kme_name = faults.parse("kme_name", &self.kme_name);
+        if let Some(url) = &self.controller_url {
+            check_url(faults, "controller_url", url);
+        }
         Some(QkdConfig {
+            controller_url: self.controller_url,
             party: self.party,
             link: link?,
             classical: classical?,

@@ -1,21 +1,28 @@
 //! The light: it plays the pulses between Alice and Bob, and Eve where she is wanted.
 
+mod optics;
+
+use std::collections::BTreeSet;
+
 use claviger_distill::{Rules, seed};
 use claviger_net::link::{self, Link, LinkEvent};
 use claviger_net::listen;
 use claviger_photonics::{Eve, Fibre};
-use claviger_units::{SecretBytes, Span, Timestamp};
+use claviger_units::{Decibels, SecretBytes, Span, Timestamp};
 use claviger_wire::light::Message;
 use rand::SeedableRng;
 use rand::rngs::SysRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::sync::watch;
 
+pub(crate) use self::optics::CHANNEL;
+use self::optics::{Optics, Path};
 use crate::attack_file::AttackFile;
 use crate::channel::Channel;
 use crate::config::FibreConfig;
 use crate::report::{Report, Reporter};
 use crate::role::{Context, Folder, RoleError};
+use crate::switch_line::Heard;
 
 /// Runs the fibre until the signal to stop; `eve` may change at any time, and so may the attacks that
 /// lie in the folder ([`crate::attack_file`]).
@@ -28,6 +35,10 @@ pub async fn run(
     let alice = link::serve_plain(listen::tcp(config.alice).await?, "alice's light");
     let bob = link::serve_plain(listen::tcp(config.bob).await?, "bob's light");
     context.reports.tell(Report::Ready("fibre"));
+    let (now, shutdown) = (context.clock.now(), &context.shutdown);
+    let optics = config.optics.clone();
+    let mut optics =
+        optics.map(|optics| Optics::start(optics, &folder, now, shutdown)).transpose()?;
     let mut light = Light::new(&config, alice, bob);
     let mut attacks = Attacks::of(folder);
     loop {
@@ -38,14 +49,34 @@ pub async fn run(
             event = light.bob.channel.next() => light.handle_bob(event, context.clock.now()),
             () = context.clock.sleep_until(Some(attacks.look)) => {
                 attacks.handle_look(context.clock.now(), &context.reports);
+                if let Some(optics) = &mut optics {
+                    optics.set_cuts(&attacks.cuts());
+                    light.set_path(optics.path());
+                }
             }
+            heard = next_of(&mut optics) => if let Some(optics) = &mut optics {
+                optics.handle(context.clock.now(), heard);
+                light.set_path(optics.path());
+            },
             () = context.clock.sleep_until(due) => {
                 let present = *eve.borrow_and_update();
-                light.emit(attacks.on_top_of(present), context.clock.now());
+                let eve = if light.is_at_eve() { attacks.on_top_of(present) } else { Eve::ABSENT };
+                light.emit(eve, context.clock.now());
             }
         }
     }
 }
+
+/// Waits for a word of the controller, where there is an optical switch.
+async fn next_of(optics: &mut Option<Optics>) -> Heard {
+    match optics {
+        Some(optics) => optics.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The file in the folder that names the fibres that are cut.
+pub const CUTS: &str = "cuts";
 
 /// What is done to the light by the file in the folder.
 struct Attacks {
@@ -83,6 +114,12 @@ impl Attacks {
         }
     }
 
+    /// Reads which fibres are cut: a name a line.
+    fn cuts(&self) -> BTreeSet<String> {
+        let text = std::fs::read_to_string(self.folder.file(CUTS)).unwrap_or_default();
+        text.lines().map(|line| line.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+    }
+
     fn on_top_of(&self, eve: Eve) -> Eve {
         self.on.as_ref().map_or(eve, |file| file.on_top_of(eve))
     }
@@ -115,6 +152,9 @@ struct Light {
     room: u32,
     running: Option<Running>,
     used: bool,
+    path: Path,
+    /// The loss of no path at all.
+    dark: Decibels,
 }
 
 struct Running {
@@ -138,7 +178,25 @@ impl Light {
             room: 0,
             running: None,
             used: false,
+            dark: Decibels::from_db(200.0).expect("a loss above zero"),
+            // Without an optical switch the link's own fibre is the path.
+            path: match config.optics {
+                Some(_) => Path::Dark,
+                None => Path::Through { fibre: 0, loss: config.link.preset.loss() },
+            },
         }
+    }
+
+    fn set_path(&mut self, path: Path) {
+        if self.path != path {
+            tracing::info!(?path, "the light goes another way");
+            self.path = path;
+        }
+    }
+
+    /// Tells whether the light passes the eavesdropper, who sits at the first fibre.
+    const fn is_at_eve(&self) -> bool {
+        matches!(self.path, Path::Through { fibre: 0, .. })
     }
 
     /// When the next window is complete; never while an end is missing or has no room.
@@ -226,8 +284,13 @@ impl Light {
 
     /// Plays one window and gives Bob its clicks.
     fn emit(&mut self, eve: Eve, now: Timestamp) {
+        let loss = match self.path {
+            Path::Through { loss, .. } => loss,
+            Path::Dark => self.dark,
+        };
         let Some(running) = &mut self.running else { return };
         running.fibre.set_eve(eve);
+        running.fibre.set_loss(loss);
         running.end += self.rules.window;
         let clicks = std::iter::from_fn(|| running.fibre.click_before(running.end));
         let clicks = clicks.map(|click| (click.pulse, click.detector.value())).collect();

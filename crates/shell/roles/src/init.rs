@@ -17,14 +17,16 @@ use std::path::{Path, PathBuf};
 
 use claviger_distill::{InitialSecret, seed};
 use claviger_net::pki::{DemoAuthority, PkiError};
+use claviger_units::Decibels;
 use rand::rand_core::UnwrapErr;
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    Party, RawApproval, RawController, RawDevices, RawEnrolment, RawFibre, RawGateway, RawKme,
-    RawLan, RawLink, RawPlatform, RawPolicy, RawQkd, RawServer, RawSite,
+    Party, RawApproval, RawController, RawCrossing, RawDevices, RawEnrolment, RawFibre,
+    RawFibrePath, RawFibrePort, RawGateway, RawKme, RawLan, RawLink, RawOptics, RawPlatform,
+    RawPolicy, RawQkd, RawServer, RawSite,
 };
 
 /// What a demonstration network is asked to be.
@@ -38,6 +40,9 @@ pub struct Plan {
     pub eve_fraction: f64,
     /// Emulated devices.
     pub devices: u32,
+    /// The fibres behind an optical switch, with their losses; without any there is no switch and one
+    /// fibre. With any, the loss of the link is that of the first with [`INSERTION_DB`].
+    pub fibres: Vec<(String, Decibels)>,
     /// Seconds between two renewals, and between two wakes.
     pub renew_s: f64,
     /// Whether local applications may extract keys by IDQ3P, which is unauthenticated.
@@ -282,7 +287,8 @@ pub enum InitError {
 }
 
 /// Parties with a certificate: folder and name.
-const PARTIES: [(&str, &str); 11] = [
+const PARTIES: [(&str, &str); 12] = [
+    ("fibre", "optics"),
     ("site-a/qkd", "qkd-a"),
     ("site-a/kme", "kme-a"),
     ("site-a/gateway", "gateway"),
@@ -313,9 +319,7 @@ pub fn create(state: &Path, plan: &Plan) -> Result<(), InitError> {
         authority.issue(name, &[])?.write(&layout.folder(folder), "identity")?;
         authority.write_certificate(&layout.folder(folder).join("ca.pem"))?;
     }
-    for folder in ["fibre", "devices"] {
-        make_folder(&layout.folder(folder))?;
-    }
+    make_folder(&layout.folder("devices"))?;
     // The emulated devices provision themselves; their certificate can do nothing else.
     authority.issue("installer", &[])?.write(&layout.folder("devices"), "identity")?;
     authority.write_certificate(&layout.folder("devices").join("ca.pem"))?;
@@ -358,7 +362,7 @@ pub fn configure(state: &Path, plan: &Plan) -> Result<Ports, InitError> {
     write_config(&layout, "site-b/kme", &kme(plan, &ports, RawSite::B))?;
     write_config(&layout, "site-a/gateway", &gateway(plan, &ports))?;
     write_config(&layout, "site-b/platform", &platform(&ports))?;
-    write_config(&layout, "site-b/controller", &controller(&ports))?;
+    write_config(&layout, "site-b/controller", &controller(plan, &ports))?;
     write_config(&layout, "site-a/switch", &lan(plan, &ports))?;
     write_config(&layout, "devices", &devices(plan, &ports))?;
     Ok(ports)
@@ -371,8 +375,29 @@ fn fibre(plan: &Plan, ports: &Ports) -> RawFibre {
         bob_listen: ports.light_b.to_string(),
         eve_fraction: plan.eve_fraction,
         simulated_speed: plan.simulated_speed,
+        optics: optics(plan, ports),
     }
 }
+
+/// The emulated optical switch, half of whose loss is at either port.
+fn optics(plan: &Plan, ports: &Ports) -> Option<RawOptics> {
+    let fibre = plan.fibres.iter().map(|(name, loss)| RawFibrePath {
+        name: name.clone(),
+        loss_db: loss.as_db(),
+        insertion_db: INSERTION_DB / 2.0,
+    });
+    (!plan.fibres.is_empty()).then(|| RawOptics {
+        controller: ports.openflow_tls.to_string(),
+        controller_name: "controller".into(),
+        datapath: OPTICS_DATAPATH.into(),
+        channel_insertion_db: INSERTION_DB / 2.0,
+        fibre: fibre.collect(),
+    })
+}
+
+/// What the light loses in the optical switch: a usual value of micro-mirror cross-connects.
+pub const INSERTION_DB: f64 = 1.0;
+const OPTICS_DATAPATH: &str = "0000000000000a01";
 
 fn qkd(plan: &Plan, ports: &Ports, party: Party) -> RawQkd {
     let (light, kme, name) = match party {
@@ -386,6 +411,7 @@ fn qkd(plan: &Plan, ports: &Ports, party: Party) -> RawQkd {
         light: light.to_string(),
         kme: kme.to_string(),
         kme_name: name.into(),
+        controller_url: (!plan.fibres.is_empty()).then(|| url(ports.controller)),
     }
 }
 
@@ -448,7 +474,7 @@ fn platform(ports: &Ports) -> RawPlatform {
 }
 
 /// The network of the demonstration: the gateway is its only server.
-fn controller(ports: &Ports) -> RawController {
+fn controller(plan: &Plan, ports: &Ports) -> RawController {
     let server = RawServer { mac: GATEWAY_MAC.into(), addresses: vec![GATEWAY_ADDRESS.into()] };
     let services = ["gateway tcp 8443", "gateway tcp 8883", "gateway icmp"];
     let reaches = services.map(str::to_owned).to_vec();
@@ -468,7 +494,21 @@ fn controller(ports: &Ports) -> RawController {
             ("sensor".to_owned(), RawPolicy { reaches, packets_per_s: Some(200) }),
             ("quarantine".to_owned(), quarantine),
         ]),
+        crossing: crossing(plan),
     }
+}
+
+/// The optical switch, as its controller knows it.
+fn crossing(plan: &Plan) -> Option<RawCrossing> {
+    let ports = crate::fibre::CHANNEL.0 + 1..;
+    let fibre =
+        ports.zip(&plan.fibres).map(|(port, (name, _))| RawFibrePort { name: name.clone(), port });
+    (!plan.fibres.is_empty()).then(|| RawCrossing {
+        datapath: OPTICS_DATAPATH.into(),
+        channel_port: crate::fibre::CHANNEL.0,
+        alarm_names: vec!["qkd-a".into(), "qkd-b".into()],
+        fibre: fibre.collect(),
+    })
 }
 
 /// The emulated network: as many edge switches as the devices need, and two at least.

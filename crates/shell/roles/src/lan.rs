@@ -1,8 +1,6 @@
 //! The emulated network: switches that obey the controller by OpenFlow over TLS, and the cables of
 //! emulated devices.
 
-mod lines;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -16,11 +14,11 @@ use claviger_units::Timestamp;
 use claviger_wire::lan::Message;
 use tokio::sync::mpsc;
 
-use self::lines::{Heard, Line};
 use crate::channel::Channel;
 use crate::config::LanRoleConfig;
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
+use crate::switch_line::{Heard, Line};
 
 /// Runs an emulated network until the signal to stop.
 pub async fn run(config: LanRoleConfig, folder: Folder, context: Context) -> Result<(), RoleError> {

@@ -3,6 +3,7 @@
 //! A role opens its own folder, carries bytes between sockets and cores, and decides nothing.
 //! Roles never name each other: what they say to each other crosses a socket.
 
+mod alarm;
 pub mod attack_file;
 mod channel;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod qkd;
 pub mod report;
 pub mod role;
 pub mod sae;
+mod switch_line;
 
 pub use report::{Report, Reporter};
 pub use role::{Context, Folder, RoleError};

@@ -11,16 +11,19 @@ use claviger_distill::{
 };
 use claviger_durable::{EngineError, Tx};
 use claviger_net::link::{self, LinkEvent};
-use claviger_net::{listen, tls};
-use claviger_photonics::Detector;
+use claviger_net::{http, listen, tls};
+use claviger_photonics::{Detector, LinkPreset, theory};
 use claviger_store::Writer;
 use claviger_units::{SecretBytes, Site, Span, Timestamp};
+use claviger_wire::classical::DropReason;
 use claviger_wire::light::Message as Light;
 use claviger_wire::node::Message as ToKme;
+use claviger_wire::sdn::Alarm;
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 
+use crate::alarm::Bell;
 use crate::channel::Channel;
 use crate::config::{Party, QkdConfig};
 use crate::report::Report;
@@ -76,7 +79,36 @@ struct Node {
     /// Windows taken since room was last offered.
     taken: u32,
     state: String,
+    /// Where an optical switch can be told to take another fibre.
+    bell: Option<Bell>,
+    brightness: Brightness,
 }
+
+/// How much light has come lately, of what should.
+struct Brightness {
+    expected: f64,
+    mean: f64,
+}
+
+impl Brightness {
+    fn of(rules: &Rules, preset: &LinkPreset) -> Self {
+        let window = rules.time_of(rules.window).as_secs_f64();
+        let expected = theory::expected(preset).raw.as_bps() * window;
+        Self { expected, mean: expected }
+    }
+
+    /// Takes a window in; tells whether it has become dark.
+    fn note(&mut self, clicks: usize) -> bool {
+        let clicks = u32::try_from(clicks).map_or(f64::MAX, f64::from);
+        self.mean += (clicks - self.mean) / MEAN_OVER;
+        self.mean < DARK * self.expected
+    }
+}
+
+/// Windows over which brightness is averaged.
+const MEAN_OVER: f64 = 8.0;
+/// Below this share of what is expected it is dark; a fibre that loses 6 dB more is not.
+const DARK: f64 = 0.1;
 
 /// Time between two looks whether the other end owes a word.
 const LOOK: Span = Span::from_secs(5);
@@ -112,6 +144,8 @@ impl Node {
         }
         let (identity, authority) = folder.identity()?;
         let tls = tls::client_mutual(&identity, &authority);
+        let bell = config.controller_url.as_ref();
+        let bell = bell.map(|url| Bell::at(url, http::Client::new(&tls)));
         let kme = link::dial_tls(&config.kme.to_string(), tls, &config.kme_name)?;
         let classical = match party {
             Party::Alice => link::serve_plain(listen::tcp(config.classical).await?, "bob"),
@@ -121,6 +155,7 @@ impl Node {
         let rng = generator(seeded, &format!("{label} light"));
         context.reports.tell(Report::Ready(label));
         let look = context.clock.now() + LOOK;
+        let brightness = Brightness::of(&rules, &config.link.preset);
         Ok(Self {
             config,
             rules,
@@ -140,6 +175,8 @@ impl Node {
             unproved: None,
             taken: 0,
             state: String::new(),
+            bell,
+            brightness,
         })
     }
 
@@ -245,6 +282,9 @@ impl Node {
                         clicks.into_iter().map(|(p, v)| (p, Detector::for_value(v))).collect();
                     let window = Window { light, end, clicks };
                     self.taken += 1;
+                    if self.brightness.note(window.clicks.len()) {
+                        self.ring(Alarm::LossOfLight);
+                    }
                     self.core(move |core, _| {
                         if let Machine::Bob(bob) = &mut core.machine {
                             bob.handle_window(now, window);
@@ -422,8 +462,11 @@ impl Node {
             }
             Output::Event(Event::Ended(ledger)) => {
                 tracing::info!(party = ?self.config.party, ledger = %ledger.to_csv(), "block ended");
-                if matches!(ledger.outcome, Outcome::Dropped(_)) {
+                if let Outcome::Dropped(reason) = ledger.outcome {
                     self.withdraw(ledger.block);
+                    if matches!(reason, DropReason::SampledQber | DropReason::Qber) {
+                        self.ring(Alarm::Qber);
+                    }
                 }
                 self.note_accounts().await?;
                 self.report(Report::Block(Box::new(ledger)));
@@ -431,6 +474,14 @@ impl Node {
             Output::WantsLight(false) | Output::Event(_) => {}
         }
         Ok(())
+    }
+
+    /// Rings the bell, where there is one.
+    fn ring(&mut self, alarm: Alarm) {
+        let now = self.context.clock.now();
+        if let Some(bell) = &mut self.bell {
+            bell.ring(now, alarm);
+        }
     }
 
     async fn note_accounts(&mut self) -> Result<(), RoleError> {

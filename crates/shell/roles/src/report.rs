@@ -34,6 +34,13 @@ pub enum Report {
     },
     /// What the promises of all blocks of the link's life may fail by (from Alice).
     Epsilon(EpsilonLedger),
+    /// The quantum channel goes through another fibre from now on (from the controller).
+    Channel {
+        /// The fibre that it takes.
+        fibre: String,
+        /// What has happened, in words.
+        why: String,
+    },
     /// Discovery in the network has nothing new to tell (from the controller).
     Settled {
         /// Switches that are up.

@@ -50,6 +50,7 @@ fn plan(devices: u32, seed: Option<u64>) -> Plan {
         simulated_speed: 5.0,
         eve_fraction: 0.0,
         devices,
+        fibres: Vec::new(),
         renew_s: 4.0,
         danger_idq3p: true,
         port_base: free_base(),

@@ -1,12 +1,13 @@
 //! The keys of the network: its controller, its emulation, and how the platform's devices get into it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use claviger_control::{AddressRange, PacketRate, Policy, Reach, Service};
+use claviger_control::{AddressRange, OpticsConfig, PacketRate, Policy, Reach, Service};
 use claviger_fleet::enrolment::Approval;
-use claviger_units::{MacAddr, SaeId};
+use claviger_openflow::{DatapathId, PortNumber};
+use claviger_units::{Decibels, MacAddr, SaeId};
 use serde::{Deserialize, Serialize};
 
 use super::{Faults, Raw, check_url};
@@ -44,6 +45,130 @@ pub struct RawController {
     /// What hosts may reach, by name.
     #[serde(default)]
     pub policy: BTreeMap<String, RawPolicy>,
+    /// The optical switch that the quantum channel goes through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crossing: Option<RawCrossing>,
+}
+
+/// The optical switch, as its controller knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawCrossing {
+    /// Its datapath id: 16 hexadecimal digits.
+    pub datapath: String,
+    /// The port of the quantum channel.
+    pub channel_port: u32,
+    /// Certificates of these names, the ends of the channel, may ring the alarm.
+    pub alarm_names: Vec<String>,
+    /// The fibres, the one that is taken first at the head.
+    pub fibre: Vec<RawFibrePort>,
+}
+
+/// A fibre behind the optical switch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawFibrePort {
+    /// Its name.
+    pub name: String,
+    /// Its port.
+    pub port: u32,
+}
+
+impl RawCrossing {
+    fn check(&self, faults: &mut Faults) -> Option<(OpticsConfig, Vec<SaeId>)> {
+        let datapath = datapath(faults, "crossing.datapath", &self.datapath);
+        let names = self.alarm_names.iter().map(|name| faults.parse("crossing.alarm_names", name));
+        let names: Option<Vec<SaeId>> = names.collect();
+        let mut ports: BTreeSet<u32> = self.fibre.iter().map(|fibre| fibre.port).collect();
+        ports.insert(self.channel_port);
+        if self.fibre.is_empty() || ports.len() <= self.fibre.len() {
+            let right = "name at least one fibre, each with a port of its own";
+            faults.note("crossing.fibre", format_args!("{} fibres", self.fibre.len()), right);
+        }
+        let fibres = self.fibre.iter().map(|of| (of.name.clone(), PortNumber(of.port))).collect();
+        let channel = PortNumber(self.channel_port);
+        Some((OpticsConfig { datapath: datapath?, channel, fibres }, names?))
+    }
+}
+
+fn datapath(faults: &mut Faults, key: &str, text: &str) -> Option<DatapathId> {
+    let parsed = u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
+    if parsed.is_none() {
+        faults.note(key, format_args!("\"{text}\""), "must be 16 hexadecimal digits");
+    }
+    parsed.map(DatapathId)
+}
+
+/// `[optics]` of `claviger run fibre`: the emulated optical switch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawOptics {
+    /// Where the controller takes switches by TLS.
+    pub controller: String,
+    /// The name in the controller's certificate.
+    pub controller_name: String,
+    /// Its datapath id: 16 hexadecimal digits.
+    pub datapath: String,
+    /// What the light loses at the port of the quantum channel.
+    pub channel_insertion_db: f64,
+    /// The fibres, at the ports from 2 on. An eavesdropper sits at the first.
+    pub fibre: Vec<RawFibrePath>,
+}
+
+/// A fibre behind the emulated optical switch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawFibrePath {
+    /// Its name.
+    pub name: String,
+    /// What the light loses in it.
+    pub loss_db: f64,
+    /// What the light loses at its port.
+    pub insertion_db: f64,
+}
+
+/// A checked optical switch.
+#[derive(Clone, Debug)]
+pub struct OpticsRoleConfig {
+    /// Where the controller is.
+    pub controller: SocketAddr,
+    /// The name in its certificate.
+    pub controller_name: SaeId,
+    /// Its name among switches.
+    pub datapath: DatapathId,
+    /// The fibres, at the ports from 2 on.
+    pub fibres: Vec<FibrePath>,
+}
+
+/// A fibre with the loss of the whole path through it.
+#[derive(Clone, Debug)]
+pub struct FibrePath {
+    /// Its name.
+    pub name: String,
+    /// Fibre and both ports.
+    pub loss: Decibels,
+}
+
+impl RawOptics {
+    pub(super) fn check(self, faults: &mut Faults) -> Option<OpticsRoleConfig> {
+        let controller = faults.address("optics.controller", &self.controller);
+        let controller_name = faults.parse("optics.controller_name", &self.controller_name);
+        let datapath = datapath(faults, "optics.datapath", &self.datapath);
+        let fibres = self.fibre.into_iter().map(|fibre| {
+            let parts = [self.channel_insertion_db, fibre.loss_db, fibre.insertion_db];
+            let losses = parts.map(Decibels::from_db).into_iter().collect::<Result<Vec<_>, _>>();
+            let losses = losses.map_err(|error| faults.note("optics.fibre", &fibre.name, error));
+            let sum = losses.ok()?.iter().map(|loss| loss.as_db()).sum();
+            Some(FibrePath { name: fibre.name, loss: Decibels::from_db(sum).ok()? })
+        });
+        let fibres: Option<Vec<FibrePath>> = fibres.collect();
+        Some(OpticsRoleConfig {
+            controller: controller?,
+            controller_name: controller_name?,
+            datapath: datapath?,
+            fibres: fibres?,
+        })
+    }
 }
 
 /// A host that offers services.
@@ -91,6 +216,8 @@ pub struct ControllerRoleConfig {
     pub servers: Vec<(MacAddr, Vec<IpAddr>)>,
     /// What hosts may reach; the last one is that of the servers.
     pub policies: Vec<Policy>,
+    /// The optical switch, and who may ring the alarm.
+    pub crossing: Option<(OpticsConfig, Vec<SaeId>)>,
 }
 
 /// The name of the policy of servers, which begin nothing by themselves.
@@ -133,7 +260,12 @@ impl Raw for RawController {
         let (name, reaches) = (SERVERS.to_owned(), Vec::new());
         policies.push(Policy { name, reaches, limit: None });
         let burst = self.unknown_per_s.max(50);
+        let crossing = match &self.crossing {
+            None => None,
+            Some(crossing) => Some(crossing.check(faults)?),
+        };
         Some(ControllerRoleConfig {
+            crossing,
             openflow: openflow.flatten(),
             openflow_tls: openflow_tls.flatten(),
             https: https?,

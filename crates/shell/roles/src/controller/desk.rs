@@ -8,9 +8,12 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json, Router};
-use claviger_control::{Admission, Controller, HostView, PolicyId, PortRole, Standing, SwitchView};
+use claviger_control::{
+    Admission, ChannelAlarm, ChannelError, Controller, HostView, PolicyId, PortRole, Standing,
+    SwitchView,
+};
 use claviger_net::http;
 use claviger_units::{MacAddr, SaeId, Timestamp};
 use claviger_wire::sdn;
@@ -26,6 +29,8 @@ use crate::role::Context;
 pub(super) struct Desk {
     handle: Handle,
     allowed: [SaeId; 2],
+    /// Who may ring the alarm of the quantum channel.
+    alarmists: Vec<SaeId>,
     policies: Vec<String>,
     servers: Vec<MacAddr>,
     context: Context,
@@ -36,6 +41,7 @@ impl Desk {
         Self {
             handle,
             allowed: [config.operator.clone(), config.provisioning.clone()],
+            alarmists: config.crossing.iter().flat_map(|(_, names)| names.clone()).collect(),
             policies: config.policies.iter().map(|policy| policy.name.clone()).collect(),
             servers: config.servers.iter().map(|(mac, _)| *mac).collect(),
             context,
@@ -48,6 +54,8 @@ impl Desk {
             .route("/v1/links", get(links))
             .route("/v1/hosts", get(hosts))
             .route("/v1/policies", get(policies))
+            .route("/v1/channel", get(channel).put(move_channel))
+            .route("/v1/channel/alarms", post(ring))
             .route("/v1/trace", get(trace))
             .route("/v1/events", get(events))
             .route("/v1/events/stream", get(stream))
@@ -174,6 +182,49 @@ async fn policies(State(desk): State<Desk>, caller: Caller) -> Result<Response, 
     desk.check(caller)?;
     let others = desk.policies.iter().filter(|name| *name != SERVERS);
     Ok(Json(sdn::Policies { policies: others.cloned().collect() }).into_response())
+}
+
+async fn channel(State(desk): State<Desk>, caller: Caller) -> Result<Response, Refused> {
+    desk.check(caller)?;
+    let view = desk.ask(|controller, _| controller.channel()).await?;
+    let none = || Refused(StatusCode::NOT_FOUND, ChannelError::NoOptics.to_string());
+    let view = view.ok_or_else(none)?;
+    let fibres = view.fibres.into_iter().map(|(name, light)| sdn::Fibre { name, light }).collect();
+    let shown = sdn::Channel { fibre: view.fibre, fibres, confirmed: view.is_confirmed };
+    Ok(Json(shown).into_response())
+}
+
+async fn move_channel(
+    State(desk): State<Desk>,
+    caller: Caller,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    desk.check(caller)?;
+    let form = "send {\"fibre\": name}";
+    let asked: sdn::MoveChannel =
+        serde_json::from_slice(&body).or(Err(Refused::bad_request(form)))?;
+    let moved = desk.ask(move |controller, now| controller.move_channel(now, &asked.fibre));
+    let refused = |error: ChannelError| Refused(StatusCode::NOT_FOUND, error.to_string());
+    moved.await?.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Only the ends of the quantum channel ring the alarm.
+async fn ring(State(desk): State<Desk>, caller: Caller, body: Bytes) -> Result<Response, Refused> {
+    let is_end = caller.is_some_and(|Extension(name)| desk.alarmists.contains(&name));
+    if !is_end {
+        let why = "this certificate rings no alarm: only the ends of the quantum channel do";
+        return Err(Refused(StatusCode::UNAUTHORIZED, why.to_owned()));
+    }
+    let form = "send {\"alarm\": \"qber\"} or {\"alarm\": \"loss-of-light\"}";
+    let rung: sdn::ChannelAlarm =
+        serde_json::from_slice(&body).or(Err(Refused::bad_request(form)))?;
+    let alarm = match rung.alarm {
+        sdn::Alarm::Qber => ChannelAlarm::Qber,
+        sdn::Alarm::LossOfLight => ChannelAlarm::LossOfLight,
+    };
+    desk.ask(move |controller, now| controller.handle_channel_alarm(now, alarm)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 #[derive(Deserialize)]

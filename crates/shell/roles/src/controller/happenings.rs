@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use claviger_control::{Event, Place};
+use claviger_control::{ChannelAlarm, Event, Place};
 use claviger_units::{MacAddr, Timestamp};
 use claviger_wire::sdn;
 use tokio::sync::watch;
@@ -34,6 +34,9 @@ impl Happenings {
             reports.refused("controller", &told.text);
         } else {
             tracing::info!(kind = told.kind, "{}", told.text);
+        }
+        if let Event::ChannelMoved { to, .. } = event {
+            reports.tell(Report::Channel { fibre: to.clone(), why: told.text.clone() });
         }
         reports.tell(Report::Network { kind: told.kind, text: told.text.clone() });
         if let &Event::Settled { n_switches, n_links, n_hosts } = event {
@@ -87,20 +90,22 @@ struct Told {
 }
 
 fn told(event: &Event) -> Told {
-    let plain = |kind, text| Told {
-        kind,
-        text,
-        mac: None,
-        place: None,
-        address: None,
-        is_suspicious: false,
-    };
-    let about = |kind, mac: &MacAddr, place: &Place, text: &str| Told {
-        mac: Some(*mac),
-        place: Some(*place),
-        ..plain(kind, format!("{mac} {text} {place}"))
-    };
-    match event {
+    let known = told_of_switches(event).or_else(|| told_of_hosts(event));
+    // A kind that this version does not know is told as it is.
+    known.unwrap_or_else(|| plain("other", format!("{event:?}")))
+}
+
+const fn plain(kind: &'static str, text: String) -> Told {
+    Told { kind, text, mac: None, place: None, address: None, is_suspicious: false }
+}
+
+fn about(kind: &'static str, mac: &MacAddr, place: &Place, text: &str) -> Told {
+    let told = plain(kind, format!("{mac} {text} {place}"));
+    Told { mac: Some(*mac), place: Some(*place), ..told }
+}
+
+fn told_of_switches(event: &Event) -> Option<Told> {
+    Some(match event {
         Event::SwitchUp { datapath, description } => {
             plain("switch-up", format!("switch {datapath} is up ({description})"))
         }
@@ -121,6 +126,44 @@ fn told(event: &Event) -> Told {
                 format!("a forged or repeated frame of discovery came in at {at}"),
             )
         },
+        Event::Rejected { datapath, error } => Told {
+            is_suspicious: true,
+            ..plain("rejected", format!("switch {datapath} refuses: {error}"))
+        },
+        Event::Reconciled { datapath, n_changes } => {
+            plain("reconciled", format!("switch {datapath}: {n_changes} changes to its tables"))
+        }
+        Event::Superseded { datapath } => Told {
+            is_suspicious: true,
+            ..plain(
+                "superseded",
+                format!("another controller is master, says {datapath}; watching"),
+            )
+        },
+        Event::ChannelMoved { from, to, alarm } => plain(
+            "channel-moved",
+            format!("quantum channel moved from {from} to {to}: {}", alarm_in_words(*alarm)),
+        ),
+        Event::ChannelStays { fibre, alarm } => Told {
+            is_suspicious: true,
+            ..plain(
+                "channel-stays",
+                format!(
+                    "{}, and no other fibre has light: the quantum channel stays in {fibre}",
+                    alarm_in_words(*alarm)
+                ),
+            )
+        },
+        Event::Settled { n_switches, n_links, n_hosts } => plain(
+            "settled",
+            format!("settled: {n_switches} switches, {n_links} links, {n_hosts} hosts"),
+        ),
+        _ => return None,
+    })
+}
+
+fn told_of_hosts(event: &Event) -> Option<Told> {
+    Some(match event {
         Event::HostAppeared { mac, place } => about("host-appeared", mac, place, "appeared at"),
         Event::HostMoved { mac, from, to } => {
             about("host-moved", mac, to, &format!("moved from {from} to"))
@@ -158,25 +201,15 @@ fn told(event: &Event) -> Told {
             is_suspicious: true,
             ..plain("crowded", format!("too many unknown cards at {place}; others are not listed"))
         },
-        Event::Rejected { datapath, error } => Told {
-            is_suspicious: true,
-            ..plain("rejected", format!("switch {datapath} refuses: {error}"))
-        },
-        Event::Reconciled { datapath, n_changes } => {
-            plain("reconciled", format!("switch {datapath}: {n_changes} changes to its tables"))
-        }
-        Event::Superseded { datapath } => Told {
-            is_suspicious: true,
-            ..plain(
-                "superseded",
-                format!("another controller is master, says {datapath}; watching"),
-            )
-        },
-        Event::Settled { n_switches, n_links, n_hosts } => plain(
-            "settled",
-            format!("settled: {n_switches} switches, {n_links} links, {n_hosts} hosts"),
-        ),
-        // A kind that this version does not know is told as it is.
-        other => plain("other", format!("{other:?}")),
+        _ => return None,
+    })
+}
+
+const fn alarm_in_words(alarm: ChannelAlarm) -> &'static str {
+    match alarm {
+        ChannelAlarm::Qber => "its error rate says that somebody may be listening",
+        ChannelAlarm::LossOfLight => "hardly any light arrives",
+        ChannelAlarm::FibreDark => "there is no light in it",
+        ChannelAlarm::Operator => "an operator wants it so",
     }
 }

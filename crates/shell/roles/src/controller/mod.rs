@@ -93,6 +93,7 @@ fn controller(
         sweep: config.sweep.clone(),
         dhcp_server: config.dhcp_server,
         unknown: config.unknown,
+        optics: config.crossing.as_ref().map(|(optics, _)| optics.clone()),
         times: Times::STANDARD,
     };
     // Elections are numbered by the time at which they are won.

@@ -1,4 +1,4 @@
-//! The line of one switch to its controller: connected again and again, bytes to messages and back.
+//! The line of one emulated switch to its controller: connected again and again, bytes to messages and back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, WriteHalf};
 use tokio::sync::mpsc;
 
 /// What is heard on a line.
-pub(super) enum Heard {
+pub(crate) enum Heard {
     Connected(DatapathId, Connection),
     Said(DatapathId, Connection, Envelope),
     Closed(DatapathId, Connection),
 }
 
 /// One switch's line.
-pub(super) struct Line {
-    pub(super) of: DatapathId,
-    pub(super) controller: SocketAddr,
-    pub(super) name: SaeId,
-    pub(super) tls: Arc<ClientConfig>,
-    pub(super) heard: mpsc::Sender<Heard>,
-    pub(super) shutdown: Shutdown,
+pub(crate) struct Line {
+    pub(crate) of: DatapathId,
+    pub(crate) controller: SocketAddr,
+    pub(crate) name: SaeId,
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) heard: mpsc::Sender<Heard>,
+    pub(crate) shutdown: Shutdown,
 }
 
 /// Messages of a switch, with the number of the connection they are for.
@@ -38,7 +38,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Line {
     /// Keeps the line until the signal to stop.
-    pub(super) async fn keep(self, mut queued: Queued) {
+    pub(crate) async fn keep(self, mut queued: Queued) {
         let shutdown = self.shutdown.clone();
         tokio::select! {
             () = shutdown.cancelled() => {}
