@@ -5,7 +5,7 @@ mod background;
 mod block_files;
 mod chart;
 mod lessons;
-mod live_attack;
+pub(crate) mod live_attack;
 pub(crate) mod loss_range;
 mod progress;
 pub(crate) mod rate;

@@ -15,6 +15,7 @@ mod lab;
 mod link;
 mod lock;
 mod log;
+mod mud;
 mod platform;
 mod readings;
 mod reseed;
@@ -80,6 +81,7 @@ async fn in_link(command: LinkCommand) -> Result<()> {
         LinkCommand::Run(args) => link::run::run(&args).await,
         LinkCommand::Rate(args) => link::rate::run(&args).await,
         LinkCommand::Attack(args) => link::attack::run(&args).await,
+        LinkCommand::Cut(args) => link::live_attack::cut(&args).await,
         LinkCommand::Reseed(args) => reseed::run(&args),
     }
 }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::cli::StateArgs;
 use crate::cli::sdn::{AdmitArgs, ChannelArgs, EventsArgs, SdnCommand, ShowArgs, TraceArgs};
 use crate::demo::{self, Demo};
-use crate::{console, enrolment};
+use crate::{console, enrolment, mud};
 
 /// Does one of the commands.
 pub(crate) async fn run(command: SdnCommand) -> Result<()> {
@@ -36,6 +36,7 @@ pub(crate) async fn run(command: SdnCommand) -> Result<()> {
         SdnCommand::Trace(args) => trace(&args).await?,
         SdnCommand::Events(args) => events(&args).await?,
         SdnCommand::Admit(args) => admit(&args).await?,
+        SdnCommand::Mud(args) => mud::import(&args)?,
         SdnCommand::Channel(args) => channel(&args).await?,
         SdnCommand::Pending(args) => enrolment::pending(&args).await?,
         SdnCommand::Devices(args) => enrolment::devices(&args).await?,

@@ -46,9 +46,24 @@ pub(crate) enum LinkCommand {
     /// Attack a link, and see whether it notices; without a name, list the attacks
     #[command(after_help = ATTACK_EXAMPLES)]
     Attack(LinkAttackArgs),
+    /// Cut a fibre behind the optical switch of a system that runs (`claviger up --spare-fibre`)
+    Cut(LinkCutArgs),
     /// Give both ends a fresh secret when the authentication reserve is used up: the last resort
     #[command(after_help = RESEED_EXAMPLE)]
     Reseed(ReseedArgs),
+}
+
+/// `claviger link cut`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LinkCutArgs {
+    /// The fibre, as `claviger sdn channel` names it
+    pub(crate) fibre: String,
+    /// The state folder of the system that runs
+    #[arg(long, value_name = "DIR", default_value = "./claviger-state")]
+    pub(crate) on: PathBuf,
+    /// How long it stays cut
+    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
+    pub(crate) run_for: Span,
 }
 
 /// Which link the laboratory plays.

@@ -18,6 +18,7 @@ Examples:
   claviger sdn pending                           devices that were seen and wait for a word
   claviger sdn approve 02:00:5e:10:00:07         lets a device take part
   claviger sdn quarantine 02:00:5e:10:00:07 --why 'talks at night'
+  claviger sdn mud sensor.json --policy sensor2 --server mqtt.example=gateway
   claviger sdn channel --to city                 moves the quantum channel to another fibre
   claviger sdn audit --follow                    who did what to which device
   claviger sdn admit 02:00:5e:00:00:07 --policy sensor   a host that is no device of the platform";
@@ -37,6 +38,8 @@ pub(crate) enum SdnCommand {
     Events(EventsArgs),
     /// Show the fibre of the quantum channel, or move that to another one
     Channel(ChannelArgs),
+    /// Import a Manufacturer Usage Description (RFC 8520) as a policy of the controller
+    Mud(MudArgs),
     /// Show the devices that were seen and wait for approval
     Pending(ShowArgs),
     /// Show all enrolled devices
@@ -96,6 +99,27 @@ pub(crate) struct EventsArgs {
     pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) show: ShowArgs,
+}
+
+/// `claviger sdn mud`
+#[derive(Debug, Args)]
+pub(crate) struct MudArgs {
+    /// The description: JSON, as its maker publishes it
+    pub(crate) file: PathBuf,
+    /// The name of the policy
+    #[arg(long, value_name = "NAME")]
+    pub(crate) policy: String,
+    /// Which `[server]` of the controller a host of the description is
+    #[arg(long, value_name = "HOST=SERVER", value_parser = pair)]
+    pub(crate) server: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (host, server) =
+        text.split_once('=').ok_or("say HOST=SERVER, such as mqtt.example=gateway")?;
+    Ok((host.to_owned(), server.to_owned()))
 }
 
 /// `claviger sdn channel`

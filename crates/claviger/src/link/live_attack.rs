@@ -10,11 +10,13 @@ use claviger_net::clock::Clock;
 use claviger_photonics::Attack;
 use claviger_roles::Folder;
 use claviger_roles::attack_file::{self, AttackFile};
+use claviger_roles::config::{self, FibreConfig, RawFibre};
 use claviger_roles::init::Layout;
 use claviger_units::Span;
 
 use super::lessons::{self, Blocks};
 use super::table::{self, BlockLine};
+use crate::cli::link::LinkCutArgs;
 use crate::signals::Signals;
 use crate::up::ledger_file;
 use crate::{console, lock};
@@ -58,6 +60,32 @@ pub(crate) async fn run(state: &Path, attack: Attack, strength: f64, length: Spa
     met.extend(ledger.shown());
     console::out(format_args!("the attack {end}"));
     lessons::tell(&lessons::verdict(attack, &link.preset, &blocks_under_attack(met), &[]));
+    Ok(())
+}
+
+/// Cuts a fibre behind the optical switch of a system that runs, for a while.
+pub(crate) async fn cut(args: &LinkCutArgs) -> Result<()> {
+    let LinkCutArgs { fibre, on, run_for, .. } = args;
+    let (clock, place) = (Clock::start(), running_fibre(on)?);
+    let folder = Folder::new(place.clone());
+    refuse_second(&folder, &place, clock)?;
+    let config: FibreConfig = config::load::<RawFibre>(&place.join("config.toml"))?;
+    let fibres: Vec<_> = config.optics.iter().flat_map(|of| &of.fibres).map(|f| &f.name).collect();
+    if !fibres.contains(&fibre) {
+        let known = fibres.into_iter().cloned().collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() { "none: start with --spare-fibre".into() } else { known };
+        bail!("there is no fibre {fibre} behind an optical switch; there is {known}");
+    }
+    let until = clock.now() + *run_for;
+    let mut signals = Signals::listen()?;
+    let on = OnTheLight::put(AttackFile::cutting(fibre, until), folder)?;
+    console::out(format_args!("fibre {fibre} is cut for {run_for}; Ctrl-C mends it sooner"));
+    tokio::select! {
+        () = signals.next() => {}
+        () = clock.sleep_until(Some(until)) => {}
+    }
+    on.take_away()?;
+    console::out(format_args!("fibre {fibre} is mended"));
     Ok(())
 }
 

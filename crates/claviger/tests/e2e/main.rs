@@ -18,6 +18,7 @@ mod crowd;
 mod damage;
 mod forgeries;
 mod leaks;
+mod optics;
 mod seeded;
 mod up;
 mod with_curl;

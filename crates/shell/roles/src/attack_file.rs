@@ -8,8 +8,9 @@
 //! strength = 0.5
 //! ```
 //!
-//! After that time the file has no effect: whoever wrote it may be dead.
+//! `cut = ["lab"]` cuts fibres behind an optical switch. After that time the file has no effect: whoever wrote it may be dead.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::{fs, io};
 
@@ -30,6 +31,7 @@ pub struct AttackFile {
     pub until: Timestamp,
     // Invariant: every strength is one that its attack takes.
     attacks: Vec<(Attack, Strength, f64)>,
+    cuts: BTreeSet<String>,
 }
 
 /// Why a file of attacks cannot be used; the light goes on without them.
@@ -84,6 +86,9 @@ pub enum AttackFileError {
 #[serde(deny_unknown_fields)]
 struct Raw {
     until_unix_s: f64,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    cut: BTreeSet<String>,
+    #[serde(default)]
     attack: Vec<RawAttack>,
 }
 
@@ -97,7 +102,20 @@ struct RawAttack {
 impl AttackFile {
     /// One attack, until then.
     pub fn new(attack: Attack, strength: f64, until: Timestamp) -> Result<Self, StrengthError> {
-        Ok(Self { until, attacks: vec![(attack, attack.strength(strength)?, strength)] })
+        let attacks = vec![(attack, attack.strength(strength)?, strength)];
+        Ok(Self { until, attacks, cuts: BTreeSet::new() })
+    }
+
+    /// A fibre that is cut, until then.
+    #[must_use]
+    pub fn cutting(fibre: &str, until: Timestamp) -> Self {
+        Self { until, attacks: Vec::new(), cuts: BTreeSet::from([fibre.to_owned()]) }
+    }
+
+    /// Returns the fibres behind an optical switch that are cut.
+    #[must_use]
+    pub const fn cuts(&self) -> &BTreeSet<String> {
+        &self.cuts
     }
 
     /// Reads the file of a fibre's folder; `None` where there is none.
@@ -131,7 +149,8 @@ impl AttackFile {
                 Err(source) => return Err(AttackFileError::Strength { path, source }),
             }
         }
-        Ok(Self { until: Timestamp::START + Span::from_secs_f64(raw.until_unix_s), attacks })
+        let until = Timestamp::START + Span::from_secs_f64(raw.until_unix_s);
+        Ok(Self { until, attacks, cuts: raw.cut })
     }
 
     /// Writes the file so that nobody reads half of it.
@@ -158,7 +177,7 @@ impl AttackFile {
     /// Tells whether its time is not over.
     #[must_use]
     pub fn is_on(&self, now: Timestamp) -> bool {
-        now < self.until && !self.attacks.is_empty()
+        now < self.until && !(self.attacks.is_empty() && self.cuts.is_empty())
     }
 
     /// Adds the attacks to what is done to the light already.
@@ -175,7 +194,8 @@ impl AttackFile {
             Strength::Share(_) => format!("{attack} {value}"),
             Strength::Loss(loss) => format!("{attack} {loss}"),
         };
-        self.attacks.iter().map(word).collect::<Vec<_>>().join(", ")
+        let cuts = self.cuts.iter().map(|fibre| format!("fibre {fibre} is cut"));
+        self.attacks.iter().map(word).chain(cuts).collect::<Vec<_>>().join(", ")
     }
 
     fn text(&self) -> String {
@@ -183,9 +203,14 @@ impl AttackFile {
             format!("\n[[attack]]\nname = \"{attack}\"\nstrength = {strength:?}\n")
         };
         let attacks: String = self.attacks.iter().map(attack).collect();
+        let cuts = if self.cuts.is_empty() {
+            String::new()
+        } else {
+            format!("cut = {:?}\n", Vec::from_iter(&self.cuts))
+        };
         format!(
-            "# written by `claviger link attack`; without effect after this time\n\
-             until_unix_s = {:?}\n{attacks}",
+            "# written by `claviger link`; without effect after this time\n\
+             until_unix_s = {:?}\n{cuts}{attacks}",
             self.until.as_secs_f64()
         )
     }
@@ -218,6 +243,18 @@ mod tests {
             (file.in_words(), other.in_words()),
             ("blinding 0.5".into(), "added-loss 3 dB".into())
         );
+    }
+
+    #[test]
+    fn a_cut_fibre_is_named_and_mended_at_its_time() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::new(place.path().into());
+        let file = AttackFile::cutting("lab", UNTIL);
+        file.store(&folder).unwrap();
+        assert_eq!(AttackFile::load(&folder).unwrap(), Some(file.clone()));
+        assert_eq!(file.in_words(), "fibre lab is cut");
+        assert!(file.is_on(UNTIL - Span::from_millis(1)) && !file.is_on(UNTIL));
+        assert_eq!(file.on_top_of(Eve::ABSENT), Eve::ABSENT);
     }
 
     #[test]

@@ -75,9 +75,6 @@ async fn next_of(optics: &mut Option<Optics>) -> Heard {
     }
 }
 
-/// The file in the folder that names the fibres that are cut.
-pub const CUTS: &str = "cuts";
-
 /// What is done to the light by the file in the folder.
 struct Attacks {
     folder: Folder,
@@ -114,10 +111,9 @@ impl Attacks {
         }
     }
 
-    /// Reads which fibres are cut: a name a line.
+    /// Returns the fibres that are cut.
     fn cuts(&self) -> BTreeSet<String> {
-        let text = std::fs::read_to_string(self.folder.file(CUTS)).unwrap_or_default();
-        text.lines().map(|line| line.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+        self.on.as_ref().map(|file| file.cuts().clone()).unwrap_or_default()
     }
 
     fn on_top_of(&self, eve: Eve) -> Eve {

@@ -15,6 +15,7 @@ mod hub;
 pub mod init;
 pub mod kme;
 pub mod lan;
+pub mod mud;
 mod orders;
 pub mod platform;
 pub mod qkd;

@@ -220,13 +220,38 @@ pub struct ControllerRoleConfig {
     pub crossing: Option<(OpticsConfig, Vec<SaeId>)>,
 }
 
+/// The folder of further policies: each in a file of its own, under its name.
+pub const POLICIES: &str = "policies";
+
+fn further_policies(faults: &mut Faults, folder: &Path) -> BTreeMap<String, RawPolicy> {
+    let mut policies = BTreeMap::new();
+    // Where the folder is not there, there are none.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+        let read = text.and_then(|text| {
+            toml::from_str::<RawPolicy>(&text).map_err(|error| error.message().to_owned())
+        });
+        match read {
+            Ok(policy) => drop(policies.insert(name.to_owned(), policy)),
+            Err(why) => faults.note("policies", path.display(), why),
+        }
+    }
+    policies
+}
+
 /// The name of the policy of servers, which begin nothing by themselves.
 pub const SERVERS: &str = "server";
 
 impl Raw for RawController {
     type Config = ControllerRoleConfig;
 
-    fn check(self, faults: &mut Faults, _: &Path) -> Option<ControllerRoleConfig> {
+    fn check(mut self, faults: &mut Faults, folder: &Path) -> Option<ControllerRoleConfig> {
+        self.policy.extend(further_policies(faults, &folder.join(POLICIES)));
         let listens = [&self.openflow_listen, &self.openflow_tls_listen];
         if listens.into_iter().all(Option::is_none) {
             let right = "name at least one of openflow_listen and openflow_tls_listen";
