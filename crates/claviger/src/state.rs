@@ -260,10 +260,10 @@ mod tests {
         StateFolder::claim(folder.path()).unwrap().prepare(&plan(None)).unwrap();
         let marker = folder.path().join("claviger.toml");
         for (text, parts) in [
-            ("layout = 3\nsites = 3\n", ["layout 3", "the version that made it"]),
+            ("layout = 4\nsites = 3\n", ["layout 4", "the version that made it"]),
             ("layout = 0\n", ["layout 0", "the version that made it"]),
-            ("", ["does not say `layout = 2`", "restore it"]),
-            ("layout = \"two\"", ["does not say `layout = 2`", "restore it"]),
+            ("", ["does not say `layout = 3`", "restore it"]),
+            ("layout = \"two\"", ["does not say `layout = 3`", "restore it"]),
         ] {
             fs::write(&marker, text).unwrap();
             let refused = StateFolder::claim(folder.path()).unwrap_err().to_string();
@@ -271,7 +271,7 @@ mod tests {
                 assert!(refused.contains(part), "{part}: {refused}");
             }
         }
-        fs::write(&marker, "layout = 2\n").unwrap();
+        fs::write(&marker, "layout = 3\n").unwrap();
         StateFolder::claim(folder.path()).unwrap();
     }
 
