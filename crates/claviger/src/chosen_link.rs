@@ -42,12 +42,17 @@ impl ChosenLink {
         Ok(Self { preset, written, loss, fibres: Vec::new() })
     }
 
-    /// Puts an optical switch before the fibre of this link and that of another one.
+    /// Puts an optical switch before the fibre of this link and that of another one. The losses of both are
+    /// totals, the switch included; light is emitted as for the greater one.
     pub(crate) fn beside(self, spare: &Self) -> Result<Self> {
         let (own, other) = (self.preset.name(), spare.preset.name());
         let other = if own == other { format!("{other}-2") } else { other.to_owned() };
-        let fibres = vec![(own.to_owned(), self.preset.loss()), (other, spare.preset.loss())];
-        let loss = Decibels::from_db(self.preset.loss().as_db() + INSERTION_DB)?;
+        let losses = [self.preset.loss(), spare.preset.loss()];
+        let behind = |total: Decibels| Decibels::from_db((total.as_db() - INSERTION_DB).max(0.0));
+        let [first, second] = losses.map(behind);
+        let fibres = vec![(own.to_owned(), first?), (other, second?)];
+        let greater = losses.map(Decibels::as_db).into_iter().fold(0.0, f64::max);
+        let loss = Decibels::from_db(greater.max(INSERTION_DB))?;
         let preset = self.preset.with_loss(loss);
         Ok(Self { preset, loss: Some(loss), fibres, ..self })
     }
@@ -60,8 +65,12 @@ impl ChosenLink {
 
     /// Names it for people, such as `lab, 4 dB`.
     pub(crate) fn in_words(&self) -> String {
-        let behind = if self.fibres.is_empty() { "" } else { " with the optical switch" };
-        format!("{}, {}{behind}", self.preset.name(), self.preset.loss())
+        let (name, loss) = (self.preset.name(), self.preset.loss());
+        if self.fibres.is_empty() {
+            return format!("{name}, {loss}");
+        }
+        let fibres: Vec<_> = self.fibres.iter().map(|(fibre, _)| fibre.as_str()).collect();
+        format!("{} behind an optical switch, at most {loss}", fibres.join(" and "))
     }
 }
 
@@ -76,6 +85,19 @@ mod tests {
         assert_eq!(link.in_words(), "city, 6.5 dB");
         let raw = link.raw(Some(7));
         assert_eq!((raw.preset.as_str(), raw.loss_db, raw.seed), ("city", Some(6.5), Some(7)));
+    }
+
+    #[test]
+    fn two_fibres_keep_their_losses_and_light_is_made_for_the_greater() {
+        let find = |name| ChosenLink::find(name, None, Path::new("/nowhere")).unwrap();
+        let both = find("lab").beside(&find("city")).unwrap();
+        assert_eq!(both.in_words(), "lab and city behind an optical switch, at most 7 dB");
+        let losses: Vec<_> =
+            both.fibres.iter().map(|(name, loss)| (name.as_str(), loss.as_db())).collect();
+        assert_eq!(losses, [("lab", 3.0), ("city", 6.0)]);
+        assert_eq!(both.raw(None).loss_db, Some(7.0));
+        let twice = find("lab").beside(&find("lab")).unwrap();
+        assert_eq!(twice.fibres[1].0, "lab-2");
     }
 
     #[test]

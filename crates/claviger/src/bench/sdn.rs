@@ -172,8 +172,29 @@ async fn in_namespaces(quick: bool) -> Result<Vec<Figure>> {
         });
         let bar = Bar::AtMost(5.0);
         figures.push(Figure { name: "sdn_lab1000_admitted_s", value: admitted, bar, unit: "s" });
+        figures.extend(under_mininet().await?);
     }
     Ok(figures)
+}
+
+/// Lets a thousand hosts of Mininet ping the one that they may reach.
+async fn under_mininet() -> Result<Option<Figure>> {
+    let program = std::env::current_exe().context("this program does not know where it lies")?;
+    let mut command = Command::new(program);
+    command.args(["lab", "mininet", "tree,3,10", "--policy", "sensor"]);
+    let ended = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let ended = ended.context("starting Mininet")?;
+    let told = String::from_utf8_lossy(&ended.stdout);
+    let why = String::from_utf8_lossy(&ended.stderr);
+    if why.contains("there is no Mininet") {
+        console::err("not measured in Mininet, as there is none");
+        return Ok(None);
+    }
+    let lost = told.lines().find_map(|line| line.split_once(" of 999 permitted pings lost"));
+    let (lost, _) = lost.with_context(|| format!("Mininet failed: {told}{why}"))?;
+    let value = lost.trim().parse().context("a number of pings")?;
+    let bar = Bar::AtMost(0.0);
+    Ok(Some(Figure { name: "sdn_mininet1000_lost", value, bar, unit: "" }))
 }
 
 /// Returns how long it took from the first switch to the last link or host, by the controller's events.

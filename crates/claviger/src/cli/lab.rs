@@ -23,6 +23,7 @@ pub(crate) enum LabCommand {
 const MININET_EXAMPLES: &str = "\
 Examples:
   claviger lab mininet tree,2,8          9 switches, 64 hosts, 4032 pairs; exit code 0 if none is lost
+  claviger lab mininet tree,3,10 --policy sensor   1000 hosts: each pings the first, and reaches no other
   claviger lab mininet tree,2,3 --cli    Mininet's own prompt
 
 Open vSwitch runs its userspace datapath, in private namespaces that go with the command: your own
@@ -33,6 +34,9 @@ switches and other Mininets are not touched, and `mn -c` is never needed.";
 pub(crate) struct LabMininetArgs {
     /// The tree: tree,DEPTH,FANOUT
     pub(crate) topology: Topology,
+    /// What the hosts may reach: `sensor` lets each reach the first host, and no other
+    #[arg(long, value_enum, default_value = "open")]
+    pub(crate) policy: LabPolicy,
     /// Opens Mininet's prompt instead of pinging
     #[arg(long)]
     pub(crate) cli: bool,

@@ -1,6 +1,6 @@
 """A tree of Mininet on the userspace datapath, under a controller that runs already.
 
-usage: python3 - DEPTH FANOUT CONTROLLER_IP CONTROLLER_PORT ping|cli
+usage: python3 - DEPTH FANOUT CONTROLLER_IP CONTROLLER_PORT all|first|cli
 Says `built` when the network stands, and goes on when it is told to by a line.
 """
 import sys
@@ -30,6 +30,27 @@ def ping_all(net):
     return lost
 
 
+def ping_first(net):
+    """Lets every host ping the first, which it may, and every tenth its neighbour, which it may not."""
+    first, *others = net.hosts
+    lost = reached = 0
+    for row, host in enumerate(others):
+        if host.cmd(f"ping -c1 -W2 {first.IP()} >/dev/null 2>&1 || echo lost").strip():
+            print(f"{host.name} has no answer of {first.name}", flush=True)
+            lost += 1
+        if row % 10 == 9:
+            neighbour = others[row - 1]
+            if host.cmd(f"ping -c1 -W1 {neighbour.IP()} >/dev/null 2>&1 && echo reached").strip():
+                print(f"{host.name} reaches {neighbour.name}", flush=True)
+                reached += 1
+        if row % 200 == 199:
+            for each in net.hosts:
+                each.cmd("ip neigh flush all")
+    print(f"{lost} of {len(others)} permitted pings lost", flush=True)
+    print(f"{reached} of {len(others) // 10} forbidden pings answered", flush=True)
+    return lost + reached
+
+
 depth, fanout, ip, port, then = sys.argv[1:]
 # Without batch, most of the ports of a larger switch are never attached.
 switch = partial(OVSSwitch, batch=True, datapath="user", protocols="OpenFlow13", failMode="secure")
@@ -49,6 +70,8 @@ if then == "cli":
     sys.stdin = open("/dev/tty")
     CLI(net)
     sys.exit(0)
+if then == "first":
+    sys.exit(0 if ping_first(net) == 0 else 1)
 lost = ping_all(net)
 print(f"{lost} of {len(net.hosts) * (len(net.hosts) - 1)} pings lost", flush=True)
 sys.exit(0 if lost == 0 else 1)

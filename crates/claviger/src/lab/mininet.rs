@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use claviger_netlab::{OpenVswitch, Topology};
-use claviger_roles::config::{RawController, RawPolicy};
+use claviger_roles::config::{RawController, RawPolicy, RawServer};
 use claviger_units::MacAddr;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
 use super::found::{self, Wanted};
 use super::own_controller::OwnController;
-use crate::cli::lab::LabMininetArgs;
+use crate::cli::lab::{LabMininetArgs, LabPolicy};
 use crate::console;
 use crate::sdn::Controller;
 
@@ -34,6 +34,7 @@ pub(crate) fn enclose(args: &LabMininetArgs, verbosity: u8) -> Result<ExitCode> 
     }
     let topology = args.topology.to_string();
     let mut words = vec!["lab", "mininet-inside", &topology];
+    words.extend(["--policy", super::policy_name(args.policy)]);
     words.extend(args.cli.then_some("--cli"));
     super::enclosed(verbosity, &words, &[])
 }
@@ -56,14 +57,15 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let (n_switches, n_hosts) = args.topology.size();
     claviger_netlab::settle_in()?;
     let folder = Path::new(claviger_netlab::PRIVATE);
-    let own = OwnController::start(folder, PORT_BASE, verbosity, |raw| fit(raw, n_hosts)).await?;
+    let own = OwnController::start(folder, PORT_BASE, verbosity, |raw| fit(raw, n_hosts, args.policy)).await?;
     let switches = OpenVswitch::start()?;
     let began = Instant::now();
     let address = own.ports().openflow;
     let mut python = Command::new(python().context("there is no Mininet: install mininet")?);
     python.args(["-c", include_str!("mininet.py"), &depth.to_string(), &fanout.to_string()]);
     python.args([address.ip().to_string(), address.port().to_string()]);
-    python.arg(if args.cli { "cli" } else { "ping" }).env("OVS_RUNDIR", switches.rundir());
+    let pings = if args.policy == LabPolicy::Sensor { "first" } else { "all" };
+    python.arg(if args.cli { "cli" } else { pings }).env("OVS_RUNDIR", switches.rundir());
     python.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = python.spawn().context("python3 cannot be started")?;
     let mut input = child.stdin.take().context("python3 has no input")?;
@@ -79,8 +81,12 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let operator = Controller::of(own.state())?;
     let (switches, hosts) = (usize::try_from(n_switches)?, usize::try_from(n_hosts)?);
     found::wait_for_all(&operator, &Wanted { switches, links: switches - 1, hosts }).await?;
-    let macs: Vec<_> = (1..=n_hosts).map(mac_of).collect();
-    found::admit(&operator, &macs, "open").await?;
+    // Of sensors, the first host is the gateway: a server of the configuration.
+    let first = if args.policy == LabPolicy::Sensor { 2 } else { 1 };
+    let macs: Vec<_> = (first..=n_hosts).map(mac_of).collect();
+    if args.policy != LabPolicy::None {
+        found::admit(&operator, &macs, super::policy_name(args.policy)).await?;
+    }
     console::err(format_args!(
         "{}: {n_switches} switches, {n_hosts} hosts; built in {:.2} s, found and admitted in {:.2} s",
         args.topology,
@@ -94,11 +100,20 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     Ok(super::exit_code(child.wait().await?))
 }
 
-/// Every host reaches every other, and is looked for where Mininet puts it.
-fn fit(raw: &mut RawController, n_hosts: u64) {
+/// Every host is looked for where Mininet puts it.
+fn fit(raw: &mut RawController, n_hosts: u64, policy: LabPolicy) {
     raw.server = BTreeMap::new();
     let open = RawPolicy { reaches: vec!["peers".to_owned()], packets_per_s: None };
     raw.policy = BTreeMap::from([("open".to_owned(), open)]);
+    if policy == LabPolicy::Sensor {
+        let addresses = vec!["10.0.0.1".to_owned()];
+        let gateway = RawServer { mac: mac_of(1).to_string(), addresses };
+        raw.server.insert("gateway".to_owned(), gateway);
+        let services = ["gateway tcp 8443", "gateway tcp 8883", "gateway icmp"];
+        let reaches = services.map(str::to_owned).to_vec();
+        let sensor = RawPolicy { reaches, packets_per_s: None };
+        raw.policy.insert("sensor".to_owned(), sensor);
+    }
     // The hosts, the network's own address and that of all.
     let bits = u64::BITS - (n_hosts + 1).leading_zeros();
     raw.sweep = vec![format!("10.0.0.0/{}", 32 - bits.clamp(2, 16))];

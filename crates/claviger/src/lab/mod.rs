@@ -10,7 +10,7 @@ use std::process::{ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::lab::{LabCommand, LabNetCommand};
+use crate::cli::lab::{LabCommand, LabNetCommand, LabPolicy};
 
 /// Does one of the commands; its exit code is that of what was run inside.
 pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> {
@@ -37,4 +37,12 @@ fn enclosed(verbosity: u8, words: &[&str], command: &[OsString]) -> Result<ExitC
 fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+const fn policy_name(policy: LabPolicy) -> &'static str {
+    match policy {
+        LabPolicy::Open => "open",
+        LabPolicy::Sensor => "sensor",
+        LabPolicy::None => "none",
+    }
 }

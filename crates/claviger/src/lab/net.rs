@@ -31,7 +31,7 @@ pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
         );
     }
     let topology = args.topology.to_string();
-    let mut words = vec!["lab", "net", "inside", &topology, "--policy", policy_name(args.policy)];
+    let mut words = vec!["lab", "net", "inside", &topology, "--policy", super::policy_name(args.policy)];
     words.extend(args.tls.then_some("--tls"));
     words.extend(args.silent.then_some("--silent"));
     super::enclosed(verbosity, &words, &args.command)
@@ -68,7 +68,7 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
     if args.policy != LabPolicy::None {
         // The gateway is a server of the configuration already.
         let macs: Vec<_> = plan.hosts.iter().skip(1).map(|host| host.mac).collect();
-        found::admit(&operator, &macs, policy_name(args.policy)).await?;
+        found::admit(&operator, &macs, super::policy_name(args.policy)).await?;
     }
     let admitted = clock.now();
     let seconds = |from: Timestamp, to: Timestamp| to.since(from).as_secs_f64();
@@ -140,13 +140,6 @@ fn words(args: &LabNetArgs) -> Vec<OsString> {
     args.command.clone()
 }
 
-const fn policy_name(policy: LabPolicy) -> &'static str {
-    match policy {
-        LabPolicy::Open => "open",
-        LabPolicy::Sensor => "sensor",
-        LabPolicy::None => "none",
-    }
-}
 
 /// A lab has a loopback of its own, on which nobody else listens.
 const PORT_BASE: u16 = 16_000;

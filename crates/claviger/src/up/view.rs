@@ -347,8 +347,8 @@ mod tests {
         assert!(lines[3].starts_with(
             "secret    0 bit/s until a block is whole: devices live on the buffers (simulated)"
         ));
-        assert!(lines[11].contains("VIOLATED: 1, first platform: a replay was accepted"));
-        assert_eq!(lines[12], "e the eavesdropper listens to 50 % of the pulses   q quit");
+        assert!(lines[12].contains("VIOLATED: 1, first platform: a replay was accepted"));
+        assert_eq!(lines[13], "e the eavesdropper listens to 50 % of the pulses   q quit");
     }
 
     #[test]
@@ -358,7 +358,7 @@ mod tests {
             tally.handle_report(Timestamp::START, Report::Attack(words));
             let lines = shown(&picture(&tally), 100);
             let line = "attack    the light is under attack: trojan-horse 1";
-            assert_eq!(lines[12] == line, there, "{lines:?}");
+            assert_eq!(lines[13] == line, there, "{lines:?}");
         }
     }
 

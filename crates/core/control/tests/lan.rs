@@ -10,8 +10,8 @@ use claviger_control::{
     PacketRate, Policy, PolicyId, Reach, Service, Times,
 };
 use claviger_openflow::{DatapathId, Envelope, Splitter};
-use claviger_switch::Connection;
 use claviger_switch::lan::{Lan, LanConfig, NoPort};
+use claviger_switch::{Connection, Switch};
 use claviger_units::{MacAddr, Span, Timestamp};
 
 const SERVER: MacAddr = MacAddr::from_bytes([0x02, 0, 0x5E, 0, 0xFF, 1]);
@@ -55,7 +55,7 @@ impl World {
         let server = Admission { addresses: vec![SERVER_IP.into()], ..admission(SERVER, 2) };
         controller.admit(now, [server]).unwrap();
         let lan = Lan::new(now, &LanConfig { n_edges, ports, server: (SERVER, SERVER_IP) });
-        let datapaths: Vec<_> = lan.fabric().switches().map(|switch| switch.datapath()).collect();
+        let datapaths: Vec<_> = lan.fabric().switches().map(Switch::datapath).collect();
         let datapaths = (1..).map(ConnectionId).zip(datapaths).collect();
         let (answers, events) = (BTreeMap::new(), Vec::new());
         let mut world = Self { now, lan, controller, datapaths, answers, events };
@@ -141,7 +141,7 @@ fn a_card_reaches_the_server_exactly_where_it_is_admitted() {
     world.drain();
     assert!(!world.knock(30, mac(2), 8883));
     assert!(world.knock(31, mac(3), 8883));
-    assert_eq!(world.knock(32, mac(77), 8883), false, "no such card");
+    assert!(!world.knock(32, mac(77), 8883), "no such card");
 }
 
 #[test]

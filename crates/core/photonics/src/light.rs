@@ -11,6 +11,7 @@ use claviger_units::Decibels;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::choice::{BasisGenerator, ChoiceGenerator, PIPELINE};
+use crate::coding::Coding;
 use crate::eve::{Eve, Knowledge};
 use crate::gaps::{Chance, Gaps, coin, uniform};
 use crate::gate::{Action, Edge, Gate, Light, Silence};
@@ -45,6 +46,7 @@ pub struct Click {
 #[derive(Debug)]
 pub struct Fibre {
     preset: LinkPreset,
+    coding: Coding,
     alice: ChoiceGenerator,
     bob: BasisGenerator,
     rng: Xoshiro256PlusPlus,
@@ -122,6 +124,7 @@ impl Fibre {
             candidate: first,
             ahead: Ahead { candidates: [first; PIPELINE], taken: PIPELINE },
             at: 0,
+            coding,
             preset: preset.clone(),
         };
         fibre.candidate = fibre.next_candidate();
@@ -171,7 +174,8 @@ impl Fibre {
         self.relight();
     }
 
-    /// Changes the loss of the path, from the first pulse on that was not played.
+    /// Changes the loss of the path, from the first pulse on that was not played. Alice goes on to emit
+    /// what she did: she is not told.
     pub fn set_loss(&mut self, loss: Decibels) {
         if loss != self.preset.loss() {
             self.preset = self.preset.clone().with_loss(loss);
@@ -180,7 +184,7 @@ impl Fibre {
     }
 
     fn relight(&mut self) {
-        self.gate = Gate::new(&self.preset.optics, &self.preset.coding(), &self.eve);
+        self.gate = Gate::new(&self.preset.optics, &self.coding, &self.eve);
         self.scripts = scripts(&self.gate);
         self.ceiling = self.gate.ceiling();
         self.gaps = Gaps::new(self.ceiling);

@@ -5,7 +5,7 @@ mod reference;
 
 use claviger_photonics::sift::{self, Announcement, Purpose};
 use claviger_photonics::{Click, Coding, Eve, Fibre, LinkPreset, PulseStatistics, theory};
-use claviger_units::Fraction;
+use claviger_units::{Decibels, Fraction};
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -211,6 +211,35 @@ fn an_eavesdropper_may_come_and_go() {
 }
 
 /// All presets over some minutes of light, dark counts, double clicks and afterpulses included.
+/// Alice is not told of another path, so that her photon numbers stay what they were.
+#[test]
+fn a_path_of_another_loss_lets_so_much_less_light_through() {
+    let lab = LinkPreset::named("lab").unwrap();
+    let (near, length) = (lab.loss(), 4_000_000);
+    let far = Decibels::from_db(near.as_db() + 10.0).unwrap();
+    let mut fibre = fibre(&lab, Eve::ABSENT, 5);
+    let mut counted = |loss: Decibels, end: u64| {
+        fibre.set_loss(loss);
+        until(&mut fibre, end).len() as f64
+    };
+    let counts = [
+        counted(near, length),
+        counted(far, 2 * length),
+        counted(Decibels::from_db(200.0).unwrap(), 3 * length),
+        counted(near, 4 * length),
+    ];
+    // Clicks a gate that is not dead, of all gates.
+    let live = |clicks: f64| {
+        let dead = clicks * lab.dead_gates() as f64;
+        clicks / (length as f64 - dead)
+    };
+    let dark = live(counts[2]);
+    let ratio = (live(counts[0]) - dark) / (live(counts[1]) - dark);
+    assert!((ratio / 10.0 - 1.0).abs() < 0.1, "{ratio} instead of 10: {counts:?}");
+    assert!((counts[3] / counts[0] - 1.0).abs() < 0.02, "{counts:?}");
+    assert!(dark < 0.2 * live(counts[1]), "{counts:?}");
+}
+
 #[test]
 fn the_presets_run_as_theory_expects() {
     for name in LinkPreset::NAMES {

@@ -6,8 +6,8 @@
 //! and a SYN that arrives is answered. So a device reaches the server exactly where the tables of the
 //! switches let it.
 
+use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
 
 use claviger_openflow::{DatapathId, Description, Envelope, PortNumber};
 use claviger_units::{MacAddr, Span, Timestamp};

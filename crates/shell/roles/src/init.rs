@@ -40,8 +40,8 @@ pub struct Plan {
     pub eve_fraction: f64,
     /// Emulated devices.
     pub devices: u32,
-    /// The fibres behind an optical switch, with their losses; without any there is no switch and one
-    /// fibre. With any, the loss of the link is that of the first with [`INSERTION_DB`].
+    /// The fibres behind an optical switch, with their losses but for [`INSERTION_DB`]; without any there
+    /// is no switch and one fibre.
     pub fibres: Vec<(String, Decibels)>,
     /// Seconds between two renewals, and between two wakes.
     pub renew_s: f64,

@@ -12,12 +12,14 @@ use claviger_net::shutdown::Shutdown;
 use claviger_net::tls;
 use claviger_photonics::{Eve, LinkPreset};
 use claviger_roles::config::{
-    self, RawDevices, RawFibre, RawGateway, RawKme, RawLink, RawPlatform, RawQkd,
+    self, RawController, RawDevices, RawFibre, RawGateway, RawKme, RawLan, RawLink, RawPlatform,
+    RawQkd,
 };
 use claviger_roles::init::{self, Layout, Plan, Ports};
 use claviger_roles::sae::KeyClient;
 use claviger_roles::{
-    Context, Folder, Report, Reporter, RoleError, devices, fibre, gateway, kme, platform, qkd,
+    Context, Folder, Report, Reporter, RoleError, controller, devices, fibre, gateway, kme, lan,
+    platform, qkd,
 };
 use claviger_units::Bits;
 use tokio::sync::{mpsc, watch};
@@ -37,11 +39,11 @@ fn free_base() -> u16 {
         let address = (Ipv4Addr::LOCALHOST, port);
         TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
     };
-    let start = 20_000 + u16::try_from(std::process::id() % 600).unwrap() * 16;
-    (0..600_u16)
-        .map(|n| 20_000 + (start - 20_000 + n * 16) % 9600)
+    let start = 20_000 + u16::try_from(std::process::id() % 480).unwrap() * 20;
+    (0..480_u16)
+        .map(|n| 20_000 + (start - 20_000 + n * 20) % 9600)
         .find(|&base| (base..base + Ports::COUNT).all(free))
-        .expect("fifteen free ports in a row")
+        .expect("free ports in a row")
 }
 
 fn plan(devices: u32, seed: Option<u64>) -> Plan {
@@ -91,6 +93,14 @@ impl Network {
         let (config, f, c) =
             (config::load::<RawPlatform>(&file(role)).unwrap(), folder(role), all.clone());
         tasks.spawn(async move { ("platform", platform::run(config, f, c).await) });
+        let role = "site-b/controller";
+        let (config, f, c) =
+            (config::load::<RawController>(&file(role)).unwrap(), folder(role), all.clone());
+        tasks.spawn(async move { ("controller", controller::run(config, f, c).await) });
+        let role = "site-a/switch";
+        let (config, f, c) =
+            (config::load::<RawLan>(&file(role)).unwrap(), folder(role), all.clone());
+        tasks.spawn(async move { ("lan", lan::run(config, f, c).await) });
         let (config, f) =
             (config::load::<RawDevices>(&file("devices")).unwrap(), folder("devices"));
         tasks.spawn(async move { ("devices", devices::run(config, f, all).await) });
