@@ -131,11 +131,14 @@ impl Fleet {
         let n_switches = parts.n_switches;
         console::err(format_args!(
             "{n_devices} devices on {n_switches} emulated switches: all seen after {:.1} s, {} order(s) for \
-             {} first keys, all ready after {:.1} s, all let in and confirmed after {:.1} s; buffers filled \
-             beforehand with {filled} keys by {PRESET} (simulated) at {} Mbit capacity",
+             {} first keys, the last after {:.1} s, the first ready after {:.1} s and all after {:.1} s, all \
+             let in and confirmed after {:.1} s; buffers filled beforehand with {filled} keys by {PRESET} \
+             (simulated) at {} Mbit capacity",
             parts.seen.as_secs_f64(),
             parts.n_orders,
             parts.ordered,
+            parts.placed.as_secs_f64(),
+            parts.first_ready.as_secs_f64(),
             ready.as_secs_f64(),
             elapsed.as_secs_f64(),
             BUFFER / 1_000_000,
@@ -199,9 +202,15 @@ impl Fleet {
             }
             Some(Report::Ordered { keys, .. }) => {
                 parts.n_orders += 1;
+                parts.placed = started.elapsed();
                 parts.ordered += keys;
             }
-            Some(Report::Prepared { epoch: 1, .. }) => parts.prepared += 1,
+            Some(Report::Prepared { epoch: 1, .. }) => {
+                parts.prepared += 1;
+                if parts.prepared == 1 {
+                    parts.first_ready = started.elapsed();
+                }
+            }
             Some(Report::Halted { role, why }) => bail!("{role}: {why}"),
             _ => {}
         }
@@ -241,6 +250,8 @@ struct Parts {
     n_hosts: usize,
     seen: Duration,
     n_orders: usize,
+    placed: Duration,
+    first_ready: Duration,
     ordered: usize,
     prepared: u32,
 }

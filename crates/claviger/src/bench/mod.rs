@@ -7,10 +7,16 @@ mod sdn;
 use anyhow::Result;
 
 use crate::cli::bench::BenchCommand;
+use crate::console;
 
 /// Measures an area and prints its figures.
 pub(crate) async fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Sdn(args) => sdn::run(&args).await,
+        BenchCommand::Fleet(args) => {
+            let seconds = fleet::measure(args.devices).await?;
+            console::out(format_args!("{} devices: {seconds:.1} s", args.devices));
+            Ok(())
+        }
     }
 }

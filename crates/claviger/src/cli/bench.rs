@@ -7,6 +7,17 @@ use clap::{Args, Subcommand};
 pub(crate) enum BenchCommand {
     /// The controller: set-ups a second, latency, discovery, re-routing, entries
     Sdn(BenchArgs),
+    /// The fleet alone: devices on emulated switches, from nothing to everybody's first key
+    Fleet(FleetArgs),
+}
+
+/// How large a fleet.
+#[derive(Debug, Args)]
+pub(crate) struct FleetArgs {
+    /// How many devices
+    #[arg(long, value_name = "N", default_value_t = 13_000,
+          value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) devices: u32,
 }
 
 /// How to measure.

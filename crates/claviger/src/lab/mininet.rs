@@ -57,7 +57,9 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let (n_switches, n_hosts) = args.topology.size();
     claviger_netlab::settle_in()?;
     let folder = Path::new(claviger_netlab::PRIVATE);
-    let own = OwnController::start(folder, PORT_BASE, verbosity, |raw| fit(raw, n_hosts, args.policy)).await?;
+    let own =
+        OwnController::start(folder, PORT_BASE, verbosity, |raw| fit(raw, n_hosts, args.policy))
+            .await?;
     let switches = OpenVswitch::start()?;
     let began = Instant::now();
     let address = own.ports().openflow;
@@ -146,7 +148,7 @@ mod tests {
         for (n_hosts, range) in
             [(64, "10.0.0.0/25"), (1000, "10.0.0.0/22"), (254, "10.0.0.0/24"), (2, "10.0.0.0/30")]
         {
-            fit(&mut raw, n_hosts);
+            fit(&mut raw, n_hosts, LabPolicy::Open);
             assert_eq!(raw.sweep, [range], "{n_hosts}");
         }
     }

@@ -31,7 +31,8 @@ pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
         );
     }
     let topology = args.topology.to_string();
-    let mut words = vec!["lab", "net", "inside", &topology, "--policy", super::policy_name(args.policy)];
+    let mut words =
+        vec!["lab", "net", "inside", &topology, "--policy", super::policy_name(args.policy)];
     words.extend(args.tls.then_some("--tls"));
     words.extend(args.silent.then_some("--silent"));
     super::enclosed(verbosity, &words, &args.command)
@@ -139,7 +140,6 @@ fn words(args: &LabNetArgs) -> Vec<OsString> {
     }
     args.command.clone()
 }
-
 
 /// A lab has a loopback of its own, on which nobody else listens.
 const PORT_BASE: u16 = 16_000;

@@ -38,21 +38,28 @@ fn granted_one(granted: GrantedKey) -> Extraction {
 
 /// Returns what became of an order for the copy of one key.
 pub(crate) fn fetching(answer: Result<Vec<GrantedKey>, KeyError>) -> Fetching {
-    match answer.map(single) {
-        Ok(Some((granted, key))) => Fetching::Key(key, origin(&granted)),
-        Err(KeyError::Refused { status: StatusCode::BAD_REQUEST, .. }) => Fetching::Refused,
-        Ok(None) => Fetching::Unreachable,
+    fetchings(1, answer).pop().unwrap_or(Fetching::Unreachable)
+}
+
+/// Returns what became of orders for the copies of `n` keys that were asked for together.
+pub(crate) fn fetchings(n: usize, answer: Result<Vec<GrantedKey>, KeyError>) -> Vec<Fetching> {
+    let all = |outcome: fn() -> Fetching| (0..n).map(|_| outcome()).collect();
+    match answer {
+        Ok(granted) if granted.len() == n => granted.into_iter().map(copied_one).collect(),
+        Ok(_) => all(|| Fetching::Unreachable),
+        Err(KeyError::Refused { status: StatusCode::BAD_REQUEST, .. }) => all(|| Fetching::Refused),
         Err(error) => {
             tracing::warn!(%error, "no copy of a key");
-            Fetching::Unreachable
+            all(|| Fetching::Unreachable)
         }
     }
 }
 
-fn single(mut keys: Vec<GrantedKey>) -> Option<(GrantedKey, Key256)> {
-    let granted = keys.pop().filter(|_| keys.is_empty())?;
-    let key = Key256::from_slice(granted.key.expose())?;
-    Some((granted, key))
+fn copied_one(granted: GrantedKey) -> Fetching {
+    match Key256::from_slice(granted.key.expose()) {
+        Some(key) => Fetching::Key(key, origin(&granted)),
+        None => Fetching::Unreachable,
+    }
 }
 
 fn origin(granted: &GrantedKey) -> Origin {

@@ -5,9 +5,11 @@ mod desk;
 mod network;
 mod registry;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::provisioning::{Provisioning, ProvisioningEvent};
@@ -22,16 +24,16 @@ use claviger_net::shutdown::TaskGroup;
 use claviger_net::tls::{self, TlsServer};
 use claviger_net::{http, listen};
 use claviger_store::Writer;
-use claviger_units::{Bits, SaeId, SecretBytes, Span};
-use tokio::sync::Notify;
+use claviger_units::{Bits, KeyId, SaeId, SecretBytes, Span};
+use tokio::sync::{Notify, mpsc};
 
 use self::network::{Controller, Network};
 use crate::config::PlatformRoleConfig;
 use crate::hub::{self, Hub, Names, Outputs};
-use crate::orders::{extraction, fetching};
+use crate::orders::{extraction, fetchings};
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
-use crate::sae::KeyClient;
+use crate::sae::{KeyClient, KeyError};
 
 /// Runs a platform until the signal to stop.
 pub async fn run(
@@ -75,8 +77,10 @@ pub async fn run(
     context.reports.tell(Report::Ready("platform"));
     let names = Names { own: "platform", other: "gateway" };
     let hub = Hub::new(names, (service.writer.clone(), outputs), gateway, context.clone());
-    let filler = service.clone();
-    let fill = move |order| filler.clone().fill(order, keys.clone(), config.gateway_name.clone());
+    let (asked, asking) = mpsc::unbounded_channel();
+    let counter = Counter { service: service.clone(), keys, gateway: config.gateway_name.clone() };
+    tasks.spawn("copies of keys", counter.clone().fetch(asking));
+    let fill = move |order| counter.clone().fill(order, asked.clone());
     let ended = tokio::select! {
         ended = hub.run(|event| service.tell(event), fill) => ended,
         name = tasks.lost() => Err(RoleError::Lost(name)),
@@ -221,29 +225,78 @@ impl Service {
             _ => {}
         }
     }
+}
 
-    /// Gets a key that the core ordered, and reports the outcome; an error ends with the writer.
-    async fn fill(self, order: PlatformOrder, keys: KeyClient, gateway: SaeId) {
-        let filled = match order {
+/// Where the platform gets its keys.
+#[derive(Clone)]
+struct Counter {
+    service: Service,
+    keys: KeyClient,
+    gateway: SaeId,
+}
+
+impl Counter {
+    /// Does what the core ordered, and reports the outcome; an error ends with the writer.
+    async fn fill(self, order: PlatformOrder, asked: mpsc::UnboundedSender<KeyId>) {
+        match order {
             PlatformOrder::Master { .. } => {
-                let outcome = extraction(keys.enc_keys(&gateway, 1, Bits::KEY).await);
-                let now = self.context.clock.now();
-                let filled = self.core(move |core, tx| {
+                let outcome = extraction(self.keys.enc_keys(&self.gateway, 1, Bits::KEY).await);
+                let now = self.service.context.clock.now();
+                let filled = self.service.core(move |core, tx| {
                     core.half.platform.handle_mastered(tx, now, outcome, &mut core.rng)
                 });
-                filled.await
+                tell_ended(filled.await);
             }
-            PlatformOrder::Fetch { key_id } => {
-                let outcome = fetching(keys.dec_keys(&gateway, &[key_id]).await);
-                let now = self.context.clock.now();
-                let filled = self.core(move |core, tx| {
-                    core.half.platform.handle_fetched(tx, now, key_id, outcome)
-                });
-                filled.await
+            // The counter ends with the role.
+            PlatformOrder::Fetch { key_id } => drop(asked.send(key_id)),
+        }
+    }
+
+    /// Fetches the copies of announced keys, as many at a time as are asked for.
+    async fn fetch(self, mut asking: mpsc::UnboundedReceiver<KeyId>) {
+        let shutdown = self.service.context.shutdown.clone();
+        let fetch_all = async {
+            let mut asked = Vec::new();
+            while asking.recv_many(&mut asked, MOST_KEYS).await > 0 {
+                self.fetch_these(std::mem::take(&mut asked)).await;
             }
         };
-        if let Err(error) = filled {
-            tracing::debug!(%error, "an order ended with the store");
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = fetch_all => {}
         }
+    }
+
+    /// All or none are given; where one is refused, they are asked for in ever smaller parts.
+    async fn fetch_these(&self, asked: Vec<KeyId>) {
+        let mut parts = VecDeque::from([asked]);
+        while let Some(mut part) = parts.pop_front() {
+            let answer = self.keys.dec_keys(&self.gateway, &part).await;
+            let is_refused =
+                matches!(answer, Err(KeyError::Refused { status: StatusCode::BAD_REQUEST, .. }));
+            if is_refused && part.len() > 1 {
+                let second = part.split_off(part.len() / 2);
+                parts.extend([part, second]);
+                continue;
+            }
+            let outcomes = fetchings(part.len(), answer);
+            let now = self.service.context.clock.now();
+            let filled = self.service.core(move |core, tx| {
+                for (key_id, outcome) in part.into_iter().zip(outcomes) {
+                    core.half.platform.handle_fetched(tx, now, key_id, outcome)?;
+                }
+                Ok(())
+            });
+            tell_ended(filled.await);
+        }
+    }
+}
+
+/// Copies in one request: what a KME gives by default (`PROTOCOL.md` P2).
+const MOST_KEYS: usize = 128;
+
+fn tell_ended(filled: Result<(), RoleError>) {
+    if let Err(error) = filled {
+        tracing::debug!(%error, "an order ended with the store");
     }
 }

@@ -187,7 +187,7 @@ impl Platform {
             peer: Peer::open(tx, PEER, rng)?,
             waiting: BTreeSet::new(),
             masters: Lane::new(),
-            fetches: Lane::new(),
+            fetches: Lane::with_room(COPIES_IN_FLIGHT),
             orders: VecDeque::new(),
             events: VecDeque::new(),
             failed_adoptions: 0,
@@ -326,6 +326,9 @@ impl Platform {
             )
     }
 }
+
+/// Copies of keys that are asked for at once: two requests of what a KME usually gives in one.
+const COPIES_IN_FLIGHT: usize = 256;
 
 /// Returns the first end of a grace.
 fn first_expiry(tx: &dyn Tx) -> Result<Option<Timestamp>, EngineError> {
