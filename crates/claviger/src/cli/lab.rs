@@ -47,6 +47,8 @@ Examples:
   claviger lab net run tree,2,8                            a shell inside; gw and h1 to h64 are hosts
   claviger lab net run tree,2,8 -- ip netns exec h1 ping -c 3 10.67.0.1
   claviger lab net run ring,4 --policy sensor --tls -- ./my-experiment.sh
+  claviger lab net up tree,2,3 && claviger lab net exec -- ip netns exec h1 ping -c 3 10.67.0.1
+  claviger lab net down
 
 Inside, $CLAVIGER is this program, $CLAVIGER_STATE the folder for its --state, so that
 `$CLAVIGER sdn hosts --state $CLAVIGER_STATE` works, $CLAVIGER_CONTROLLER the controller's process, and
@@ -58,6 +60,12 @@ When the command ends, however it ends, everything is gone.";
 pub(crate) enum LabNetCommand {
     /// Build a network, run a command inside, and take everything down
     Run(LabNetArgs),
+    /// Build a network that stands until it is taken down
+    Up(LabNetUpArgs),
+    /// Run a command inside a network that stands
+    Exec(LabNetExecArgs),
+    /// Take a network down that stands
+    Down(LabNetNameArgs),
     /// What `run` starts in the private namespaces
     #[command(hide = true)]
     Inside(LabNetArgs),
@@ -80,6 +88,47 @@ pub(crate) struct LabNetArgs {
     /// The command, a shell by default; its exit code is this program's
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// `claviger lab net up`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabNetUpArgs {
+    /// The shape: tree,DEPTH,FANOUT as Mininet has it, or ring,SWITCHES
+    pub(crate) topology: Topology,
+    #[command(flatten)]
+    pub(crate) name: LabNetNameOption,
+    /// What the hosts may reach once they are found
+    #[arg(long, value_enum, default_value = "open")]
+    pub(crate) policy: LabPolicy,
+    /// Lets switches reach the controller by TLS
+    #[arg(long)]
+    pub(crate) tls: bool,
+}
+
+/// `--name NAME`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabNetNameOption {
+    /// What the network is called
+    #[arg(long, default_value = "lab")]
+    pub(crate) name: String,
+}
+
+/// `claviger lab net exec`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabNetExecArgs {
+    #[command(flatten)]
+    pub(crate) name: LabNetNameArgs,
+    /// The command; its exit code is this program's
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `claviger lab net down`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabNetNameArgs {
+    /// What the network is called
+    #[arg(default_value = "lab")]
+    pub(crate) name: String,
 }
 
 /// How hosts of a lab are admitted.

@@ -4,6 +4,7 @@ mod found;
 mod mininet;
 mod net;
 pub(crate) mod own_controller;
+mod standing;
 
 use std::ffi::OsString;
 use std::process::{ExitCode, ExitStatus};
@@ -16,6 +17,9 @@ use crate::cli::lab::{LabCommand, LabNetCommand, LabPolicy};
 pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> {
     match command {
         LabCommand::Net(LabNetCommand::Run(args)) => net::enclose(&args, verbosity),
+        LabCommand::Net(LabNetCommand::Up(args)) => standing::up(&args),
+        LabCommand::Net(LabNetCommand::Exec(args)) => standing::exec(&args),
+        LabCommand::Net(LabNetCommand::Down(args)) => standing::down(&args),
         LabCommand::Net(LabNetCommand::Inside(args)) => net::inside(args, verbosity).await,
         LabCommand::Mininet(args) => mininet::enclose(&args, verbosity),
         LabCommand::MininetInside(args) => mininet::inside(&args, verbosity).await,

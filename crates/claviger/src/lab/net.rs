@@ -21,6 +21,17 @@ use crate::sdn::Controller;
 
 /// Runs this program again inside private namespaces.
 pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
+    check_needs()?;
+    let topology = args.topology.to_string();
+    let policy = super::policy_name(args.policy);
+    let mut words = vec!["lab", "net", "inside", &topology, "--policy", policy];
+    words.extend(args.tls.then_some("--tls"));
+    words.extend(args.silent.then_some("--silent"));
+    super::enclosed(verbosity, &words, &args.command)
+}
+
+/// Says what is missing for a network of namespaces, and what works without.
+pub(crate) fn check_needs() -> Result<()> {
     let missing = claviger_netlab::missing();
     if !missing.is_empty() {
         let lines: Vec<_> = missing.iter().map(|one| format!("  {one}")).collect();
@@ -30,12 +41,7 @@ pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
             lines.join("\n")
         );
     }
-    let topology = args.topology.to_string();
-    let mut words =
-        vec!["lab", "net", "inside", &topology, "--policy", super::policy_name(args.policy)];
-    words.extend(args.tls.then_some("--tls"));
-    words.extend(args.silent.then_some("--silent"));
-    super::enclosed(verbosity, &words, &args.command)
+    Ok(())
 }
 
 /// Builds the network, runs the command, and lets the kernel take the rest down.

@@ -99,6 +99,11 @@ impl Link {
         }
     }
 
+    /// Returns the next event if it has come already.
+    pub fn try_next(&mut self) -> Option<LinkEvent> {
+        self.events.try_recv().ok()
+    }
+
     /// Closes the present connection, as after a peer that broke the protocol; it is told like any
     /// other loss, and a fresh connection may follow.
     pub fn hang_up(&self) {

@@ -42,6 +42,12 @@ impl Channel {
         }
     }
 
+    /// Returns the next event if it has come already.
+    pub(crate) fn try_next(&mut self) -> Option<LinkEvent> {
+        let event = self.link.try_next()?;
+        Some(self.noted(event))
+    }
+
     /// Tells whether a connection stands.
     pub(crate) const fn is_connected(&self) -> bool {
         self.generation.is_some()

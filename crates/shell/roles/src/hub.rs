@@ -86,6 +86,9 @@ pub(crate) struct Names {
     pub(crate) other: &'static str,
 }
 
+/// Events of the link that are taken together.
+const BATCH: usize = 128;
+
 /// The link of half of the fleet, and the loop that serves it.
 pub(crate) struct Hub<H: Half> {
     names: Names,
@@ -145,9 +148,39 @@ where
         Ok(())
     }
 
+    /// Takes what the other half has said, with all that has come meanwhile: it becomes durable together.
     async fn handle_peer(&mut self, event: LinkEvent) -> Result<(), RoleError> {
-        let (session, now) = (self.peer.session(), self.context.clock.now());
-        let handled = self.writer.run(move |core, tx| {
+        let now = self.context.clock.now();
+        let mut begun = vec![self.begin(now, event)];
+        while begun.len() < BATCH
+            && let Some(event) = self.peer.try_next()
+        {
+            begun.push(self.begin(now, event));
+        }
+        let mut is_broken = false;
+        for handled in begun {
+            match handled.await? {
+                Ok(()) => {}
+                Err(FleetError::Store(error)) => return Err(error.into()),
+                // What follows on a connection that is hung up on is refused as well.
+                Err(_) if is_broken => {}
+                Err(error) => {
+                    is_broken = true;
+                    self.context.reports.refused(self.names.own, error);
+                    self.peer.hang_up();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &self,
+        now: Timestamp,
+        event: LinkEvent,
+    ) -> impl Future<Output = Result<Result<(), FleetError>, StoreError>> + Send + use<H> {
+        let session = self.peer.session();
+        self.writer.begin(move |core, tx| {
             match event {
                 LinkEvent::Connected(_) => {
                     core.session = session;
@@ -157,16 +190,7 @@ where
                 LinkEvent::Frame(frame) => core.half.handle_message(tx, now, &frame)?,
             }
             Ok::<_, FleetError>(())
-        });
-        match handled.await? {
-            Ok(()) => Ok(()),
-            Err(FleetError::Store(error)) => Err(error.into()),
-            Err(error) => {
-                self.context.reports.refused(self.names.own, error);
-                self.peer.hang_up();
-                Ok(())
-            }
-        }
+        })
     }
 
     async fn handle_timer(&mut self) -> Result<(), RoleError> {

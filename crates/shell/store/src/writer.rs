@@ -98,6 +98,20 @@ impl<C: Send + 'static> Writer<C> {
         R: Send + 'static,
         E: Send + 'static,
     {
+        self.begin(job).await
+    }
+
+    /// Puts `job` behind those that were begun before, and returns what [`run`](Self::run) does once that is
+    /// awaited: jobs that are begun together become durable together.
+    pub fn begin<R, E, F>(
+        &self,
+        job: F,
+    ) -> impl Future<Output = Result<Result<R, E>, StoreError>> + Send + use<C, R, E, F>
+    where
+        F: FnOnce(&mut C, &mut dyn Tx) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
         let (sender, receiver) = oneshot::channel();
         let job: Job<C> = Box::new(move |core, store| match store.savepoint(|tx| job(core, tx)) {
             Ok(result) => {
@@ -111,8 +125,9 @@ impl<C: Send + 'static> Writer<C> {
                 Err(error)
             }
         });
-        self.queue.send(Message::Job(job)).or(Err(StoreError::Stopped))?;
-        receiver.await.unwrap_or(Err(StoreError::Stopped))
+        // Where the queue is closed the job is dropped, and the sender with it.
+        drop(self.queue.send(Message::Job(job)));
+        async move { receiver.await.unwrap_or(Err(StoreError::Stopped)) }
     }
 
     /// Lets the jobs before this one finish, closes the store and waits until that is done.

@@ -449,6 +449,7 @@ impl Controller {
         let macs = switch.ports.values().map(|state| state.port.mac);
         self.port_macs.extend(macs);
         self.switches.insert(datapath, switch);
+        self.undecided.retain(|place| place.datapath != datapath);
         self.adopt_cross_connection(datapath, &read.entries);
         self.tables.learn(datapath, read.entries);
         self.tables.learn_meters(datapath, &read.meters);

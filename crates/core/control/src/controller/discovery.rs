@@ -31,7 +31,7 @@ impl Controller {
         if self.next_trial <= now {
             // Switches that come up one after the other hear each other's frames only now.
             self.next_trial = now + TRIALS;
-            let undecided = self.places(|side| matches!(side, Side::Undecided { .. }));
+            let undecided: Vec<_> = self.decisions().map(|(place, _)| place).collect();
             undecided.into_iter().for_each(|place| self.send_lldp(now, place));
         }
         if self.next_lldp > now {
@@ -127,8 +127,8 @@ impl Controller {
 
     /// Decides what is behind ports that had their time to answer.
     pub(super) fn decide_ports(&mut self, now: Timestamp) {
-        let is_due = |side: &Side| matches!(side, Side::Undecided { until, .. } if *until <= now);
-        let due = self.places(is_due);
+        let due = self.decisions().filter(|(_, until)| *until <= now).map(|(place, _)| place);
+        let due: Vec<_> = due.collect();
         let mut silent: Vec<Place> = Vec::new();
         for place in due {
             let is_trunk = self.topology.is_trunk(place);
@@ -267,12 +267,28 @@ impl Controller {
         switch.connection?;
         let state = switch.ports.get_mut(&place.port)?;
         self.stale.switches.insert(place.datapath);
+        if matches!(side, Side::Undecided { .. }) {
+            self.undecided.insert(place);
+        } else {
+            self.undecided.remove(&place);
+        }
         Some(std::mem::replace(&mut state.side, side))
     }
 
     fn send_lldp(&mut self, now: Timestamp, place: Place) {
         let frame = self.config.lldp_key.frame(now, self.config.mac, place);
         self.send_packet(place, frame);
+    }
+
+    /// Returns the ports that are undecided, and until when.
+    pub(super) fn decisions(&self) -> impl Iterator<Item = (Place, Timestamp)> + '_ {
+        self.undecided.iter().filter_map(|&place| {
+            let state = self.switches.get(&place.datapath)?.ports.get(&place.port)?;
+            match state.side {
+                Side::Undecided { until, .. } => Some((place, until)),
+                _ => None,
+            }
+        })
     }
 
     fn places(&self, wanted: impl Fn(&Side) -> bool) -> Vec<Place> {

@@ -148,6 +148,8 @@ pub struct Controller {
     next_audit: Timestamp,
     // When something new was found last, if the network has not settled since.
     restless: Option<Timestamp>,
+    // Every port that is undecided, and some that were.
+    undecided: BTreeSet<Place>,
     optics: Optics,
     stale: Stale,
     // The addresses of all ports of all switches: nobody else's packets carry them.
@@ -238,6 +240,7 @@ impl Controller {
             n_rounds: 0,
             next_audit: now + config.times.audit,
             restless: None,
+            undecided: BTreeSet::new(),
             optics: Optics::NEW,
             stale: Stale::default(),
             port_macs: BTreeSet::new(),
@@ -278,8 +281,7 @@ impl Controller {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let connections = self.connections.values().filter_map(|c| c.due(&self.config.times));
-        let decisions = self.switches.values().flat_map(Switch::decisions);
-        let decision = decisions.min();
+        let decision = self.decisions().map(|(_, until)| until).min();
         let trial = decision.is_some().then_some(self.next_trial);
         let holds = self.switches.values().filter_map(|switch| switch.hold_until);
         let sweep = (!self.sweeps.is_empty()).then_some(self.next_sweep);
@@ -363,7 +365,7 @@ impl Controller {
         }
         let Some(since) = self.restless else { return };
         let looks = !self.sweeps.is_empty()
-            || self.switches.values().any(|switch| switch.decisions().next().is_some())
+            || self.decisions().next().is_some()
             || self.connections.values().any(Connection::is_starting);
         if looks || now < since + self.config.times.settle {
             // What is looked for wakes the controller itself.
@@ -421,14 +423,5 @@ impl Controller {
         flow.hard_timeout = u16::try_from(seconds.max(1)).unwrap_or(u16::MAX);
         flow.flags = FlowMod::TELLS_REMOVAL;
         self.send(place.datapath, Message::FlowMod(flow));
-    }
-}
-
-impl Switch {
-    fn decisions(&self) -> impl Iterator<Item = Timestamp> + '_ {
-        self.ports.values().filter_map(|port| match port.side {
-            Side::Undecided { until, .. } => Some(until),
-            _ => None,
-        })
     }
 }
