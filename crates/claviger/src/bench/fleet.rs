@@ -23,6 +23,7 @@ use claviger_roles::{
 use claviger_units::{MacAddr, Site};
 use claviger_wire::enrolment::Imported;
 use claviger_wire::lan::Message;
+use claviger_wire::sdn::Switch;
 use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
@@ -308,18 +309,23 @@ async fn plug_in(address: String, n_devices: u32) -> Result<()> {
 async fn confirmed(state: &Path, n_devices: u32) -> Result<()> {
     let controller = Controller::of(state)?;
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    loop {
         let hosts = controller.hosts().await?;
         let admitted =
             hosts.iter().filter(|host| host.policy.as_deref() == Some("sensor") && host.present);
+        let n_admitted = admitted.count();
         let switches = controller.switches().await?;
-        let is_done = |switch: &claviger_wire::sdn::Switch| {
-            switch.up && switch.differing == 0 && !switch.confirming
-        };
-        if admitted.count() == n_devices as usize && switches.iter().all(is_done) {
+        let is_done = |switch: &&Switch| switch.up && switch.differing == 0 && !switch.confirming;
+        let n_done = switches.iter().filter(is_done).count();
+        if n_admitted == n_devices as usize && n_done == switches.len() {
             return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            let n_switches = switches.len();
+            bail!(
+                "{n_admitted} of {n_devices} devices let in, {n_done} of {n_switches} switches done"
+            );
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    bail!("not every device is let in")
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use claviger_openflow::{Action, DatapathId, Field, Instruction, Match, PortNumber};
-use claviger_units::MacAddr;
+use claviger_units::{MacAddr, Span, Timestamp};
 
 use super::{Controller, Side};
 use crate::policy::{PacketRate, PolicyId, Reach, Service};
@@ -38,16 +38,25 @@ const TCP: u128 = 6;
 const UDP: u128 = 17;
 const ICMPV6: u128 = 58;
 
+/// Microseconds for each host between two times that everything is worked out: several times what that
+/// takes.
+const WHOLE_PER_HOST_US: u64 = 30;
+
 impl Controller {
     /// Works out anew what may have changed.
-    pub(super) fn compile(&mut self) {
+    pub(super) fn compile(&mut self, now: Timestamp) {
         if self.stale.topology != self.topology.version() {
             self.stale.topology = self.topology.version();
             self.stale.all = true;
         }
         let mut stale = std::mem::take(&mut self.stale);
         self.stale.topology = stale.topology;
-        if stale.all {
+        if stale.all && now < self.next_whole {
+            // Many links that change one after the other must not cost all hosts each.
+            self.stale.all = true;
+        } else if stale.all {
+            let n_hosts = self.admissions.len() as u64;
+            self.next_whole = now + Span::from_micros(WHOLE_PER_HOST_US * n_hosts);
             stale.hosts.extend(self.admissions.keys());
             stale.policies.extend(self.populations.keys());
         }

@@ -148,6 +148,8 @@ pub struct Controller {
     next_audit: Timestamp,
     // When something new was found last, if the network has not settled since.
     restless: Option<Timestamp>,
+    // Before then not everything is worked out anew.
+    next_whole: Timestamp,
     // Every port that is undecided, and some that were.
     undecided: BTreeSet<Place>,
     optics: Optics,
@@ -240,6 +242,7 @@ impl Controller {
             n_rounds: 0,
             next_audit: now + config.times.audit,
             restless: None,
+            next_whole: now,
             undecided: BTreeSet::new(),
             optics: Optics::NEW,
             stale: Stale::default(),
@@ -287,12 +290,14 @@ impl Controller {
         let sweep = (!self.sweeps.is_empty()).then_some(self.next_sweep);
         let settled = self.restless.map(|since| since + self.config.times.settle);
         let rounds = [self.next_lldp, self.next_audit];
+        let whole = (self.stale.all && self.is_primary()).then_some(self.next_whole);
         connections
             .chain(decision)
             .chain(trial)
             .chain(holds)
             .chain(sweep)
             .chain(settled)
+            .chain(whole)
             .chain(rounds)
             .min()
     }
@@ -390,7 +395,7 @@ impl Controller {
         if !self.is_primary() {
             return;
         }
-        self.compile();
+        self.compile(now);
         for datapath in self.tables.take_touched() {
             let Some(switch) = self.switches.get(&datapath) else { continue };
             let Some(id) = switch.connection else { continue };
