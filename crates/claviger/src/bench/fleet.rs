@@ -4,6 +4,7 @@
 //! the controller and all switches start, all labels are imported, all cards are plugged in; it ends when
 //! every device is let in, every table is confirmed, and the frame of every device's first key is ready.
 
+use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -83,40 +84,10 @@ impl Fleet {
         state: &Path,
         n_devices: u32,
     ) -> Result<f64> {
-        for (name, folder) in [("kme a", "site-a/kme"), ("kme b", "site-b/kme")] {
-            let config = self.fitted::<RawKme>(folder, |raw| raw.capacity_bits = BUFFER)?;
-            tasks.spawn(
-                name,
-                ended(name, kme::run(config, self.folder(folder), self.context(shutdown))),
-            );
-        }
-        let filled = self.fill_buffers().await?;
-        let (config, folder) =
-            (self.loaded::<RawPlatform>("site-b/platform")?, self.folder("site-b/platform"));
-        tasks.spawn(
-            "platform",
-            ended("platform", platform::run(config, folder, self.context(shutdown))),
-        );
-        let (config, folder) =
-            (self.loaded::<RawGateway>("site-a/gateway")?, self.folder("site-a/gateway"));
-        tasks.spawn(
-            "gateway",
-            ended("gateway", gateway::run(config, folder, self.context(shutdown))),
-        );
-        self.wait_ready(2).await?;
-
+        let filled = self.start_sites(shutdown, tasks).await?;
         let labels = labels(n_devices);
         let started = Instant::now();
-        let (config, folder) =
-            (self.loaded::<RawController>("site-b/controller")?, self.folder("site-b/controller"));
-        tasks.spawn(
-            "controller",
-            ended("controller", controller::run(config, folder, self.context(shutdown))),
-        );
-        let (config, folder) =
-            (self.loaded::<RawLan>("site-a/switch")?, self.folder("site-a/switch"));
-        tasks.spawn("lan", ended("lan", lan::run(config, folder, self.context(shutdown))));
-        self.wait_ready(2).await?;
+        self.start_network(shutdown, tasks).await?;
         let importing = tokio::spawn(import(state.to_owned(), labels));
         let ports = Ports::from_base(PORT_BASE).context("the ports do not fit")?;
         let plugging = tokio::spawn(plug_in(ports.lan.to_string(), n_devices));
@@ -124,27 +95,49 @@ impl Fleet {
         while parts.prepared < n_devices {
             self.next_report(started, &mut parts).await?;
         }
-        let ready = started.elapsed();
+        parts.ready = started.elapsed();
         importing.await??;
         plugging.await??;
         confirmed(state, n_devices).await?;
         let elapsed = started.elapsed();
-        let n_switches = parts.n_switches;
         console::err(format_args!(
-            "{n_devices} devices on {n_switches} emulated switches: all seen after {:.1} s, {} order(s) for \
-             {} first keys, the last after {:.1} s, the first ready after {:.1} s and all after {:.1} s, all \
-             let in and confirmed after {:.1} s; buffers filled beforehand with {filled} keys by {PRESET} \
-             (simulated) at {} Mbit capacity",
-            parts.seen.as_secs_f64(),
-            parts.n_orders,
-            parts.ordered,
-            parts.placed.as_secs_f64(),
-            parts.first_ready.as_secs_f64(),
-            ready.as_secs_f64(),
+            "{n_devices} devices on {parts}, all let in and confirmed after {:.1} s; buffers filled \
+             beforehand with {filled} keys by {PRESET} (simulated) at {} Mbit capacity",
             elapsed.as_secs_f64(),
             BUFFER / 1_000_000,
         ));
         Ok(elapsed.as_secs_f64())
+    }
+
+    /// Starts what makes, keeps and uses keys; returns how many are in the first buffer.
+    async fn start_sites(&mut self, shutdown: &Shutdown, tasks: &mut TaskGroup) -> Result<u64> {
+        for (name, role) in [("kme a", "site-a/kme"), ("kme b", "site-b/kme")] {
+            let config = self.fitted::<RawKme>(role, |raw| raw.capacity_bits = BUFFER)?;
+            let kme = kme::run(config, self.folder(role), self.context(shutdown));
+            tasks.spawn(name, ended(name, kme));
+        }
+        let filled = self.fill_buffers().await?;
+        let role = "site-b/platform";
+        let (config, context) = (self.loaded::<RawPlatform>(role)?, self.context(shutdown));
+        let platform = platform::run(config, self.folder(role), context);
+        tasks.spawn("platform", ended("platform", platform));
+        let role = "site-a/gateway";
+        let (config, context) = (self.loaded::<RawGateway>(role)?, self.context(shutdown));
+        let gateway = gateway::run(config, self.folder(role), context);
+        tasks.spawn("gateway", ended("gateway", gateway));
+        self.wait_ready(2).await?;
+        Ok(filled)
+    }
+
+    async fn start_network(&mut self, shutdown: &Shutdown, tasks: &mut TaskGroup) -> Result<()> {
+        let role = "site-b/controller";
+        let (config, context) = (self.loaded::<RawController>(role)?, self.context(shutdown));
+        let controller = controller::run(config, self.folder(role), context);
+        tasks.spawn("controller", ended("controller", controller));
+        let role = "site-a/switch";
+        let (config, context) = (self.loaded::<RawLan>(role)?, self.context(shutdown));
+        tasks.spawn("lan", ended("lan", lan::run(config, self.folder(role), context)));
+        self.wait_ready(2).await
     }
 
     /// Lets a simulated link fill the buffers, and returns how many keys they hold.
@@ -255,6 +248,24 @@ struct Parts {
     first_ready: Duration,
     ordered: usize,
     prepared: u32,
+    ready: Duration,
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} emulated switches: all seen after {:.1} s, {} order(s) for {} first keys, the last after \
+             {:.1} s, the first ready after {:.1} s and all after {:.1} s",
+            self.n_switches,
+            self.seen.as_secs_f64(),
+            self.n_orders,
+            self.ordered,
+            self.placed.as_secs_f64(),
+            self.first_ready.as_secs_f64(),
+            self.ready.as_secs_f64(),
+        )
+    }
 }
 
 /// Nothing goes on for so long: something is wrong.

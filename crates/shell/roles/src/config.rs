@@ -5,9 +5,9 @@
 mod network;
 
 pub use network::{
-    ControllerRoleConfig, EnrolmentConfig, FibrePath, LanRoleConfig, OpticsRoleConfig, POLICIES,
-    RawApproval, RawController, RawCrossing, RawEnrolment, RawFibrePath, RawFibrePort, RawLan,
-    RawOptics, RawPolicy, RawServer, SERVERS,
+    CHANNEL_PORT, ControllerRoleConfig, EnrolmentConfig, FibrePath, LanRoleConfig,
+    OpticsRoleConfig, POLICIES, RawApproval, RawController, RawCrossing, RawEnrolment,
+    RawFibrePath, RawFibrePort, RawLan, RawOptics, RawPolicy, RawServer, SERVERS,
 };
 
 use std::collections::BTreeMap;

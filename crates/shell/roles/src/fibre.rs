@@ -15,7 +15,6 @@ use rand::rngs::SysRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::sync::watch;
 
-pub(crate) use self::optics::CHANNEL;
 use self::optics::{Optics, Path};
 use crate::attack_file::AttackFile;
 use crate::channel::Channel;

@@ -24,9 +24,9 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    Party, RawApproval, RawController, RawCrossing, RawDevices, RawEnrolment, RawFibre,
-    RawFibrePath, RawFibrePort, RawGateway, RawKme, RawLan, RawLink, RawOptics, RawPlatform,
-    RawPolicy, RawQkd, RawServer, RawSite,
+    CHANNEL_PORT, Party, RawApproval, RawController, RawCrossing, RawDevices, RawEnrolment,
+    RawFibre, RawFibrePath, RawFibrePort, RawGateway, RawKme, RawLan, RawLink, RawOptics,
+    RawPlatform, RawPolicy, RawQkd, RawServer, RawSite,
 };
 
 /// What a demonstration network is asked to be.
@@ -500,12 +500,12 @@ fn controller(plan: &Plan, ports: &Ports) -> RawController {
 
 /// The optical switch, as its controller knows it.
 fn crossing(plan: &Plan) -> Option<RawCrossing> {
-    let ports = crate::fibre::CHANNEL.0 + 1..;
+    let ports = CHANNEL_PORT + 1..;
     let fibre =
         ports.zip(&plan.fibres).map(|(port, (name, _))| RawFibrePort { name: name.clone(), port });
     (!plan.fibres.is_empty()).then(|| RawCrossing {
         datapath: OPTICS_DATAPATH.into(),
-        channel_port: crate::fibre::CHANNEL.0,
+        channel_port: CHANNEL_PORT,
         alarm_names: vec!["qkd-a".into(), "qkd-b".into()],
         fibre: fibre.collect(),
     })

@@ -1,9 +1,8 @@
 //! A QKD node: Alice or Bob between the light, the classical channel and the site's key buffer.
 
+mod initial_secret;
+
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::path::Path;
 
 use claviger_distill::{
     Alice, Bob, Committed, DistillError, Event, FinishedBlock, InitialSecret, Outcome, Reserve,
@@ -12,7 +11,7 @@ use claviger_distill::{
 use claviger_durable::{EngineError, Tx};
 use claviger_net::link::{self, LinkEvent};
 use claviger_net::{http, listen, tls};
-use claviger_photonics::{Detector, LinkPreset, theory};
+use claviger_photonics::Detector;
 use claviger_store::Writer;
 use claviger_units::{SecretBytes, Site, Span, Timestamp};
 use claviger_wire::classical::DropReason;
@@ -23,7 +22,7 @@ use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 
-use crate::alarm::Bell;
+use crate::alarm::{Bell, Brightness};
 use crate::channel::Channel;
 use crate::config::{Party, QkdConfig};
 use crate::report::Report;
@@ -84,32 +83,6 @@ struct Node {
     brightness: Brightness,
 }
 
-/// How much light has come lately, of what should.
-struct Brightness {
-    expected: f64,
-    mean: f64,
-}
-
-impl Brightness {
-    fn of(rules: &Rules, preset: &LinkPreset) -> Self {
-        let window = rules.time_of(rules.window).as_secs_f64();
-        let expected = theory::expected(preset).raw.as_bps() * window;
-        Self { expected, mean: expected }
-    }
-
-    /// Takes a window in; tells whether it has become dark.
-    fn note(&mut self, clicks: usize) -> bool {
-        let clicks = u32::try_from(clicks).map_or(f64::MAX, f64::from);
-        self.mean += (clicks - self.mean) / MEAN_OVER;
-        self.mean < DARK * self.expected
-    }
-}
-
-/// Windows over which brightness is averaged.
-const MEAN_OVER: f64 = 8.0;
-/// Below this share of what is expected it is dark; a fibre that loses 6 dB more is not.
-const DARK: f64 = 0.1;
-
 /// Time between two looks whether the other end owes a word.
 const LOOK: Span = Span::from_secs(5);
 /// Seconds between two attempts to give a block to the key buffer.
@@ -123,7 +96,7 @@ impl Node {
     async fn open(config: QkdConfig, folder: &Folder, context: Context) -> Result<Self, RoleError> {
         let rules = Rules::of(&config.link.preset);
         let secret = folder.file("link.secret");
-        let initial = take_secret(&secret)?;
+        let initial = initial_secret::take(&secret)?;
         let (party, seeded) = (config.party, config.link.seed);
         let core_rules = rules.clone();
         let (sender, outputs) = mpsc::unbounded_channel();
@@ -135,7 +108,7 @@ impl Node {
         )?;
         // The secret now lies sealed in the store; in clear it is of no more use.
         if secret.exists() {
-            forget(&secret)?;
+            initial_secret::forget(&secret)?;
         }
         let filled = writer.run(|_, tx| Reserve::is_filled(tx)).await??;
         if !filled {
@@ -603,28 +576,4 @@ fn generator(seeded: Option<u64>, label: &str) -> StdRng {
         Some(number) => StdRng::from_seed(seed::derive(number, label)),
         None => StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails"),
     }
-}
-
-/// Reads the initial secret, if it still lies there.
-fn take_secret(path: &Path) -> Result<Option<InitialSecret>, RoleError> {
-    let secret = |why: String| RoleError::Secret { path: path.into(), why };
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            let read = InitialSecret::from_bytes(SecretBytes::new(bytes));
-            read.map(Some).map_err(|error| secret(error.to_string()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(secret(error.to_string())),
-    }
-}
-
-/// Overwrites and removes a file that held a secret in clear.
-fn forget(path: &Path) -> Result<(), RoleError> {
-    let overwrite = || {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        file.write_all(&vec![0; InitialSecret::LENGTH])?;
-        file.sync_all()?;
-        std::fs::remove_file(path)
-    };
-    overwrite().map_err(|error| RoleError::Secret { path: path.into(), why: error.to_string() })
 }

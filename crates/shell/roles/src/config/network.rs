@@ -99,6 +99,9 @@ fn datapath(faults: &mut Faults, key: &str, text: &str) -> Option<DatapathId> {
     parsed.map(DatapathId)
 }
 
+/// The port of the quantum channel at the emulated optical switch; the fibres follow.
+pub const CHANNEL_PORT: u32 = 1;
+
 /// `[optics]` of `claviger run fibre`: the emulated optical switch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

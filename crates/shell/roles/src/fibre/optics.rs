@@ -11,7 +11,7 @@ use claviger_units::{Decibels, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::config::OpticsRoleConfig;
+use crate::config::{CHANNEL_PORT, OpticsRoleConfig};
 use crate::role::{Folder, RoleError};
 use crate::switch_line::{Heard, Line};
 
@@ -24,8 +24,7 @@ pub(super) enum Path {
     Through { fibre: usize, loss: Decibels },
 }
 
-/// The port of the quantum channel; the fibres follow.
-pub(crate) const CHANNEL: PortNumber = PortNumber(1);
+const CHANNEL: PortNumber = PortNumber(CHANNEL_PORT);
 
 /// The switch and its line to the controller.
 pub(super) struct Optics {
