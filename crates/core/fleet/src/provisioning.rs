@@ -195,19 +195,21 @@ impl Provisioning {
         frame: &[u8],
     ) -> Result<Result<Accepted, UplinkRefusal>, EngineError> {
         let answer = self.platform.handle_uplink(tx, now, eui, frame)?;
-        let Some((enrolments, mac)) = self.enrolments.as_mut().zip(eui.mac()) else {
-            return Ok(answer);
-        };
+        let Some(enrolments) = &mut self.enrolments else { return Ok(answer) };
         while let Some(event) = self.platform.poll_event() {
             match event {
-                PlatformEvent::Confirmed { epoch, .. } if epoch > Epoch::BOOTSTRAP => {
-                    enrolments.handle_confirmed(tx, now, mac)?;
+                PlatformEvent::Confirmed { eui, epoch } if epoch > Epoch::BOOTSTRAP => {
+                    if let Some(mac) = eui.mac() {
+                        enrolments.handle_confirmed(tx, now, mac)?;
+                    }
                 }
-                PlatformEvent::Alarm(Alarm::Cloned { .. }) => {
+                PlatformEvent::Alarm(Alarm::Cloned { eui, .. }) => {
                     let why = ("rule", "two devices speak as one");
-                    let taken = enrolments.take_measure(tx, now, why, mac, Measure::Quarantine);
+                    let shut_out =
+                        |mac| enrolments.take_measure(tx, now, why, mac, Measure::Quarantine);
+                    let taken = eui.mac().map(shut_out);
                     // Any other error: it takes no part already, or was never enrolled.
-                    if let Err(EnrolmentError::Store(error)) = taken {
+                    if let Some(Err(EnrolmentError::Store(error))) = taken {
                         return Err(error);
                     }
                 }

@@ -32,7 +32,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::config::GatewayRoleConfig;
 use crate::hub::{self, Hub, Names, Outputs};
-use crate::orders::{extractions, fetching};
+use crate::orders::{MOST_KEYS, extractions, fetching, tell_ended};
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
 use crate::sae::{KeyClient, KeyError};
@@ -421,15 +421,6 @@ impl Counter {
             Ok(())
         });
         tell_ended(filled.await);
-    }
-}
-
-/// Keys in one request: what a KME grants by default (`PROTOCOL.md` P2).
-const MOST_KEYS: usize = 128;
-
-fn tell_ended(filled: Result<(), RoleError>) {
-    if let Err(error) = filled {
-        tracing::debug!(%error, "an order ended with the store");
     }
 }
 

@@ -162,7 +162,7 @@ where
             match handled.await? {
                 Ok(()) => {}
                 Err(FleetError::Store(error)) => return Err(error.into()),
-                // What follows on a connection that is hung up on is refused as well.
+                // It is hung up on already.
                 Err(_) if is_broken => {}
                 Err(error) => {
                     is_broken = true;

@@ -3,8 +3,20 @@
 use claviger_fleet::{Extraction, Fetching, Origin};
 use claviger_units::Key256;
 
-use crate::sae::{GrantedKey, KeyError};
 use axum::http::StatusCode;
+
+use crate::role::RoleError;
+use crate::sae::{GrantedKey, KeyError};
+
+/// Keys in one request: what a KME grants by default (`PROTOCOL.md` P2).
+pub(crate) const MOST_KEYS: usize = 128;
+
+/// Notes how an order ended that was given to the core; an error ends with the store.
+pub(crate) fn tell_ended(filled: Result<(), RoleError>) {
+    if let Err(error) = filled {
+        tracing::debug!(%error, "an order ended with the store");
+    }
+}
 
 /// Returns what became of an order for one new key.
 pub(crate) fn extraction(answer: Result<Vec<GrantedKey>, KeyError>) -> Extraction {

@@ -30,7 +30,7 @@ use tokio::sync::{Notify, mpsc};
 use self::network::{Controller, Network};
 use crate::config::PlatformRoleConfig;
 use crate::hub::{self, Hub, Names, Outputs};
-use crate::orders::{extraction, fetchings};
+use crate::orders::{MOST_KEYS, extraction, fetchings, tell_ended};
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
 use crate::sae::{KeyClient, KeyError};
@@ -289,14 +289,5 @@ impl Counter {
             });
             tell_ended(filled.await);
         }
-    }
-}
-
-/// Copies in one request: what a KME gives by default (`PROTOCOL.md` P2).
-const MOST_KEYS: usize = 128;
-
-fn tell_ended(filled: Result<(), RoleError>) {
-    if let Err(error) = filled {
-        tracing::debug!(%error, "an order ended with the store");
     }
 }

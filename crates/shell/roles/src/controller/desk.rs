@@ -70,6 +70,12 @@ impl Desk {
         if admitted { Ok(()) } else { Err(Refused(StatusCode::UNAUTHORIZED, message.to_owned())) }
     }
 
+    /// The provisioning application has no business with the quantum channel.
+    fn check_operator(&self, caller: Option<Extension<SaeId>>) -> Result<(), Refused> {
+        let [operator, _] = &self.allowed;
+        self.check(caller.filter(|Extension(name)| name == operator))
+    }
+
     async fn ask<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Controller, Timestamp) -> R + Send + 'static,
@@ -199,7 +205,7 @@ async fn move_channel(
     caller: Caller,
     body: Bytes,
 ) -> Result<Response, Refused> {
-    desk.check(caller)?;
+    desk.check_operator(caller)?;
     let form = "send {\"fibre\": name}";
     let asked: sdn::MoveChannel =
         serde_json::from_slice(&body).or(Err(Refused::bad_request(form)))?;
