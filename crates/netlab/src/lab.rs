@@ -1,15 +1,16 @@
 //! Building a network inside its enclosure.
 
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::cards::Cards;
+use crate::link::{Carried, Impairment, Relay};
 use crate::needs::program;
-use crate::{Host, Plan};
+use crate::{Host, Plan, namespace};
 
 /// How switches reach their controller.
 #[derive(Clone, Debug)]
@@ -43,6 +44,14 @@ pub enum LabError {
         /// What it said.
         said: String,
     },
+    /// The kernel refused to make or change a card.
+    #[error("{what}: {source}")]
+    Kernel {
+        /// What was being done.
+        what: String,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
     /// A program could not be started, or a file not be written.
     #[error("{what}: {source}")]
     System {
@@ -57,6 +66,17 @@ pub enum LabError {
 #[derive(Debug)]
 pub struct Lab {
     switches: OpenVswitch,
+    // Between hosts and switches, where links are worse than cables.
+    relay: Option<Relay>,
+}
+
+/// What the links between hosts and switches are, where they are worse than cables.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HostLinks {
+    /// How bad each direction is.
+    pub impairment: Impairment,
+    /// With the same seed the same frames are lost.
+    pub seed: u64,
 }
 
 /// Open vSwitch without a switch yet; it goes with the namespaces in which it was started.
@@ -71,26 +91,42 @@ impl Lab {
     /// and nowhere else.
     ///
     /// The hosts are network namespaces with the names of the plan: `ip netns exec h1 ping 10.67.0.1`.
-    pub fn build(plan: &Plan, control: &Control) -> Result<Self, LabError> {
+    pub fn build(
+        plan: &Plan,
+        control: &Control,
+        links: Option<HostLinks>,
+    ) -> Result<Self, LabError> {
         let switches = OpenVswitch::start()?;
-        make_hosts(plan)?;
-        make_cables(plan)?;
-        // One daemon makes all bridges, one after the other; hosts are dressed meanwhile.
-        std::thread::scope(|scope| {
-            let dressing = scope.spawn(|| at_once(plan, dress));
-            switches.make_bridges(plan, control)?;
-            dressing.join().unwrap_or_else(|_| Err(panicked()))
-        })?;
-        Ok(Self { switches })
+        let (outside, cards) = (namespace::own()?, Cards::open()?);
+        let end = |host: &Host| {
+            let is_relayed = links.is_some() && relayed(plan).contains(host);
+            format!("{}{}", host.name, if is_relayed { RELAYED } else { AT_SWITCH })
+        };
+        at_once(plan, |host| make_host(host, &outside, &end(host)))?;
+        for host in &plan.hosts {
+            cards.bring_up(&end(host))?;
+        }
+        for (n, _) in (1..).zip(&plan.cables) {
+            lay(&cards, &format!("c{n}-a"), &format!("c{n}-b"))?;
+        }
+        let relay = links.map(|links| relay(plan, &cards, links)).transpose()?;
+        switches.make_bridges(plan, control)?;
+        Ok(Self { switches, relay })
     }
 
     /// Lets every host announce its address, as a device does when it comes up (RFC 5227 §2.3).
     pub fn announce(&self, plan: &Plan) -> Result<(), LabError> {
         at_once(plan, |host| {
+            namespace::enter(&host.name)?;
             // The kernel announces an address whose card gets a name, be it the same.
-            let words = ["ip", "link", "set", &host.name, "address", &host.mac.to_string()];
-            run(inside(host).args(words))
+            Cards::open()?.set_mac(&host.name, host.mac)
         })
+    }
+
+    /// Returns what the links between hosts and switches have carried; nothing where they are cables.
+    #[must_use]
+    pub fn carried(&self) -> Option<Carried> {
+        self.relay.as_ref().map(Relay::carried)
     }
 
     /// Returns the folder that `OVS_RUNDIR` must name for the tools of Open vSwitch.
@@ -173,9 +209,15 @@ pub const PRIVATE: &str = "/run";
 
 /// Makes fresh namespaces fit to live in: a loopback, and a private folder [`PRIVATE`].
 pub fn settle_in() -> Result<(), LabError> {
-    run(program("ip").args(["link", "set", "lo", "up"]))?;
+    // The caller's thread may drive tasks, among which nobody waits.
+    let switched_on = std::thread::spawn(|| Cards::open()?.bring_up("lo"))
+        .join()
+        .unwrap_or_else(|_| Err(panicked()));
+    switched_on?;
+    // Nobody but hosts speaks on the cards of switches.
+    namespace::set_value("ipv6/conf/default/disable_ipv6", "1")?;
     // Namespaces by name lie there, and programs of the machine must not see ours.
-    run(program("mount").args(["-t", "tmpfs", "tmpfs", PRIVATE]))?;
+    namespace::cover(PRIVATE)?;
     for folder in ["openvswitch", "netns", "lock"] {
         let path = PathBuf::from(PRIVATE).join(folder);
         fs::create_dir_all(path).map_err(system("making a private folder"))?;
@@ -187,33 +229,64 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
 /// The ports of all bridges: first those of hosts, in their order, then those of cables.
 fn ports(plan: &Plan) -> Vec<(String, String)> {
-    let hosts = plan.hosts.iter().map(|host| (host.switch, format!("{}-s", host.name)));
+    let hosts = plan.hosts.iter().map(|host| (host.switch, format!("{}{AT_SWITCH}", host.name)));
     let cables = (1..)
         .zip(&plan.cables)
         .flat_map(|(n, &(a, b))| [(a, format!("c{n}-a")), (b, format!("c{n}-b"))]);
     hosts.chain(cables).map(|(switch, port)| (format!("s{switch}"), port)).collect()
 }
 
-/// Makes every host: a namespace with one card, whose other end stays for its switch.
-fn make_hosts(plan: &Plan) -> Result<(), LabError> {
-    let mut outside = String::new();
-    for host in &plan.hosts {
-        let name = &host.name;
-        outside += &format!("netns add {name}\n");
-        outside += &format!(
-            "link add {name}-s type veth peer name {name} address {} netns {name}\n",
-            host.mac
-        );
-        outside += &format!("link set {name}-s up\n");
-    }
-    batch(&outside)
+/// What the card at the other end of a host's cable is called after the host's name: the port of its
+/// switch, or the near card of a relay, whose far card has a cable to the port.
+const AT_SWITCH: &str = "-s";
+const RELAYED: &str = "-r";
+
+/// The hosts whose links may be worse than cables: the gateway has a cable.
+fn relayed(plan: &Plan) -> &[Host] {
+    plan.hosts.get(1..).unwrap_or_default()
 }
 
-/// Does something to every host.
-fn at_once(plan: &Plan, work: fn(&Host) -> Result<(), LabError>) -> Result<(), LabError> {
-    // Most of the time goes into starting small programs, which several processors share.
+/// Makes a host: a namespace with one card, up and with its address, whose other end is `outside`.
+///
+/// Without IPv6 there is no multicast of hundreds of hosts; checksums are made by the host, as a
+/// userspace datapath does not make up for them.
+fn make_host(host: &Host, outside: &File, end: &str) -> Result<(), LabError> {
+    let name = &host.name;
+    namespace::make(name)?;
+    let cards = Cards::open()?;
+    namespace::set_value("ipv6/conf/all/disable_ipv6", "1")?;
+    cards.add_cable((name, Some(host.mac)), (end, Some(outside)))?;
+    namespace::set_value(&format!("ipv4/conf/{name}/arp_notify"), "1")?;
+    run(program("ethtool").args(["-K", name, "tx", "off"]))?;
+    cards.bring_up("lo")?;
+    cards.add_address(name, host.address, 16)
+}
+
+/// Lays a cable in this namespace, both of whose cards are up.
+fn lay(cards: &Cards, near: &str, far: &str) -> Result<(), LabError> {
+    cards.add_cable((near, None), (far, None))?;
+    cards.bring_up(far)
+}
+
+/// Puts a relay between every host but the gateway and its switch.
+fn relay(plan: &Plan, cards: &Cards, links: HostLinks) -> Result<Relay, LabError> {
+    let mut pairs = Vec::new();
+    for Host { name, .. } in relayed(plan) {
+        let far = format!("{name}-f");
+        lay(cards, &far, &format!("{name}{AT_SWITCH}"))?;
+        pairs.push((format!("{name}{RELAYED}"), far));
+    }
+    Relay::between(pairs, links.impairment, links.seed)
+}
+
+/// Does something to every host, in threads of their own, which may move into namespaces.
+fn at_once(
+    plan: &Plan,
+    work: impl Fn(&Host) -> Result<(), LabError> + Sync,
+) -> Result<(), LabError> {
     let workers = std::thread::available_parallelism().map_or(2, |n| 2 * n.get());
     let share = plan.hosts.len().div_ceil(workers);
+    let work = &work;
     std::thread::scope(|scope| {
         let workers: Vec<_> = plan
             .hosts
@@ -226,50 +299,6 @@ fn at_once(plan: &Plan, work: fn(&Host) -> Result<(), LabError>) -> Result<(), L
 
 fn panicked() -> LabError {
     LabError::Failed { command: "a thread of this program".into(), said: "it panicked".into() }
-}
-
-/// Gives a host its address. Without IPv6 there is no multicast of hundreds of hosts; checksums are
-/// made by the host, as a userspace datapath does not make up for them.
-fn dress(host: &Host) -> Result<(), LabError> {
-    let (name, address) = (&host.name, host.address);
-    let script = format!(
-        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6\n\
-         echo 1 > /proc/sys/net/ipv4/conf/{name}/arp_notify\nethtool -K {name} tx off > /dev/null\n\
-         exec ip -batch - <<END\nlink set lo up\nlink set {name} up\naddr add {address}/16 dev {name}\nEND\n"
-    );
-    run(inside(host).args(["sh", "-ec", &script]))
-}
-
-/// A command in the namespace of a host. `ip netns exec` would give it a file system of its own as
-/// well, which takes longer than all the rest.
-fn inside(host: &Host) -> Command {
-    let mut command = program("nsenter");
-    command.arg(format!("--net={PRIVATE}/netns/{}", host.name));
-    command
-}
-
-fn make_cables(plan: &Plan) -> Result<(), LabError> {
-    let lines = (1..=plan.cables.len()).fold(String::new(), |all, n| {
-        all + &format!(
-            "link add c{n}-a type veth peer name c{n}-b\nlink set c{n}-a up\nlink set c{n}-b up\n"
-        )
-    });
-    batch(&lines)
-}
-
-/// Runs many commands of `ip` in one process.
-fn batch(lines: &str) -> Result<(), LabError> {
-    let mut ip = program("ip");
-    ip.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = ip.spawn().map_err(system("starting ip"))?;
-    let mut input = child.stdin.take().expect("the input is a pipe");
-    let written = input.write_all(lines.as_bytes());
-    drop(input);
-    let ended = child.wait_with_output().map_err(system("waiting for ip"))?;
-    if !ended.status.success() {
-        return Err(failed("ip -batch -", &ended.stderr));
-    }
-    written.map_err(system("writing to ip"))
 }
 
 fn run(command: &mut Command) -> Result<(), LabError> {
@@ -286,7 +315,7 @@ fn failed(command: &str, said: &[u8]) -> LabError {
     LabError::Failed { command: command.to_owned(), said }
 }
 
-fn system(what: &str) -> impl FnOnce(std::io::Error) -> LabError {
+pub(crate) fn system(what: &str) -> impl FnOnce(std::io::Error) -> LabError {
     let what = what.to_owned();
     move |source| LabError::System { what, source }
 }

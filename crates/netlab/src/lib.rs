@@ -4,12 +4,16 @@
 //! that runs inside ends, or is killed, the kernel takes down switches, cables and hosts with it. Nothing
 //! outside is touched. Open vSwitch runs its userspace datapath, which needs no kernel module.
 
+mod cards;
 mod enclosure;
 mod lab;
+mod link;
+mod namespace;
 mod needs;
 mod plan;
 
 pub use enclosure::enclosed;
-pub use lab::{Control, Lab, LabError, OpenVswitch, PRIVATE, TlsFiles, settle_in};
+pub use lab::{Control, HostLinks, Lab, LabError, OpenVswitch, PRIVATE, TlsFiles, settle_in};
+pub use link::{Carried, Fate, Impairment, ImpairmentError, Relay, Wire};
 pub use needs::{Missing, missing};
 pub use plan::{Host, Plan, PlanError, Topology};

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand, ValueEnum};
-use claviger_netlab::Topology;
+use claviger_netlab::{Impairment, Topology};
 
 /// `claviger lab`
 #[derive(Debug, Subcommand)]
@@ -47,6 +47,7 @@ Examples:
   claviger lab net run tree,2,8                            a shell inside; gw and h1 to h64 are hosts
   claviger lab net run tree,2,8 -- ip netns exec h1 ping -c 3 10.67.0.1
   claviger lab net run ring,4 --policy sensor --tls -- ./my-experiment.sh
+  claviger lab net run tree,1,3 --link 802.15.4 -- ip netns exec h1 ping -c 20 10.67.0.1
   claviger lab net up tree,2,3 && claviger lab net exec -- ip netns exec h1 ping -c 3 10.67.0.1
   claviger lab net down
 
@@ -85,6 +86,8 @@ pub(crate) struct LabNetArgs {
     /// Lets hosts say nothing until they are asked: the controller has to look for them
     #[arg(long)]
     pub(crate) silent: bool,
+    #[command(flatten)]
+    pub(crate) link: LabLinkArgs,
     /// The command, a shell by default; its exit code is this program's
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
@@ -103,6 +106,33 @@ pub(crate) struct LabNetUpArgs {
     /// Lets switches reach the controller by TLS
     #[arg(long)]
     pub(crate) tls: bool,
+    #[command(flatten)]
+    pub(crate) link: LabLinkArgs,
+}
+
+/// What is between hosts and their switches.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabLinkArgs {
+    /// What joins hosts to their switches: fibre, wifi, 802.15.4, or such as
+    /// delay=5ms,jitter=1ms,loss=1%,rate=250k (each way); a cable without
+    #[arg(long = "link", value_name = "LINK")]
+    pub(crate) impairment: Option<Impairment>,
+    /// With the same seed the same frames are lost
+    #[arg(long, value_name = "N", default_value = "1", requires = "impairment")]
+    pub(crate) link_seed: u64,
+}
+
+impl LabLinkArgs {
+    /// Returns these arguments as words.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let Some(impairment) = self.impairment else { return Vec::new() };
+        vec![
+            "--link".to_owned(),
+            impairment.to_string(),
+            "--link-seed".to_owned(),
+            self.link_seed.to_string(),
+        ]
+    }
 }
 
 /// `--name NAME`

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use claviger_net::clock::Clock;
-use claviger_netlab::{Control, Lab, Plan, TlsFiles};
+use claviger_netlab::{Carried, Control, HostLinks, Lab, Plan, TlsFiles};
 use claviger_roles::config::{RawController, RawPolicy, RawServer};
 use claviger_roles::init::Layout;
 use claviger_units::Timestamp;
@@ -27,6 +27,8 @@ pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
     let mut words = vec!["lab", "net", "inside", &topology, "--policy", policy];
     words.extend(args.tls.then_some("--tls"));
     words.extend(args.silent.then_some("--silent"));
+    let link = args.link.words();
+    words.extend(link.iter().map(String::as_str));
     super::enclosed(verbosity, &words, &args.command)
 }
 
@@ -54,7 +56,9 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
         OwnController::start(folder, PORT_BASE, verbosity, |raw| fit(raw, &plan, &args)).await?;
     let control = control(&args, &own);
     let (laid_out, began) = (plan.clone(), clock.now());
-    let lab = tokio::task::spawn_blocking(move || Lab::build(&laid_out, &control));
+    let seed = args.link.link_seed;
+    let links = args.link.impairment.map(|impairment| HostLinks { impairment, seed });
+    let lab = tokio::task::spawn_blocking(move || Lab::build(&laid_out, &control, links));
     let lab = lab.await.context("the network was not built")??;
     let operator = Controller::of(own.state())?;
     let (switches, links) = (plan.n_switches as usize, plan.cables.len());
@@ -93,6 +97,9 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
     command.env("CLAVIGER_CONTROLLER", own.process().to_string());
     let status = command.status().await;
     let status = status.with_context(|| format!("{:?} cannot be started", words(&args)[0]))?;
+    if let Some(Carried { sent, lost }) = lab.carried() {
+        console::err(format_args!("links of hosts: {sent} frames sent, {lost} lost"));
+    }
     Ok(super::exit_code(status))
 }
 

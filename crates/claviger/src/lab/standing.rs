@@ -48,7 +48,8 @@ pub(crate) fn up(args: &LabNetUpArgs) -> Result<ExitCode> {
     let mut command = Command::new("setsid");
     command.arg(program).args(["lab", "net", "run", &args.topology.to_string()]);
     command.args(["--policy", super::policy_name(args.policy)]);
-    command.args(args.tls.then_some("--tls")).args(["--", "sleep", "infinity"]);
+    command.args(args.tls.then_some("--tls")).args(args.link.words());
+    command.args(["--", "sleep", "infinity"]);
     command.stdin(Stdio::null()).stdout(told.try_clone()?).stderr(told);
     let mut child = command.spawn().context("starting the network")?;
     let begun = Instant::now();
