@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use claviger_roles::init::PARTIES;
 use claviger_units::{Bits, Decibels, Eui64, Fraction, KeyId, SaeId, Site, Span};
 
 use self::bench::BenchCommand;
@@ -156,6 +157,9 @@ pub(crate) struct InitArgs {
     /// Lets every program of this machine extract keys by IDQ3P, as `claviger up` does
     #[arg(long)]
     pub(crate) danger_idq3p: bool,
+    /// A further name or address in the certificate of a party, such as gateway=10.0.0.1; may be repeated
+    #[arg(long = "name", value_name = "PARTY=HOST", value_parser = party_name)]
+    pub(crate) names: Vec<(String, String)>,
 }
 
 /// What a network is made of.
@@ -420,6 +424,16 @@ fn renewal(text: &str) -> Result<Span, String> {
 fn loss(text: &str) -> Result<Decibels, String> {
     let db = text.parse().or(Err("must be a number of decibels, such as 4 or 7.5"))?;
     Decibels::from_db(db).map_err(|error| error.to_string())
+}
+
+fn party_name(text: &str) -> Result<(String, String), String> {
+    let parties = || PARTIES.iter().map(|(_, name)| *name);
+    let (party, host) = text.split_once('=').ok_or("write PARTY=HOST, such as gateway=10.0.0.1")?;
+    if !parties().any(|name| name == party) {
+        let known: Vec<_> = parties().collect();
+        return Err(format!("there is no party {party}: choose one of {}", known.join(", ")));
+    }
+    Ok((party.to_owned(), host.to_owned()))
 }
 
 fn fraction(text: &str) -> Result<Fraction, String> {

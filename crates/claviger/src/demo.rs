@@ -79,7 +79,12 @@ pub(crate) fn client(folder: &Folder) -> Result<Client> {
     Ok(Client::new(&tls::client_mutual(&identity, &authority)))
 }
 
-/// The certificates of a demonstration name `localhost`.
+/// Certificates of all parties name `localhost`; other addresses only where `claviger init` was told.
 fn url(address: SocketAddr) -> String {
-    format!("https://localhost:{}", address.port())
+    let ip = address.ip();
+    if ip.is_loopback() || ip.is_unspecified() {
+        format!("https://localhost:{}", address.port())
+    } else {
+        format!("https://{address}")
+    }
 }

@@ -1,5 +1,7 @@
 //! `claviger init`: the folders of both sites, without running anything.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use claviger_roles::init::Plan;
 
@@ -11,10 +13,14 @@ use crate::up::capacity::Capacity;
 
 /// Makes the folders and says what to do with them.
 pub(crate) fn run(args: &InitArgs) -> Result<()> {
-    let InitArgs { network, danger_idq3p } = args;
+    let InitArgs { network, danger_idq3p, names: given } = args;
+    let mut names = BTreeMap::<_, Vec<String>>::new();
+    for (party, host) in given {
+        names.entry(party.clone()).or_default().push(host.clone());
+    }
     let (link, capacity) = checked(network)?;
     let mut state = StateFolder::claim(&network.state.state)?;
-    state.prepare(&Plan { danger_idq3p: *danger_idq3p, ..plan(network, &link) })?;
+    state.prepare(&Plan { danger_idq3p: *danger_idq3p, names, ..plan(network, &link) })?;
     let path = network.state.state.display();
     console::out(capacity.sentence(network.devices, network.renew));
     console::out(format_args!(
@@ -51,5 +57,6 @@ pub(crate) fn plan(args: &NetworkArgs, link: &ChosenLink) -> Plan {
         renew_s: args.renew.as_secs_f64(),
         danger_idq3p: false,
         port_base: args.port_base,
+        names: BTreeMap::new(),
     }
 }

@@ -191,6 +191,8 @@ fn access(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateE
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use claviger_roles::config::RawLink;
 
     use super::*;
@@ -205,6 +207,7 @@ mod tests {
             renew_s: 60.0,
             danger_idq3p: true,
             port_base: 14_000,
+            names: BTreeMap::new(),
         }
     }
 

@@ -210,10 +210,7 @@ pub const PRIVATE: &str = "/run";
 /// Makes fresh namespaces fit to live in: a loopback, and a private folder [`PRIVATE`].
 pub fn settle_in() -> Result<(), LabError> {
     // The caller's thread may drive tasks, among which nobody waits.
-    let switched_on = std::thread::spawn(|| Cards::open()?.bring_up("lo"))
-        .join()
-        .unwrap_or_else(|_| Err(panicked()));
-    switched_on?;
+    joined(std::thread::spawn(|| Cards::open()?.bring_up("lo")))?;
     // Nobody but hosts speaks on the cards of switches.
     namespace::set_value("ipv6/conf/default/disable_ipv6", "1")?;
     // Namespaces by name lie there, and programs of the machine must not see ours.
@@ -295,6 +292,13 @@ fn at_once(
             .collect();
         workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(panicked())))
     })
+}
+
+/// Waits for a thread.
+pub(crate) fn joined(
+    thread: std::thread::JoinHandle<Result<(), LabError>>,
+) -> Result<(), LabError> {
+    thread.join().unwrap_or_else(|_| Err(panicked()))
 }
 
 fn panicked() -> LabError {

@@ -11,9 +11,11 @@ mod link;
 mod namespace;
 mod needs;
 mod plan;
+mod reach;
 
 pub use enclosure::enclosed;
 pub use lab::{Control, HostLinks, Lab, LabError, OpenVswitch, PRIVATE, TlsFiles, settle_in};
 pub use link::{Carried, Fate, Impairment, ImpairmentError, Relay, Wire};
 pub use needs::{Missing, missing};
-pub use plan::{Host, Plan, PlanError, Topology};
+pub use plan::{Host, Plan, PlanError, Topology, card};
+pub use reach::{Uplink, adopt, inside};

@@ -22,11 +22,21 @@ pub(crate) fn make(name: &str) -> Result<(), LabError> {
     made.map_err(system(&format!("making the namespace {name}")))
 }
 
+/// Gives the namespace of a process a name.
+pub(crate) fn name(name: &str, process: u32) -> Result<(), LabError> {
+    let (from, path) = (PathBuf::from(format!("/proc/{process}/ns/net")), path(name));
+    let named = File::create_new(&path).and_then(|_| bind(&from, &path));
+    named.map_err(system(&format!("naming the namespace {name}")))
+}
+
+/// Opens a namespace, so that cards can be put there.
+pub(crate) fn open(name: &str) -> Result<File, LabError> {
+    File::open(path(name)).map_err(system(&format!("opening the namespace {name}")))
+}
+
 /// Moves this thread into a namespace for good: only threads that end afterwards do so.
 pub(crate) fn enter(name: &str) -> Result<(), LabError> {
-    let opened = File::open(path(name));
-    let entered =
-        opened.and_then(|file| setns(file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
+    let entered = setns(open(name)?, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
     entered.map_err(system(&format!("entering the namespace {name}")))
 }
 
@@ -52,6 +62,7 @@ fn bind(from: &Path, to: &Path) -> io::Result<()> {
     bound.map_err(io::Error::from)
 }
 
-fn path(name: &str) -> PathBuf {
+/// Where a namespace has its name.
+pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(PRIVATE).join("netns").join(name)
 }

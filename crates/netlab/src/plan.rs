@@ -160,15 +160,21 @@ impl Plan {
 
     fn add_host(&mut self, switch: u32) {
         let n = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
-        let [_, _, high, low] = n.to_be_bytes();
         self.hosts.push(Host {
             name: format!("h{n}"),
-            mac: MacAddr::from_bytes([0x02, 0, 0x5E, 0, high, low]),
+            mac: card(n),
             // The third number is not 0, where the gateway is.
             address: Ipv4Addr::from_bits(0x0A43_0100 + n),
             switch,
         });
     }
+}
+
+/// The card of the host with this number, counted from 1: that of the emulated device with this number.
+#[must_use]
+pub const fn card(n: u32) -> MacAddr {
+    let [_, high, middle, low] = (0x10_0000 + n).to_be_bytes();
+    MacAddr::from_bytes([0x02, 0, 0x5E, high, middle, low])
 }
 
 #[cfg(test)]

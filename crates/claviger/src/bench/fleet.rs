@@ -4,6 +4,7 @@
 //! the controller and all switches start, all labels are imported, all cards are plugged in; it ends when
 //! every device is let in, every table is confirmed, and the frame of every device's first key is ready.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use claviger_net::clock::Clock;
 use claviger_net::link::{self, LinkEvent};
 use claviger_net::shutdown::{Shutdown, TaskGroup};
+use claviger_netlab::card;
 use claviger_photonics::Eve;
 use claviger_roles::config::{
     self, Raw, RawController, RawFibre, RawGateway, RawKme, RawLan, RawLink, RawPlatform, RawQkd,
@@ -21,7 +23,7 @@ use claviger_roles::{
     Context, Folder, Report, Reporter, RoleError, controller, fibre, gateway, kme, lan, platform,
     qkd,
 };
-use claviger_units::{MacAddr, Site};
+use claviger_units::Site;
 use claviger_wire::enrolment::Imported;
 use claviger_wire::lan::Message;
 use claviger_wire::sdn::Switch;
@@ -32,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cli::StateArgs;
 use crate::console;
+use crate::lab::own_controller;
 use crate::platform::Platform;
 use crate::sdn::Controller;
 
@@ -66,6 +69,7 @@ fn plan(devices: u32) -> Plan {
         renew_s: 3600.0,
         danger_idq3p: false,
         port_base: PORT_BASE,
+        names: BTreeMap::new(),
     }
 }
 
@@ -229,10 +233,7 @@ impl Fleet {
         fit: impl FnOnce(&mut R),
     ) -> Result<R::Config> {
         let path = self.layout.config(role);
-        let text = std::fs::read_to_string(&path).context("reading the configuration")?;
-        let mut raw: R = toml::from_str(&text)?;
-        fit(&mut raw);
-        std::fs::write(&path, toml::to_string(&raw)?).context("writing the configuration")?;
+        own_controller::fit(&path, fit)?;
         self.loaded::<R>(role)
     }
 }
@@ -275,11 +276,6 @@ async fn ended(name: &'static str, role: impl Future<Output = Result<(), RoleErr
     if let Err(error) = role.await {
         console::err(format_args!("{name}: {error}"));
     }
-}
-
-fn card(number: u32) -> MacAddr {
-    let [_, high, middle, low] = (0x10_0000 + number).to_be_bytes();
-    MacAddr::from_bytes([0x02, 0x00, 0x5e, high, middle, low])
 }
 
 fn labels(n_devices: u32) -> String {

@@ -13,7 +13,7 @@ use super::fleet;
 use super::load::{self, GATEWAY, Load, Outcome, mac_of};
 use crate::cli::bench::BenchArgs;
 use crate::console;
-use crate::lab::own_controller::OwnController;
+use crate::lab::own_controller::{OwnController, Settings};
 use crate::sdn::Controller;
 
 /// A figure, with what it should be at least, or at most.
@@ -75,7 +75,11 @@ fn line(figure: &Figure, json: bool) -> String {
 
 /// Plays a load against a controller of its own.
 async fn under(load: Load) -> Result<Outcome> {
-    let own = OwnController::start(&std::env::temp_dir(), PORT_BASE, 0, fit).await?;
+    let own =
+        OwnController::start(&std::env::temp_dir(), PORT_BASE, 0, Settings::NONE, |raw, _| {
+            fit(raw);
+        })
+        .await?;
     let operator = Controller::of(own.state())?;
     let hosts = (1..=load.switches)
         .flat_map(|switch| (0..load.hosts_per_switch).map(move |host| mac_of(switch, host)));
@@ -108,7 +112,11 @@ async fn under(load: Load) -> Result<Outcome> {
 }
 
 fn fit(raw: &mut RawController) {
-    let server = RawServer { mac: GATEWAY.into(), addresses: vec!["10.190.255.255".into()] };
+    let server = RawServer {
+        mac: GATEWAY.into(),
+        addresses: vec!["10.190.255.255".into()],
+        reaches: Vec::new(),
+    };
     raw.server = BTreeMap::from([("gateway".to_owned(), server)]);
     let reaches = vec!["gateway tcp 8883".into(), "gateway tcp 8443".into()];
     let sensor = RawPolicy { reaches, packets_per_s: Some(200) };
@@ -220,9 +228,9 @@ for cable in c1 c4; do
     ip link set $cable-a up; sleep 3
 done
 echo "lost $worst ms" >&2
-edge=$(ovs-ofctl -O OpenFlow13 dump-flows s3 | grep -c 0xc10302005e000003)
-transit=$(ovs-ofctl -O OpenFlow13 dump-flows s2 | grep -c 0xc10302005e000003)
-other=$(ovs-ofctl -O OpenFlow13 dump-flows s4 | grep -c 0xc10302005e000003)
+edge=$(ovs-ofctl -O OpenFlow13 dump-flows s3 | grep -c 0xc10302005e100003)
+transit=$(ovs-ofctl -O OpenFlow13 dump-flows s2 | grep -c 0xc10302005e100003)
+other=$(ovs-ofctl -O OpenFlow13 dump-flows s4 | grep -c 0xc10302005e100003)
 echo "sdn_rules_per_device $edge rules, sdn_rules_per_transit $((transit > other ? transit : other)) rules" >&2
 "#;
 

@@ -4,6 +4,9 @@ use std::ffi::OsString;
 
 use clap::{Args, Subcommand, ValueEnum};
 use claviger_netlab::{Impairment, Topology};
+use claviger_units::Span;
+
+use crate::duration;
 
 /// `claviger lab`
 #[derive(Debug, Subcommand)]
@@ -24,6 +27,7 @@ const MININET_EXAMPLES: &str = "\
 Examples:
   claviger lab mininet tree,2,8          9 switches, 64 hosts, 4032 pairs; exit code 0 if none is lost
   claviger lab mininet tree,3,10 --policy sensor   1000 hosts: each pings the first, and reaches no other
+  claviger lab mininet tree,2,8 --fleet  gateway, platform and 62 devices as hosts; 0 if each is read
   claviger lab mininet tree,2,3 --cli    Mininet's own prompt
 
 Open vSwitch runs its userspace datapath, in private namespaces that go with the command: your own
@@ -37,7 +41,11 @@ pub(crate) struct LabMininetArgs {
     /// What the hosts may reach: `sensor` lets each reach the first host, and no other
     #[arg(long, value_enum, default_value = "open")]
     pub(crate) policy: LabPolicy,
-    /// Opens Mininet's prompt instead of pinging
+    /// Runs the whole of Claviger instead of pinging: the first host is the gateway, the last one the
+    /// platform, all others are devices, admitted by their labels
+    #[arg(long, conflicts_with = "policy")]
+    pub(crate) fleet: bool,
+    /// Opens Mininet's prompt instead of pinging; with --fleet, once every device has been read
     #[arg(long)]
     pub(crate) cli: bool,
 }
@@ -48,6 +56,7 @@ Examples:
   claviger lab net run tree,2,8 -- ip netns exec h1 ping -c 3 10.67.0.1
   claviger lab net run ring,4 --policy sensor --tls -- ./my-experiment.sh
   claviger lab net run tree,1,3 --link 802.15.4 -- ip netns exec h1 ping -c 20 10.67.0.1
+  claviger lab net run tree,2,8 --fleet --link wifi -- sh -c '$CLAVIGER readings --state $CLAVIGER_STATE'
   claviger lab net up tree,2,3 && claviger lab net exec -- ip netns exec h1 ping -c 3 10.67.0.1
   claviger lab net down
 
@@ -88,6 +97,10 @@ pub(crate) struct LabNetArgs {
     pub(crate) silent: bool,
     #[command(flatten)]
     pub(crate) link: LabLinkArgs,
+    /// Runs the whole of Claviger before the command: gw is the gateway, the last host the platform, all
+    /// others are devices, admitted by their labels
+    #[arg(long, conflicts_with = "policy")]
+    pub(crate) fleet: bool,
     /// The command, a shell by default; its exit code is this program's
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
@@ -100,6 +113,9 @@ pub(crate) struct LabNetUpArgs {
     pub(crate) topology: Topology,
     #[command(flatten)]
     pub(crate) name: LabNetNameOption,
+    /// Takes the network down by itself after so long
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) length: Option<Span>,
     /// What the hosts may reach once they are found
     #[arg(long, value_enum, default_value = "open")]
     pub(crate) policy: LabPolicy,

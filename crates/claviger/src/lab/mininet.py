@@ -1,7 +1,8 @@
 """A tree of Mininet on the userspace datapath, under a controller that runs already.
 
-usage: python3 - DEPTH FANOUT CONTROLLER_IP CONTROLLER_PORT all|first|cli
-Says `built` when the network stands, and goes on when it is told to by a line.
+usage: python3 - DEPTH FANOUT CONTROLLER_IP CONTROLLER_PORT all|first|cli|wait
+Says `host NAME PROCESS` for every host and `built` when the network stands, and goes on when it is told
+to by a line.
 """
 import sys
 from functools import partial
@@ -31,44 +32,60 @@ def ping_all(net):
 
 
 def ping_first(net):
-    """Lets every host ping the first, which it may, and every tenth its neighbour, which it may not."""
+    """Lets every host ping the first, which it may, and its neighbour, which it may not."""
     first, *others = net.hosts
     lost = reached = 0
-    for row, host in enumerate(others):
-        if host.cmd(f"ping -c1 -W2 {first.IP()} >/dev/null 2>&1 || echo lost").strip():
-            print(f"{host.name} has no answer of {first.name}", flush=True)
-            lost += 1
-        if row % 10 == 9:
-            neighbour = others[row - 1]
-            if host.cmd(f"ping -c1 -W1 {neighbour.IP()} >/dev/null 2>&1 && echo reached").strip():
-                print(f"{host.name} reaches {neighbour.name}", flush=True)
-                reached += 1
-        if row % 200 == 199:
-            for each in net.hosts:
-                each.cmd("ip neigh flush all")
+    for start in range(0, len(others), 25):
+        row = others[start:start + 25]
+        for n, host in enumerate(row):
+            neighbour = row[n - 1] if len(row) > 1 else others[0]
+            # The kernel keeps 1024 neighbours, of all hosts on the machine together.
+            host.sendCmd(
+                f"ping -c1 -W5 {first.IP()} >/dev/null 2>&1 || echo lost; "
+                f"ping -c1 -W1 {neighbour.IP()} >/dev/null 2>&1 && echo reached; "
+                f"ip neigh flush all"
+            )
+        for host in row:
+            said = host.waitOutput().split()
+            if said:
+                print(f"{host.name}: {' '.join(said)}", flush=True)
+            lost += said.count("lost")
+            reached += said.count("reached")
+        first.cmd("ip neigh flush all")
     print(f"{lost} of {len(others)} permitted pings lost", flush=True)
-    print(f"{reached} of {len(others) // 10} forbidden pings answered", flush=True)
+    print(f"{reached} of {len(others)} forbidden pings answered", flush=True)
     return lost + reached
+
+
+def card(number):
+    """The card of the host with this number, as Claviger names emulated devices."""
+    digits = f"{0x02005E100000 + number:012x}"
+    return ":".join(digits[at:at + 2] for at in range(0, 12, 2))
 
 
 depth, fanout, ip, port, then = sys.argv[1:]
 # Without batch, most of the ports of a larger switch are never attached.
 switch = partial(OVSSwitch, batch=True, datapath="user", protocols="OpenFlow13", failMode="secure")
 topology = TreeTopo(depth=int(depth), fanout=int(fanout))
-net = Mininet(topo=topology, switch=switch, controller=None, autoSetMacs=True, build=False)
+net = Mininet(topo=topology, switch=switch, controller=None, build=False)
 net.addController("c0", controller=RemoteController, ip=ip, port=int(port))
 net.build()
-for host in net.hosts:
+for number, host in enumerate(net.hosts, 1):
+    host.setMAC(card(number))
     # Hundreds of hosts' multicast, and checksums that a userspace datapath does not make.
     host.cmd("sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
     host.cmd(f"ethtool -K {host.defaultIntf()} tx off")
 net.start()
 net.waitConnected(timeout=60)
+for host in net.hosts:
+    print(f"host {host.name} {host.pid}")
 print("built", flush=True)
 sys.stdin.readline()
 if then == "cli":
     sys.stdin = open("/dev/tty")
     CLI(net)
+    sys.exit(0)
+if then == "wait":
     sys.exit(0)
 if then == "first":
     sys.exit(0 if ping_first(net) == 0 else 1)

@@ -1,19 +1,20 @@
 //! `claviger lab mininet`: a tree of Mininet under this controller.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use claviger_netlab::{OpenVswitch, Topology};
+use claviger_netlab::{OpenVswitch, Topology, card};
 use claviger_roles::config::{RawController, RawPolicy, RawServer};
-use claviger_units::MacAddr;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
+use super::fleet::{Cast, Fleet, Player};
 use super::found::{self, Wanted};
-use super::own_controller::OwnController;
+use super::own_controller::{OwnController, Settings};
 use crate::cli::lab::{LabMininetArgs, LabPolicy};
 use crate::console;
 use crate::sdn::Controller;
@@ -34,7 +35,10 @@ pub(crate) fn enclose(args: &LabMininetArgs, verbosity: u8) -> Result<ExitCode> 
     }
     let topology = args.topology.to_string();
     let mut words = vec!["lab", "mininet-inside", &topology];
-    words.extend(["--policy", super::policy_name(args.policy)]);
+    if !args.fleet {
+        words.extend(["--policy", super::policy_name(args.policy)]);
+    }
+    words.extend(args.fleet.then_some("--fleet"));
     words.extend(args.cli.then_some("--cli"));
     super::enclosed(verbosity, &words, &[])
 }
@@ -55,28 +59,44 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
         bail!("Mininet builds trees here: write tree,DEPTH,FANOUT");
     };
     let (n_switches, n_hosts) = args.topology.size();
+    let n_hosts = u32::try_from(n_hosts)?;
     claviger_netlab::settle_in()?;
     let folder = Path::new(claviger_netlab::PRIVATE);
-    let own =
-        OwnController::start(folder, PORT_BASE, verbosity, |raw| fit(raw, n_hosts, args.policy))
-            .await?;
+    let cast = args.fleet.then(|| cast(n_hosts)).transpose()?;
+    let settings = cast.as_ref().map_or(Settings::NONE, Cast::settings);
+    let own = OwnController::start(folder, PORT_BASE, verbosity, settings, |raw, ports| {
+        fit(raw, n_hosts, args);
+        if let Some(cast) = &cast {
+            cast.fit_controller(raw, ports);
+        }
+    });
+    let own = own.await?;
     let switches = OpenVswitch::start()?;
     let began = Instant::now();
     let address = own.ports().openflow;
     let mut python = Command::new(python().context("there is no Mininet: install mininet")?);
     python.args(["-c", include_str!("mininet.py"), &depth.to_string(), &fanout.to_string()]);
     python.args([address.ip().to_string(), address.port().to_string()]);
-    let pings = if args.policy == LabPolicy::Sensor { "first" } else { "all" };
-    python.arg(if args.cli { "cli" } else { pings }).env("OVS_RUNDIR", switches.rundir());
+    let then = match args.policy {
+        _ if args.cli => "cli",
+        _ if args.fleet => "wait",
+        LabPolicy::Sensor => "first",
+        LabPolicy::Open | LabPolicy::None => "all",
+    };
+    python.arg(then).env("OVS_RUNDIR", switches.rundir());
     python.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = python.spawn().context("python3 cannot be started")?;
     let mut input = child.stdin.take().context("python3 has no input")?;
     let mut lines = BufReader::new(child.stdout.take().context("python3 has no output")?).lines();
     loop {
-        match lines.next_line().await? {
-            Some(line) if line == "built" => break,
-            Some(_) => {}
-            None => bail!("Mininet has ended before its network stood"),
+        let line = lines.next_line().await?;
+        let line = line.context("Mininet has ended before its network stood")?;
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["built"] => break,
+            ["host", name, process] => {
+                claviger_netlab::adopt(name, process.parse().context("a process of Mininet")?)?;
+            }
+            _ => {}
         }
     }
     let built = began.elapsed();
@@ -85,8 +105,8 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     found::wait_for_all(&operator, &Wanted { switches, links: switches - 1, hosts }).await?;
     // Of sensors, the first host is the gateway: a server of the configuration.
     let first = if args.policy == LabPolicy::Sensor { 2 } else { 1 };
-    let macs: Vec<_> = (first..=n_hosts).map(mac_of).collect();
-    if args.policy != LabPolicy::None {
+    let macs: Vec<_> = (first..=n_hosts).map(card).collect();
+    if cast.is_none() && args.policy != LabPolicy::None {
         found::admit(&operator, &macs, super::policy_name(args.policy)).await?;
     }
     console::err(format_args!(
@@ -95,36 +115,55 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
         built.as_secs_f64(),
         (began.elapsed() - built).as_secs_f64()
     ));
+    let fleet = match cast {
+        Some(cast) => Some(Fleet::start(&own, cast, verbosity).await?),
+        None => None,
+    };
+    if let Some(fleet) = &fleet {
+        fleet.wait_for_readings().await?;
+    }
     input.write_all(b"go\n").await?;
     while let Some(line) = lines.next_line().await? {
         console::out(line);
     }
-    Ok(super::exit_code(child.wait().await?))
+    let status = child.wait().await?;
+    drop(fleet);
+    Ok(super::exit_code(status))
+}
+
+/// The first host is the gateway, the last one the platform, and all between them are devices.
+fn cast(n_hosts: u32) -> Result<Cast> {
+    anyhow::ensure!(n_hosts >= 3, "a fleet needs three hosts: choose a larger tree");
+    let player = |n| Player { name: format!("h{n}"), mac: card(n), address: address(n) };
+    let devices = (2..n_hosts).map(|n| (format!("h{n}"), n)).collect();
+    Ok(Cast { gateway: player(1), platform: player(n_hosts), devices })
 }
 
 /// Every host is looked for where Mininet puts it.
-fn fit(raw: &mut RawController, n_hosts: u64, policy: LabPolicy) {
+fn fit(raw: &mut RawController, n_hosts: u32, args: &LabMininetArgs) {
+    // The hosts, the network's own address and that of all.
+    let bits = u32::BITS - (n_hosts + 1).leading_zeros();
+    raw.sweep = vec![format!("10.0.0.0/{}", 32 - bits.clamp(2, 16))];
+    if args.fleet {
+        return;
+    }
     raw.server = BTreeMap::new();
     let open = RawPolicy { reaches: vec!["peers".to_owned()], packets_per_s: None };
     raw.policy = BTreeMap::from([("open".to_owned(), open)]);
-    if policy == LabPolicy::Sensor {
-        let addresses = vec!["10.0.0.1".to_owned()];
-        let gateway = RawServer { mac: mac_of(1).to_string(), addresses };
+    if args.policy == LabPolicy::Sensor {
+        let addresses = vec![address(1).to_string()];
+        let gateway = RawServer { mac: card(1).to_string(), addresses, reaches: Vec::new() };
         raw.server.insert("gateway".to_owned(), gateway);
         let services = ["gateway tcp 8443", "gateway tcp 8883", "gateway icmp"];
         let reaches = services.map(str::to_owned).to_vec();
         let sensor = RawPolicy { reaches, packets_per_s: None };
         raw.policy.insert("sensor".to_owned(), sensor);
     }
-    // The hosts, the network's own address and that of all.
-    let bits = u64::BITS - (n_hosts + 1).leading_zeros();
-    raw.sweep = vec![format!("10.0.0.0/{}", 32 - bits.clamp(2, 16))];
 }
 
-/// The card that Mininet gives its `n`th host.
-fn mac_of(n: u64) -> MacAddr {
-    let [_, _, a, b, c, d, e, f] = n.to_be_bytes();
-    MacAddr::from_bytes([a, b, c, d, e, f])
+/// The address that Mininet gives its `n`th host.
+const fn address(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0A00_0000 + n)
 }
 
 const PORT_BASE: u16 = 16_000;
@@ -134,9 +173,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_called_as_mininet_calls_them() {
-        assert_eq!(mac_of(1).to_string(), "00:00:00:00:00:01");
-        assert_eq!(mac_of(1000).to_string(), "00:00:00:00:03:e8");
+    fn a_fleet_is_a_gateway_a_platform_and_devices_between_them() {
+        let cast = cast(64).unwrap();
+        assert_eq!((cast.gateway.name, cast.gateway.address), ("h1".into(), [10, 0, 0, 1].into()));
+        assert_eq!(
+            (cast.platform.name, cast.platform.address),
+            ("h64".into(), [10, 0, 0, 64].into())
+        );
+        assert_eq!(cast.devices.len(), 62);
+        assert_eq!(cast.devices[0], ("h2".to_owned(), 2));
+        assert!(super::cast(2).is_err());
     }
 
     #[test]
@@ -148,7 +194,10 @@ mod tests {
         for (n_hosts, range) in
             [(64, "10.0.0.0/25"), (1000, "10.0.0.0/22"), (254, "10.0.0.0/24"), (2, "10.0.0.0/30")]
         {
-            fit(&mut raw, n_hosts, LabPolicy::Open);
+            let topology = "tree,2,8".parse().unwrap();
+            let args =
+                LabMininetArgs { topology, policy: LabPolicy::Open, fleet: false, cli: false };
+            fit(&mut raw, n_hosts, &args);
             assert_eq!(raw.sweep, [range], "{n_hosts}");
         }
     }

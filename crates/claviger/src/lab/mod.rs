@@ -1,5 +1,6 @@
 //! `claviger lab`: networks to try things on.
 
+mod fleet;
 mod found;
 mod mininet;
 mod net;

@@ -7,14 +7,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use claviger_net::clock::Clock;
-use claviger_netlab::{Carried, Control, HostLinks, Lab, Plan, TlsFiles};
+use claviger_netlab::{Carried, Control, Host, HostLinks, Lab, Plan, TlsFiles};
 use claviger_roles::config::{RawController, RawPolicy, RawServer};
 use claviger_roles::init::Layout;
 use claviger_units::Timestamp;
 use tokio::process::Command;
 
+use super::fleet::{Cast, Fleet, Player};
 use super::found::{self, Wanted};
-use super::own_controller::OwnController;
+use super::own_controller::{OwnController, Settings};
 use crate::cli::lab::{LabNetArgs, LabPolicy};
 use crate::console;
 use crate::sdn::Controller;
@@ -24,9 +25,13 @@ pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
     check_needs()?;
     let topology = args.topology.to_string();
     let policy = super::policy_name(args.policy);
-    let mut words = vec!["lab", "net", "inside", &topology, "--policy", policy];
+    let mut words = vec!["lab", "net", "inside", &topology];
+    if !args.fleet {
+        words.extend(["--policy", policy]);
+    }
     words.extend(args.tls.then_some("--tls"));
     words.extend(args.silent.then_some("--silent"));
+    words.extend(args.fleet.then_some("--fleet"));
     let link = args.link.words();
     words.extend(link.iter().map(String::as_str));
     super::enclosed(verbosity, &words, &args.command)
@@ -52,8 +57,15 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
     let plan = Plan::of(args.topology);
     claviger_netlab::settle_in()?;
     let folder = Path::new(claviger_netlab::PRIVATE);
-    let own =
-        OwnController::start(folder, PORT_BASE, verbosity, |raw| fit(raw, &plan, &args)).await?;
+    let cast = args.fleet.then(|| cast(&plan)).transpose()?;
+    let settings = cast.as_ref().map_or(Settings::NONE, Cast::settings);
+    let own = OwnController::start(folder, PORT_BASE, verbosity, settings, |raw, ports| {
+        fit(raw, &plan, &args);
+        if let Some(cast) = &cast {
+            cast.fit_controller(raw, ports);
+        }
+    });
+    let own = own.await?;
     let control = control(&args, &own);
     let (laid_out, began) = (plan.clone(), clock.now());
     let seed = args.link.link_seed;
@@ -76,7 +88,7 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
     };
     found::wait_for_all(&operator, &wanted).await?;
     let found = clock.now();
-    if args.policy != LabPolicy::None {
+    if cast.is_none() && args.policy != LabPolicy::None {
         // The gateway is a server of the configuration already.
         let macs: Vec<_> = plan.hosts.iter().skip(1).map(|host| host.mac).collect();
         found::admit(&operator, &macs, super::policy_name(args.policy)).await?;
@@ -93,6 +105,13 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
         seconds(up, found),
         seconds(found, admitted),
     ));
+    let fleet = match cast {
+        Some(cast) => Some(Fleet::start(&own, cast, verbosity).await?),
+        None => None,
+    };
+    if let Some(fleet) = &fleet {
+        fleet.wait_for_readings().await?;
+    }
     let mut command = command(&args, own.state(), &lab)?;
     command.env("CLAVIGER_CONTROLLER", own.process().to_string());
     let status = command.status().await;
@@ -100,14 +119,27 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
     if let Some(Carried { sent, lost }) = lab.carried() {
         console::err(format_args!("links of hosts: {sent} frames sent, {lost} lost"));
     }
+    drop(fleet);
     Ok(super::exit_code(status))
 }
+
+/// The gateway is itself, the last host the platform, and all between them are devices.
+fn cast(plan: &Plan) -> Result<Cast> {
+    let [gateway, devices @ .., platform] = &plan.hosts[..] else { bail!("{TOO_SMALL}") };
+    anyhow::ensure!(!devices.is_empty(), "{TOO_SMALL}");
+    let player =
+        |host: &Host| Player { name: host.name.clone(), mac: host.mac, address: host.address };
+    let devices = (1..).zip(devices).map(|(n, host)| (host.name.clone(), n)).collect();
+    Ok(Cast { gateway: player(gateway), platform: player(platform), devices })
+}
+
+const TOO_SMALL: &str = "a fleet needs a platform and a device: choose a larger topology";
 
 /// Makes a controller know the gateway and where to look for hosts.
 fn fit(raw: &mut RawController, plan: &Plan, args: &LabNetArgs) {
     let gateway = &plan.hosts[0];
     let addresses = vec![gateway.address.to_string()];
-    let server = RawServer { mac: gateway.mac.to_string(), addresses };
+    let server = RawServer { mac: gateway.mac.to_string(), addresses, reaches: Vec::new() };
     raw.server = BTreeMap::from([("gateway".to_owned(), server)]);
     let reaches = vec!["peers".into(), "gateway icmp".into()];
     raw.policy.insert("open".into(), RawPolicy { reaches, packets_per_s: None });

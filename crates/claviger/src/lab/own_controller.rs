@@ -1,11 +1,14 @@
-//! A controller for one laboratory: a folder, a configuration and a process of its own.
+//! A controller for one laboratory: a folder, a configuration and a process of its own; and how other roles
+//! are started beside it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
-use claviger_roles::config::{RawController, RawLink};
+use claviger_roles::config::{Raw, RawController, RawLink};
 use claviger_roles::init::{self, Layout, Plan, Ports};
+use serde::Serialize;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -25,17 +28,17 @@ impl OwnController {
         folder: &Path,
         port_base: u16,
         verbosity: u8,
-        fit: impl FnOnce(&mut RawController),
+        settings: Settings,
+        change: impl FnOnce(&mut RawController, &Ports),
     ) -> Result<Self> {
         let state = tempfile::tempdir_in(folder).context("making a folder for the controller")?;
-        init::create(state.path(), &plan(port_base))?;
+        init::create(state.path(), &plan(port_base, settings))?;
         let ports = Ports::from_base(port_base).context("the ports do not fit")?;
         let path = Layout::below(state.path()).config("site-b/controller");
-        let text = std::fs::read_to_string(&path).context("reading the configuration")?;
-        let mut raw: RawController = toml::from_str(&text)?;
-        fit(&mut raw);
-        std::fs::write(&path, toml::to_string(&raw)?).context("writing the configuration")?;
-        Ok(Self { process: start(&path, verbosity).await?, ports, state })
+        fit(&path, |raw| change(raw, &ports))?;
+        let mut process = spawn(None, "controller", &path, verbosity)?;
+        ready(&mut process, "controller").await?;
+        Ok(Self { process, ports, state })
     }
 
     /// Returns the folder for `--state`.
@@ -54,34 +57,67 @@ impl OwnController {
     }
 }
 
-/// Nothing of it matters but the controller.
-fn plan(port_base: u16) -> Plan {
+/// What else than a controller there is to be; nothing of it matters to a controller alone.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Devices.
+    pub(crate) devices: u32,
+    /// Seconds between two wakes.
+    pub(crate) renew_s: f64,
+    /// Names and addresses in certificates, by party.
+    pub(crate) names: BTreeMap<String, Vec<String>>,
+}
+
+impl Settings {
+    /// A controller, and nobody who asks for more.
+    pub(crate) const NONE: Self = Self { devices: 1, renew_s: 60.0, names: BTreeMap::new() };
+}
+
+/// Changes a configuration.
+pub(crate) fn fit<R: Raw + Serialize>(path: &Path, change: impl FnOnce(&mut R)) -> Result<()> {
+    let text = std::fs::read_to_string(path).context("reading the configuration")?;
+    let mut raw: R = toml::from_str(&text)?;
+    change(&mut raw);
+    std::fs::write(path, toml::to_string(&raw)?).context("writing the configuration")
+}
+
+fn plan(port_base: u16, settings: Settings) -> Plan {
+    let Settings { devices, renew_s, names } = settings;
     Plan {
         link: RawLink { preset: "lab".into(), loss_db: None, seed: None },
         simulated_speed: 1.0,
         eve_fraction: 0.0,
-        devices: 1,
+        devices,
         fibres: Vec::new(),
-        renew_s: 60.0,
+        renew_s,
         danger_idq3p: false,
         port_base,
+        names,
     }
 }
 
-async fn start(config: &Path, verbosity: u8) -> Result<Child> {
+/// Starts a role as the process that it is in the field, inside a host or beside the network.
+pub(super) fn spawn(host: Option<&str>, role: &str, config: &Path, verbosity: u8) -> Result<Child> {
     let program = std::env::current_exe().context("this program does not know where it lies")?;
-    let mut command = Command::new(program);
+    let mut command = match host {
+        Some(host) => Command::from(claviger_netlab::inside(host, program)),
+        None => Command::new(program),
+    };
     command.args((0..verbosity).map(|_| "--verbose"));
-    command.args(["run", "controller", "--config"]).arg(config);
+    command.args(["run", role, "--config"]).arg(config);
     let errors = if verbosity > 0 { Stdio::inherit() } else { Stdio::null() };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
-    let mut child = command.spawn().context("the controller cannot be started")?;
-    let said = child.stdout.take().context("the controller has no output")?;
+    command.spawn().with_context(|| format!("the role {role} cannot be started"))
+}
+
+/// Waits until a role is ready.
+pub(super) async fn ready(child: &mut Child, role: &str) -> Result<()> {
+    let said = child.stdout.take().context("a role has no output")?;
     let mut lines = BufReader::new(said).lines();
     while let Some(line) = lines.next_line().await? {
         if line.ends_with("ready") {
-            return Ok(child);
+            return Ok(());
         }
     }
-    bail!("the controller has ended; `-v` shows why")
+    bail!("the role {role} has ended; `-v` shows why")
 }

@@ -1,6 +1,6 @@
 //! `claviger lab net up`, `exec` and `down`: a network that stands until it is taken down.
 //!
-//! It is a `lab net run` around a command that never ends, in a session of its own. What is known of it
+//! It is a `lab net run` around a command that only waits, in a session of its own. What is known of it
 //! lies in a record: the process, and when that began, so that no other is taken for it.
 
 use std::ffi::OsString;
@@ -49,7 +49,8 @@ pub(crate) fn up(args: &LabNetUpArgs) -> Result<ExitCode> {
     command.arg(program).args(["lab", "net", "run", &args.topology.to_string()]);
     command.args(["--policy", super::policy_name(args.policy)]);
     command.args(args.tls.then_some("--tls")).args(args.link.words());
-    command.args(["--", "sleep", "infinity"]);
+    let length = args.length.map(|length| length.as_secs_f64().to_string());
+    command.args(["--", "sleep", length.as_deref().unwrap_or("infinity")]);
     command.stdin(Stdio::null()).stdout(told.try_clone()?).stderr(told);
     let mut child = command.spawn().context("starting the network")?;
     let begun = Instant::now();
@@ -138,7 +139,7 @@ fn began(process: u32) -> Option<u64> {
     if state == "Z" { None } else { fields.nth(18)?.parse().ok() }
 }
 
-/// Finds the command that never ends, below the process that keeps the network.
+/// Finds the command that only waits, below the process that keeps the network.
 fn sleeper(process: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).ok()?;
     children.split_whitespace().filter_map(|child| child.parse().ok()).find_map(|child: u32| {

@@ -37,24 +37,24 @@ until_true reaches h2 8883; say broker-is-reached $?
 reaches h3 8443; say key-service-is-reached $?
 ! reaches h2 22; say nothing-else-of-the-gateway $?
 ! pings h1 10.67.1.2; say no-other-device $?
-entries=$(ovs-ofctl -O OpenFlow13 dump-flows s3 | grep -c '0xc10302005e000003')
+entries=$(ovs-ofctl -O OpenFlow13 dump-flows s3 | grep -c '0xc10302005e100003')
 [ "$entries" -eq 2 ]; say two-entries-at-the-edge $?
 
 # An unknown card at h4's port, and afterwards the card of h1.
 inside h4 ip link set h4 address 02:99:00:00:00:04
 ! pings h4 10.67.0.1; say an-unknown-card-reaches-nothing $?
 until_true told 'host-appeared.*02:99:00:00:00:04'; say an-unknown-card-is-listed $?
-inside h4 ip link set h4 address 02:00:5e:00:00:01
+inside h4 ip link set h4 address 02:00:5e:10:00:01
 ! pings h4 10.67.0.1; say a-spoofed-card-reaches-nothing $?
-until_true told 'spoofed.*02:00:5e:00:00:01 belongs to 0000000000000001:[0-9]*, and is spoofed at 0000000000000004:'
+until_true told 'spoofed.*02:00:5e:10:00:01 belongs to 0000000000000001:[0-9]*, and is spoofed at 0000000000000004:'
 say a-spoof-is-told-with-both-ports $?
 pings h1 10.67.0.1; say the-spoofed-device-goes-on $?
-inside h4 ip link set h4 address 02:00:5e:00:00:04
+inside h4 ip link set h4 address 02:00:5e:10:00:04
 until_true pings h4 10.67.0.1; say the-device-itself-goes-on $?
 
 # A frame of discovery with a wrong hash: chassis, port, time to live, ours, end.
 links=$(sdn links)
-raw h4 "0180c200000e02005e00000488cc020207610402076206020078fe2802c1a701$(printf '00%.0s' $(seq 36))0000" 3
+raw h4 "0180c200000e02005e10000488cc020207610402076206020078fe2802c1a701$(printf '00%.0s' $(seq 36))0000" 3
 until_true told 'link-forged.*0000000000000004:'; say a-forged-link-is-told $?
 [ "$(sdn links)" = "$links" ]; say a-forged-link-is-none $?
 

@@ -7,12 +7,13 @@ mod network;
 pub use network::{
     CHANNEL_PORT, ControllerRoleConfig, EnrolmentConfig, FibrePath, LanRoleConfig,
     OpticsRoleConfig, POLICIES, RawApproval, RawController, RawCrossing, RawEnrolment,
-    RawFibrePath, RawFibrePort, RawLan, RawOptics, RawPolicy, RawServer, SERVERS,
+    RawFibrePath, RawFibrePort, RawLan, RawOptics, RawPolicy, RawServer, SERVERS, Server,
 };
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use claviger_photonics::LinkPreset;
@@ -595,14 +596,19 @@ impl Raw for RawPlatform {
 pub struct RawDevices {
     /// How many devices are emulated.
     pub devices: u32,
+    /// The number of the first, where several processes emulate a fleet.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub first: u32,
     /// Seconds between two wakes of a device.
     pub wake_s: f64,
     /// The gateway's key service.
     pub gateway_url: String,
     /// The gateway's broker.
     pub gateway_mqtt: String,
-    /// The platform, where the operator provisions.
-    pub platform_url: String,
+    /// The platform, where the operator provisions; without it, the labels of new devices are written
+    /// to `labels.csv` beside this file, for `claviger sdn import`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform_url: Option<String>,
     /// The emulated network in which the devices are; without it, they reach everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lan: Option<String>,
@@ -611,8 +617,8 @@ pub struct RawDevices {
 /// Checked devices.
 #[derive(Clone, Debug)]
 pub struct DevicesConfig {
-    /// How many.
-    pub devices: u32,
+    /// Their numbers.
+    pub numbers: RangeInclusive<u32>,
     /// Time between two wakes.
     pub wake: Span,
     /// The gateway's key service.
@@ -620,7 +626,7 @@ pub struct DevicesConfig {
     /// The gateway's broker.
     pub gateway_mqtt: SocketAddr,
     /// The platform.
-    pub platform_url: String,
+    pub platform_url: Option<String>,
     /// The emulated network.
     pub lan: Option<SocketAddr>,
 }
@@ -629,16 +635,20 @@ impl Raw for RawDevices {
     type Config = DevicesConfig;
 
     fn check(self, faults: &mut Faults, _: &Path) -> Option<DevicesConfig> {
-        if !(1..=100_000).contains(&self.devices) {
-            faults.note("devices", self.devices, "must lie between 1 and 100000");
+        for (key, value) in [("devices", self.devices), ("first", self.first)] {
+            if !(1..=100_000).contains(&value) {
+                faults.note(key, value, "must lie between 1 and 100000");
+            }
         }
         let wake = faults.seconds("wake_s", self.wake_s);
         check_url(faults, "gateway_url", &self.gateway_url);
-        check_url(faults, "platform_url", &self.platform_url);
+        if let Some(url) = &self.platform_url {
+            check_url(faults, "platform_url", url);
+        }
         let gateway_mqtt = faults.address("gateway_mqtt", &self.gateway_mqtt);
         let lan = self.lan.as_deref().map(|text| faults.loopback("lan", text));
         Some(DevicesConfig {
-            devices: self.devices,
+            numbers: self.first..=self.first.saturating_add(self.devices).saturating_sub(1),
             wake: wake?,
             gateway_url: self.gateway_url,
             gateway_mqtt: gateway_mqtt?,
@@ -646,6 +656,15 @@ impl Raw for RawDevices {
             lan: lan.flatten(),
         })
     }
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 fn check_url(faults: &mut Faults, key: &str, url: &str) {

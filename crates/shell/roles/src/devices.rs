@@ -5,10 +5,13 @@
 
 mod cables;
 mod complaints;
+mod labels;
 mod life;
 mod operator;
 mod shelf;
 
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +35,7 @@ use crate::role::{Context, Folder, RoleError};
 pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Result<(), RoleError> {
     let (identity, authority) = folder.identity()?;
     let shelf = Shelf::open(&folder)?;
-    let n_devices = config.devices;
+    let numbers = config.numbers.clone();
     let (anonymous, now) = (tls::client_anonymous(&authority), context.clock.now());
     let (cables, carrier) = match config.lan {
         Some(lan) => {
@@ -41,10 +44,14 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
         }
         None => (None, None),
     };
-    let operator = http::Client::new(&tls::client_mutual(&identity, &authority));
+    let operator = config.platform_url.as_ref().map(|url| {
+        let client = http::Client::new(&tls::client_mutual(&identity, &authority));
+        Operator::new(url, client, context.clone())
+    });
+    let by_hand = operator.is_none().then(|| folder.file(labels::NAME));
     let surroundings = Arc::new(Surroundings {
         shelf: shelf.clone(),
-        operator: Operator::new(&config.platform_url, operator, context.clone()),
+        operator,
         profile: profile(&config),
         keys: http::Client::new(&anonymous),
         gateway_url: config.gateway_url,
@@ -63,18 +70,25 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
         }
     };
     let ended = tokio::select! {
-        ended = live(n_devices, &surroundings) => ended,
+        ended = live(numbers, by_hand, &surroundings) => ended,
         () = carried => Err(RoleError::Lost("cables".to_owned())),
     };
     shelf.stop().await;
     ended
 }
 
-async fn live(n_devices: u32, surroundings: &Arc<Surroundings>) -> Result<(), RoleError> {
+async fn live(
+    numbers: RangeInclusive<u32>,
+    by_hand: Option<PathBuf>,
+    surroundings: &Arc<Surroundings>,
+) -> Result<(), RoleError> {
     let Context { shutdown, reports, .. } = &surroundings.context;
-    surroundings.shelf.make_missing(n_devices).await?;
+    surroundings.shelf.make_missing(numbers.clone()).await?;
+    if let Some(path) = by_hand {
+        labels::hand_out(&surroundings.shelf, numbers.clone().map(eui_of), &path).await?;
+    }
     let mut devices = JoinSet::new();
-    for number in 1..=n_devices {
+    for number in numbers {
         devices.spawn(life::live(Arc::clone(surroundings), eui_of(number)));
     }
     reports.tell(Report::Ready("devices"));
@@ -118,7 +132,8 @@ fn eui_of(number: u32) -> Eui64 {
 /// Keys come within seconds of a network's first start, so that no device should wait for long;
 /// but a large fleet without keys must not drown its gateway in requests.
 fn profile(config: &DevicesConfig) -> Profile {
-    let crowd = Span::from_millis(10 * u64::from(config.devices));
+    let n_devices = config.numbers.clone().count() as u64;
+    let crowd = Span::from_millis(10 * n_devices);
     Profile { longest_pause: crowd.max(Span::from_secs(5)), ..Profile::waking_every(config.wake) }
 }
 

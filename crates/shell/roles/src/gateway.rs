@@ -88,7 +88,7 @@ pub async fn run(
 
 fn forwarder(address: SocketAddr, password: &SecretBytes) -> Access {
     let password = String::from_utf8_lossy(password.expose());
-    Access::plain("localhost", address.port(), "gateway", "gateway", &password)
+    Access::plain(&address.ip().to_string(), address.port(), "gateway", "gateway", &password)
 }
 
 fn read_password(folder: &Folder, name: &str) -> Result<SecretBytes, RoleError> {

@@ -49,6 +49,9 @@ pub struct Plan {
     pub danger_idq3p: bool,
     /// The first of [`Ports::COUNT`] ports.
     pub port_base: u16,
+    /// Further names and addresses of parties, by the party's name such as `gateway`, which their
+    /// certificates have beside `localhost`.
+    pub names: BTreeMap<String, Vec<String>>,
 }
 
 /// Where the roles listen, all on loopback.
@@ -287,7 +290,7 @@ pub enum InitError {
 }
 
 /// Parties with a certificate: folder and name.
-const PARTIES: [(&str, &str); 12] = [
+pub const PARTIES: [(&str, &str); 12] = [
     ("fibre", "optics"),
     ("site-a/qkd", "qkd-a"),
     ("site-a/kme", "kme-a"),
@@ -316,7 +319,9 @@ pub fn create(state: &Path, plan: &Plan) -> Result<(), InitError> {
     }
     let authority = DemoAuthority::generate("Claviger demo authority")?;
     for (folder, name) in PARTIES {
-        authority.issue(name, &[])?.write(&layout.folder(folder), "identity")?;
+        let others = plan.names.get(name).map(|names| &names[..]).unwrap_or_default();
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        authority.issue(name, &others)?.write(&layout.folder(folder), "identity")?;
         authority.write_certificate(&layout.folder(folder).join("ca.pem"))?;
     }
     make_folder(&layout.folder("devices"))?;
@@ -475,7 +480,11 @@ fn platform(ports: &Ports) -> RawPlatform {
 
 /// The network of the demonstration: the gateway is its only server.
 fn controller(plan: &Plan, ports: &Ports) -> RawController {
-    let server = RawServer { mac: GATEWAY_MAC.into(), addresses: vec![GATEWAY_ADDRESS.into()] };
+    let server = RawServer {
+        mac: GATEWAY_MAC.into(),
+        addresses: vec![GATEWAY_ADDRESS.into()],
+        reaches: Vec::new(),
+    };
     let services = ["gateway tcp 8443", "gateway tcp 8883", "gateway icmp"];
     let reaches = services.map(str::to_owned).to_vec();
     let quarantine = RawPolicy { reaches: Vec::new(), packets_per_s: Some(10) };
@@ -535,10 +544,11 @@ pub const GATEWAY_ADDRESS: &str = "10.67.0.1";
 fn devices(plan: &Plan, ports: &Ports) -> RawDevices {
     RawDevices {
         devices: plan.devices,
+        first: 1,
         wake_s: plan.renew_s,
         gateway_url: url(ports.gateway_keys),
         gateway_mqtt: ports.gateway_mqtt.to_string(),
-        platform_url: url(ports.platform),
+        platform_url: Some(url(ports.platform)),
         lan: Some(ports.lan.to_string()),
     }
 }

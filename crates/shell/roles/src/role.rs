@@ -72,6 +72,17 @@ pub enum RoleError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Labels cannot be handed out.
+    #[error(
+        "the labels of new devices cannot be written to {path}: {source}; if it is there already, give it to \
+         `claviger sdn import` and remove it"
+    )]
+    Labels {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// What the controller keeps over a restart cannot be read or written.
     #[error(
         "{path} cannot be used: {why}; mend the disk, or move the file away: hosts are then learnt and admitted anew"

@@ -1,6 +1,7 @@
 //! All roles in one process on loopback: from the photon to the reading.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -56,6 +57,7 @@ fn plan(devices: u32, seed: Option<u64>) -> Plan {
         renew_s: 4.0,
         danger_idq3p: true,
         port_base: free_base(),
+        names: BTreeMap::new(),
     }
 }
 
@@ -148,7 +150,7 @@ async fn every_device_gets_keys_and_every_reading_arrives() {
     let state = tempfile::tempdir().unwrap();
     init::create(state.path(), &plan(6, None)).unwrap();
     let mut network = Network::start(state.path());
-    let mut readings = std::collections::BTreeMap::new();
+    let mut readings = BTreeMap::new();
     network
         .wait(|report| {
             if let Report::Decrypted { eui, epoch, counter, .. } = report {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use claviger_control::{AddressRange, OpticsConfig, PacketRate, Policy, Reach, Service};
+use claviger_control::{AddressRange, OpticsConfig, PacketRate, Policy, PolicyId, Reach, Service};
 use claviger_fleet::enrolment::Approval;
 use claviger_openflow::{DatapathId, PortNumber};
 use claviger_units::{Decibels, MacAddr, SaeId};
@@ -183,6 +183,9 @@ pub struct RawServer {
     /// Its addresses, which nobody else can take.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// What it reaches itself, as in a policy; nothing, as a rule: servers are called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reaches: Vec<String>,
 }
 
 /// What hosts of one kind may do.
@@ -215,12 +218,23 @@ pub struct ControllerRoleConfig {
     pub dhcp_server: Option<MacAddr>,
     /// How fast a port may bring packets of unknown cards.
     pub unknown: PacketRate,
-    /// Hosts that offer services: card and addresses.
-    pub servers: Vec<(MacAddr, Vec<IpAddr>)>,
-    /// What hosts may reach; the last one is that of the servers.
+    /// Hosts that offer services.
+    pub servers: Vec<Server>,
+    /// What hosts may reach; the last ones are those of the servers.
     pub policies: Vec<Policy>,
     /// The optical switch, and who may ring the alarm.
     pub crossing: Option<(OpticsConfig, Vec<SaeId>)>,
+}
+
+/// A checked host that offers services.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its card.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// What it reaches itself.
+    pub policy: PolicyId,
 }
 
 /// The folder of further policies: each in a file of its own, under its name.
@@ -247,7 +261,8 @@ fn further_policies(faults: &mut Faults, folder: &Path) -> BTreeMap<String, RawP
     policies
 }
 
-/// The name of the policy of servers, which begin nothing by themselves.
+/// How the policies of servers are called: those that begin nothing by themselves have this one, others
+/// one with their own name behind a colon.
 pub const SERVERS: &str = "server";
 
 impl Raw for RawController {
@@ -285,8 +300,18 @@ impl Raw for RawController {
         for (name, policy) in &self.policy {
             policies.extend(policy.check(faults, name, by_name));
         }
-        let (name, reaches) = (SERVERS.to_owned(), Vec::new());
-        policies.push(Policy { name, reaches, limit: None });
+        let mut checked = Vec::new();
+        for (name, (mac, addresses)) in &servers {
+            let reaches = self.server.get(name).map(|server| &server.reaches[..]);
+            let policy = servers_policy(faults, name, reaches.unwrap_or_default(), by_name);
+            let known = policies.iter().position(|known: &Policy| known.name == policy.name);
+            let at = known.unwrap_or(policies.len());
+            if known.is_none() {
+                policies.push(policy);
+            }
+            let policy = PolicyId(u16::try_from(at + 1).unwrap_or(u16::MAX));
+            checked.push(Server { mac: *mac, addresses: addresses.clone(), policy });
+        }
         let burst = self.unknown_per_s.max(50);
         let crossing = match &self.crossing {
             None => None,
@@ -302,7 +327,7 @@ impl Raw for RawController {
             sweep: sweep?,
             dhcp_server: dhcp_server.flatten(),
             unknown: PacketRate { per_second: self.unknown_per_s, burst },
-            servers: servers.into_values().collect(),
+            servers: checked,
             policies,
         })
     }
@@ -345,17 +370,11 @@ impl RawPolicy {
         server: impl Fn(&str) -> Option<MacAddr>,
     ) -> Option<Policy> {
         let key = format!("policy.{name}");
-        if name == SERVERS {
-            let right = "is the name of the policy of servers themselves; choose another";
+        if name.split(':').next() == Some(SERVERS) {
+            let right = "is a name of policies of servers themselves; choose another";
             faults.note(&key, format_args!("\"{name}\""), right);
         }
-        let mut reaches = Vec::new();
-        for text in &self.reaches {
-            match reach(text, &server) {
-                Ok(reach) => reaches.push(reach),
-                Err(right) => faults.note(&key, format_args!("\"{text}\""), right),
-            }
-        }
+        let reaches = reaches(faults, &key, &self.reaches, server);
         let limit =
             self.packets_per_s.map(|per_second| PacketRate { per_second, burst: per_second });
         if limit.is_some_and(|limit| limit.per_second == 0) {
@@ -363,6 +382,35 @@ impl RawPolicy {
         }
         Some(Policy { name: name.to_owned(), reaches, limit })
     }
+}
+
+/// The policy of a server: most have none of their own.
+fn servers_policy(
+    faults: &mut Faults,
+    name: &str,
+    texts: &[String],
+    server: impl Fn(&str) -> Option<MacAddr>,
+) -> Policy {
+    let reaches = reaches(faults, &format!("server.{name}"), texts, server);
+    let own = format!("{SERVERS}:{name}");
+    let name = if reaches.is_empty() { SERVERS.to_owned() } else { own };
+    Policy { name, reaches, limit: None }
+}
+
+fn reaches(
+    faults: &mut Faults,
+    key: &str,
+    texts: &[String],
+    server: impl Fn(&str) -> Option<MacAddr>,
+) -> Vec<Reach> {
+    let mut reaches = Vec::new();
+    for text in texts {
+        match reach(text, &server) {
+            Ok(reach) => reaches.push(reach),
+            Err(right) => faults.note(key, format_args!("\"{text}\""), right),
+        }
+    }
+    reaches
 }
 
 fn reach(text: &str, server: impl Fn(&str) -> Option<MacAddr>) -> Result<Reach, String> {

@@ -43,7 +43,7 @@ impl Desk {
             allowed: [config.operator.clone(), config.provisioning.clone()],
             alarmists: config.crossing.iter().flat_map(|(_, names)| names.clone()).collect(),
             policies: config.policies.iter().map(|policy| policy.name.clone()).collect(),
-            servers: config.servers.iter().map(|(mac, _)| *mac).collect(),
+            servers: config.servers.iter().map(|server| server.mac).collect(),
             context,
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_control::{
-    Admission, Controller, ControllerConfig, LldpKey, Mastery, Movement, PolicyId, Times,
+    Admission, Controller, ControllerConfig, LldpKey, Mastery, Movement, Times,
 };
 use claviger_net::accept::{Guard, Limits};
 use claviger_net::shutdown::TaskGroup;
@@ -99,11 +99,11 @@ fn controller(
     // Elections are numbered by the time at which they are won.
     let generation = now.as_micros() / 1_000_000;
     let mut controller = Controller::new(now, core, Mastery::Primary { generation });
-    let servers = config.servers.iter().map(|(mac, addresses)| Admission {
-        mac: *mac,
-        policy: servers_policy(config),
-        place: keep.place_of(*mac),
-        addresses: addresses.clone(),
+    let servers = config.servers.iter().map(|server| Admission {
+        mac: server.mac,
+        policy: server.policy,
+        place: keep.place_of(server.mac),
+        addresses: server.addresses.clone(),
         movement: Movement::AfterUnplugging,
     });
     let servers: Vec<_> = servers.collect();
@@ -112,10 +112,6 @@ fn controller(
     let all = servers.into_iter().chain(others);
     controller.admit(now, all).expect("policies were looked up by name");
     Ok(controller)
-}
-
-fn servers_policy(config: &ControllerRoleConfig) -> PolicyId {
-    PolicyId(u16::try_from(config.policies.len()).unwrap_or(u16::MAX))
 }
 
 fn lldp_key(folder: &Folder) -> Result<LldpKey, RoleError> {

@@ -31,7 +31,8 @@ use crate::role::Context;
 pub(super) struct Surroundings {
     pub(super) context: Context,
     pub(super) shelf: Shelf,
-    pub(super) operator: Operator,
+    /// Who provisions; labels are carried by hand without.
+    pub(super) operator: Option<Operator>,
     pub(super) profile: Profile,
     /// The way to the gateway's key service, without a certificate.
     pub(super) keys: http::Client,
@@ -70,8 +71,9 @@ pub(super) async fn live(surroundings: Arc<Surroundings>, eui: Eui64) -> Result<
 
 /// Brings the label of a new device to the platform and destroys it.
 async fn provision(surroundings: &Surroundings, eui: Eui64) -> Result<(), StoreError> {
+    let Some(operator) = &surroundings.operator else { return Ok(()) };
     if let Some(label) = surroundings.shelf.label(eui).await? {
-        surroundings.operator.provision(eui, &label).await;
+        operator.provision(eui, &label).await;
         surroundings.shelf.destroy_label(eui).await?;
     }
     Ok(())

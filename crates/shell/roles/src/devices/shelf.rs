@@ -1,5 +1,7 @@
 //! Where emulated devices lie: their flash, and their labels until the platform has read them.
 
+use std::ops::RangeInclusive;
+
 use claviger_device::{FlashImage, FlashWrite, Slot};
 use claviger_durable::{EngineError, Table, Tx};
 use claviger_store::{StoreError, Writer};
@@ -27,11 +29,14 @@ impl Shelf {
         folder.writer(|_| Ok::<_, EngineError>(()), |()| {}).map(Self)
     }
 
-    /// Makes those of the first `n_devices` that do not exist yet: flash and label together.
-    pub(super) async fn make_missing(&self, n_devices: u32) -> Result<(), StoreError> {
-        let mut first = 1;
-        while first <= n_devices {
-            let last = n_devices.min(first + BATCH - 1);
+    /// Makes those that do not exist yet: flash and label together.
+    pub(super) async fn make_missing(
+        &self,
+        numbers: RangeInclusive<u32>,
+    ) -> Result<(), StoreError> {
+        let (mut first, end) = numbers.into_inner();
+        while first <= end {
+            let last = end.min(first + BATCH - 1);
             self.run(move |tx| {
                 let mut system = UnwrapErr(SysRng);
                 (first..=last).try_for_each(|number| make(tx, eui_of(number), &mut system))
