@@ -16,6 +16,7 @@ mod attack;
 mod crashes;
 mod crowd;
 mod damage;
+mod enrolment;
 mod forgeries;
 mod leaks;
 mod optics;

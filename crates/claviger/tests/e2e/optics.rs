@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::parties::PATIENCE;
+use crate::parties::{PATIENCE, put_channel_as};
 use crate::place::{Place, utf8};
 use crate::process::{claviger, eventually, run};
 use crate::up::summary;
@@ -46,6 +46,8 @@ fn the_channel_leaves_a_fibre_that_is_cut_and_an_operator_moves_it_back() {
     let events = sdn(&["events"]).out;
     let moved = "quantum channel moved from lab to city: there is no light in it";
     assert!(events.contains(moved), "{events}");
+    // Whoever admits devices does not move the channel.
+    assert_eq!(put_channel_as(&place, "site-b/platform", "lab"), Some(401));
     let unknown = sdn(&["channel", "--to", "moon"]);
     assert!(unknown.err.contains("there is no fibre moon"), "{unknown:?}");
     // The fibre is mended a moment after its time.

@@ -78,6 +78,16 @@ impl App {
     }
 }
 
+/// Asks the controller to move the quantum channel, with the certificate in `folder`; returns the status
+/// of the answer.
+pub(crate) fn put_channel_as(place: &Place, folder: &str, fibre: &str) -> Option<u16> {
+    let client = known_client(&place.layout().folder(folder));
+    let url = format!("{}/v1/channel", url(place.ports().controller));
+    let body = format!(r#"{{"fibre":"{fibre}"}}"#).into_bytes();
+    let answer = runtime().block_on(client.put_json(&url, body));
+    answer.ok().map(|answer| answer.status.as_u16())
+}
+
 /// A reading that the platform has stored.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct StoredReading {

@@ -1,4 +1,4 @@
-//! The controller under Mininet, which nobody here wrote.
+//! The controller, and all of Claviger, under Mininet, which nobody here wrote.
 
 use crate::process::{claviger, run};
 
@@ -9,4 +9,12 @@ fn all_pairs_of_a_tree_reach_each_other_with_mininet() {
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
     assert!(ended.out.contains("0 of 4032 pings lost"), "{}\n{}", ended.out, ended.err);
     assert!(ended.err.contains("9 switches, 64 hosts"), "{}", ended.err);
+}
+
+/// Gateway, platform and devices are hosts, and the platform reads every device.
+#[test]
+fn a_fleet_on_hosts_is_read_with_mininet() {
+    let ended = run(&mut claviger(&["lab", "mininet", "tree,2,3", "--fleet"]));
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
+    assert!(ended.err.contains("7 devices on hosts of their own"), "{}", ended.err);
 }

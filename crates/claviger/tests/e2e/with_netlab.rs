@@ -23,3 +23,27 @@ fn a_network_of_open_vswitch_keeps_its_promises_with_netlab() {
 fn interfaces() -> String {
     run(Command::new("ip").args(["-o", "link"])).out
 }
+
+/// A network stands until it is taken down, and its links are as bad as they were asked to be.
+#[test]
+fn a_network_stands_with_links_that_delay_until_it_is_taken_down_with_netlab() {
+    let name = format!("e2e-{}", std::process::id());
+    let net = |arguments: &[&str]| run(&mut claviger(&[&["lab", "net"], arguments].concat()));
+    let link = ["--link", "delay=20ms", "--for", "60s", "--name", &name];
+    let up = net(&[&["up", "tree,1,2"], &link[..]].concat());
+    assert_eq!(up.code, Some(0), "{up:?}");
+    assert!(up.out.contains("3 hosts"), "{up:?}");
+    let again = net(&["up", "tree,1,2", "--name", &name]);
+    assert!(again.err.contains("stands already"), "{again:?}");
+    let ping = ["ip", "netns", "exec", "h1", "ping", "-c", "3", "10.67.0.1"];
+    let pinged = net(&[&["exec", &name, "--"], &ping[..]].concat());
+    assert_eq!(pinged.code, Some(0), "{pinged:?}");
+    // There and back; the gateway has a cable.
+    let least = pinged.out.lines().find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = "));
+    let least: f64 = least.and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap();
+    assert!((40.0..60.0).contains(&least), "{pinged:?}");
+    let down = net(&["down", &name]);
+    assert_eq!(down.code, Some(0), "{down:?}");
+    let gone = net(&["exec", &name, "--", "true"]);
+    assert!(gone.err.contains("no network"), "{gone:?}");
+}
