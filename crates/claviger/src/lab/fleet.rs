@@ -52,9 +52,27 @@ pub(super) struct Fleet {
     _processes: Vec<Child>,
 }
 
+/// Starts a controller for a network on which a fleet may play.
+pub(super) async fn controller(
+    folder: &Path,
+    port_base: u16,
+    verbosity: u8,
+    cast: Option<&Cast>,
+    fit: impl FnOnce(&mut RawController),
+) -> Result<OwnController> {
+    let settings = cast.map_or(Settings::NONE, Cast::settings);
+    let fit_all = |raw: &mut RawController, ports: &Ports| {
+        fit(raw);
+        if let Some(cast) = cast {
+            cast.fit_controller(raw, ports);
+        }
+    };
+    OwnController::start(folder, port_base, verbosity, settings, fit_all).await
+}
+
 impl Cast {
     /// Returns what the folders must hold for it.
-    pub(super) fn settings(&self) -> Settings {
+    fn settings(&self) -> Settings {
         let uplinks = [(&self.gateway, GATEWAY), (&self.platform, PLATFORM)];
         let [(gateway, a), (platform, b)] =
             uplinks.map(|(host, n)| (host.address, Uplink::numbered(n)));
@@ -74,7 +92,7 @@ impl Cast {
     }
 
     /// Makes the controller know gateway and platform, and what they have to do with each other.
-    pub(super) fn fit_controller(&self, raw: &mut RawController, ports: &Ports) {
+    fn fit_controller(&self, raw: &mut RawController, ports: &Ports) {
         let server = |host: &Player, reaches| RawServer {
             mac: host.mac.to_string(),
             addresses: vec![host.address.to_string()],
@@ -92,9 +110,21 @@ impl Cast {
 }
 
 impl Fleet {
+    /// Starts everybody, if there is anybody, and waits until the platform has read every device.
+    pub(super) async fn play(
+        own: &OwnController,
+        cast: Option<Cast>,
+        verbosity: u8,
+    ) -> Result<Option<Self>> {
+        let Some(cast) = cast else { return Ok(None) };
+        let fleet = Self::start(own, cast, verbosity).await?;
+        fleet.wait_for_readings().await?;
+        Ok(Some(fleet))
+    }
+
     /// Starts everybody on a network whose controller runs, and brings the devices' labels to the
     /// platform.
-    pub(super) async fn start(own: &OwnController, cast: Cast, verbosity: u8) -> Result<Self> {
+    async fn start(own: &OwnController, cast: Cast, verbosity: u8) -> Result<Self> {
         let began = Instant::now();
         let (layout, ports) = (Layout::below(own.state()), own.ports());
         let hosts = [(GATEWAY, cast.gateway.name.clone()), (PLATFORM, cast.platform.name.clone())];
@@ -128,7 +158,7 @@ impl Fleet {
     }
 
     /// Waits until the platform has read every device, sealed under a key from the link.
-    pub(super) async fn wait_for_readings(&self) -> Result<()> {
+    async fn wait_for_readings(&self) -> Result<()> {
         let platform = Platform::open(&StateArgs { state: self.state.clone() })?;
         let (mut read, mut after, mut n_readings) = (BTreeSet::new(), 0, 0_usize);
         while read.len() < self.devices.len() {

@@ -16,18 +16,21 @@ from mininet.topolib import TreeTopo
 def ping_all(net):
     """Lets every host ping every other once; returns how many answers were missing."""
     lost = 0
-    for row, host in enumerate(net.hosts):
-        others = " ".join(other.IP() for other in net.hosts if other is not host)
-        missing = host.cmd(
-            f"for ip in {others}; do ping -c1 -W2 $ip >/dev/null 2>&1 || echo $ip; done"
-        ).split()
-        lost += len(missing)
-        if missing:
-            print(f"{host.name} has no answer of {' '.join(missing)}", flush=True)
+    for start in range(0, len(net.hosts), 4):
+        row = net.hosts[start:start + 4]
+        for host in row:
+            others = " ".join(other.IP() for other in net.hosts if other is not host)
+            host.sendCmd(f"for ip in {others}; do ping -c1 -W2 $ip >/dev/null 2>&1 || echo $ip; done")
+        for host in row:
+            missing = host.waitOutput().split()
+            lost += len(missing)
+            if missing:
+                print(f"{host.name} has no answer of {' '.join(missing)}", flush=True)
         # The kernel keeps 1024 neighbours, of all hosts on the machine together.
-        if row % 4 == 3:
-            for each in net.hosts:
-                each.cmd("ip neigh flush all")
+        for each in net.hosts:
+            each.sendCmd("ip neigh flush all")
+        for each in net.hosts:
+            each.waitOutput()
     return lost
 
 

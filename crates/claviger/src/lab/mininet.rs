@@ -9,12 +9,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use claviger_netlab::{OpenVswitch, Topology, card};
 use claviger_roles::config::{RawController, RawPolicy, RawServer};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{ChildStdout, Command};
 
-use super::fleet::{Cast, Fleet, Player};
+use super::fleet::{self, Cast, Fleet, Player};
 use super::found::{self, Wanted};
-use super::own_controller::{OwnController, Settings};
 use crate::cli::lab::{LabMininetArgs, LabPolicy};
 use crate::console;
 use crate::sdn::Controller;
@@ -63,12 +62,8 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     claviger_netlab::settle_in()?;
     let folder = Path::new(claviger_netlab::PRIVATE);
     let cast = args.fleet.then(|| cast(n_hosts)).transpose()?;
-    let settings = cast.as_ref().map_or(Settings::NONE, Cast::settings);
-    let own = OwnController::start(folder, PORT_BASE, verbosity, settings, |raw, ports| {
+    let own = fleet::controller(folder, PORT_BASE, verbosity, cast.as_ref(), |raw| {
         fit(raw, n_hosts, args);
-        if let Some(cast) = &cast {
-            cast.fit_controller(raw, ports);
-        }
     });
     let own = own.await?;
     let switches = OpenVswitch::start()?;
@@ -88,17 +83,7 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let mut child = python.spawn().context("python3 cannot be started")?;
     let mut input = child.stdin.take().context("python3 has no input")?;
     let mut lines = BufReader::new(child.stdout.take().context("python3 has no output")?).lines();
-    loop {
-        let line = lines.next_line().await?;
-        let line = line.context("Mininet has ended before its network stood")?;
-        match line.split(' ').collect::<Vec<_>>()[..] {
-            ["built"] => break,
-            ["host", name, process] => {
-                claviger_netlab::adopt(name, process.parse().context("a process of Mininet")?)?;
-            }
-            _ => {}
-        }
-    }
+    until_built(&mut lines).await?;
     let built = began.elapsed();
     let operator = Controller::of(own.state())?;
     let (switches, hosts) = (usize::try_from(n_switches)?, usize::try_from(n_hosts)?);
@@ -115,13 +100,7 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
         built.as_secs_f64(),
         (began.elapsed() - built).as_secs_f64()
     ));
-    let fleet = match cast {
-        Some(cast) => Some(Fleet::start(&own, cast, verbosity).await?),
-        None => None,
-    };
-    if let Some(fleet) = &fleet {
-        fleet.wait_for_readings().await?;
-    }
+    let fleet = Fleet::play(&own, cast, verbosity).await?;
     input.write_all(b"go\n").await?;
     while let Some(line) = lines.next_line().await? {
         console::out(line);
@@ -129,6 +108,21 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let status = child.wait().await?;
     drop(fleet);
     Ok(super::exit_code(status))
+}
+
+/// Waits until the network stands, and gives its hosts names.
+async fn until_built(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<()> {
+    loop {
+        let line = lines.next_line().await?;
+        let line = line.context("Mininet has ended before its network stood")?;
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["built"] => return Ok(()),
+            ["host", name, process] => {
+                claviger_netlab::adopt(name, process.parse().context("a process of Mininet")?)?;
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The first host is the gateway, the last one the platform, and all between them are devices.

@@ -13,9 +13,9 @@ use claviger_roles::init::Layout;
 use claviger_units::Timestamp;
 use tokio::process::Command;
 
-use super::fleet::{Cast, Fleet, Player};
+use super::fleet::{self, Cast, Fleet, Player};
 use super::found::{self, Wanted};
-use super::own_controller::{OwnController, Settings};
+use super::own_controller::OwnController;
 use crate::cli::lab::{LabNetArgs, LabPolicy};
 use crate::console;
 use crate::sdn::Controller;
@@ -58,12 +58,8 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
     claviger_netlab::settle_in()?;
     let folder = Path::new(claviger_netlab::PRIVATE);
     let cast = args.fleet.then(|| cast(&plan)).transpose()?;
-    let settings = cast.as_ref().map_or(Settings::NONE, Cast::settings);
-    let own = OwnController::start(folder, PORT_BASE, verbosity, settings, |raw, ports| {
+    let own = fleet::controller(folder, PORT_BASE, verbosity, cast.as_ref(), |raw| {
         fit(raw, &plan, &args);
-        if let Some(cast) = &cast {
-            cast.fit_controller(raw, ports);
-        }
     });
     let own = own.await?;
     let control = control(&args, &own);
@@ -105,13 +101,7 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
         seconds(up, found),
         seconds(found, admitted),
     ));
-    let fleet = match cast {
-        Some(cast) => Some(Fleet::start(&own, cast, verbosity).await?),
-        None => None,
-    };
-    if let Some(fleet) = &fleet {
-        fleet.wait_for_readings().await?;
-    }
+    let fleet = Fleet::play(&own, cast, verbosity).await?;
     let mut command = command(&args, own.state(), &lab)?;
     command.env("CLAVIGER_CONTROLLER", own.process().to_string());
     let status = command.status().await;

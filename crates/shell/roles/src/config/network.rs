@@ -300,18 +300,7 @@ impl Raw for RawController {
         for (name, policy) in &self.policy {
             policies.extend(policy.check(faults, name, by_name));
         }
-        let mut checked = Vec::new();
-        for (name, (mac, addresses)) in &servers {
-            let reaches = self.server.get(name).map(|server| &server.reaches[..]);
-            let policy = servers_policy(faults, name, reaches.unwrap_or_default(), by_name);
-            let known = policies.iter().position(|known: &Policy| known.name == policy.name);
-            let at = known.unwrap_or(policies.len());
-            if known.is_none() {
-                policies.push(policy);
-            }
-            let policy = PolicyId(u16::try_from(at + 1).unwrap_or(u16::MAX));
-            checked.push(Server { mac: *mac, addresses: addresses.clone(), policy });
-        }
+        let checked = self.with_policies(faults, &servers, &mut policies);
         let burst = self.unknown_per_s.max(50);
         let crossing = match &self.crossing {
             None => None,
@@ -334,6 +323,29 @@ impl Raw for RawController {
 }
 
 impl RawController {
+    /// Gives every server its policy, which is put behind those of hosts.
+    fn with_policies(
+        &self,
+        faults: &mut Faults,
+        servers: &BTreeMap<String, (MacAddr, Vec<IpAddr>)>,
+        policies: &mut Vec<Policy>,
+    ) -> Vec<Server> {
+        let by_name = |name: &str| servers.get(name).map(|(mac, _)| *mac);
+        let mut checked = Vec::new();
+        for (name, (mac, addresses)) in servers {
+            let reaches = self.server.get(name).map(|server| &server.reaches[..]);
+            let policy = servers_policy(faults, name, reaches.unwrap_or_default(), by_name);
+            let known = policies.iter().position(|known| known.name == policy.name);
+            let at = known.unwrap_or(policies.len());
+            if known.is_none() {
+                policies.push(policy);
+            }
+            let policy = PolicyId(u16::try_from(at + 1).unwrap_or(u16::MAX));
+            checked.push(Server { mac: *mac, addresses: addresses.clone(), policy });
+        }
+        checked
+    }
+
     fn in_clear(&self, faults: &mut Faults, text: &str) -> Option<SocketAddr> {
         let address = faults.address("openflow_listen", text)?;
         if !address.ip().is_loopback() && !self.danger_openflow_in_clear {
@@ -579,6 +591,23 @@ mod tests {
         let service = |service| Reach::Service { host: gateway, service };
         let reaches = [Service::Tcp(8883), Service::Tcp(8443), Service::Icmp].map(service);
         assert_eq!(config.policies[1].reaches, reaches);
+    }
+
+    #[test]
+    fn a_server_reaches_others_only_where_its_entry_says_so() {
+        let broker =
+            "\n[server.broker]\nmac = \"02:00:5e:10:ff:02\"\nreaches = [\"gateway tcp 1\"]\n";
+        let config = checked(&(GOOD.to_owned() + broker)).unwrap();
+        let names: Vec<_> = config.policies.iter().map(|policy| &policy.name[..]).collect();
+        assert_eq!(names, ["open", "sensor", "server:broker", SERVERS]);
+        let policies: Vec<_> = config.servers.iter().map(|server| server.policy).collect();
+        assert_eq!(policies, [PolicyId(3), PolicyId(4)]);
+        assert_eq!(config.policies[2].reaches.len(), 1);
+        assert!(config.policies[3].reaches.is_empty());
+        let wrong = checked(&(GOOD.to_owned() + &broker.replace("gateway", "moon"))).unwrap_err();
+        assert!(wrong.contains("server.broker") && wrong.contains("[server.moon]"), "{wrong}");
+        let taken = GOOD.replace("policy.open", "policy.\"server:x\"");
+        assert!(checked(&taken).unwrap_err().contains("choose another"));
     }
 
     #[test]

@@ -49,3 +49,38 @@ fn line(mac: MacAddr, label: &Key256) -> Zeroizing<String> {
     }));
     Zeroizing::new(format!("{mac},{},sensor\n", *digits))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::eui_of;
+    use super::*;
+    use crate::role::Folder;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[tokio::test]
+    async fn labels_are_handed_out_once_and_never_over_others() {
+        let place = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(&Folder::new(place.path().to_owned())).unwrap();
+        let path = place.path().join(NAME);
+        let hand_out = async |first: u32| {
+            shelf.make_missing(first..=first + 1).await.unwrap();
+            hand_out(&shelf, (first..=first + 1).map(eui_of), &path).await
+        };
+        hand_out(1).await.unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let labels = claviger_fleet::labels::from_csv(&text).unwrap();
+        let macs: Vec<_> = labels.iter().map(|label| label.mac.to_string()).collect();
+        assert_eq!(macs, ["02:00:5e:10:00:01", "02:00:5e:10:00:02"]);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(shelf.label(eui_of(1)).await.unwrap().is_none());
+        // The same devices again have none; others do not overwrite what was not taken.
+        hand_out(1).await.unwrap();
+        let refused = hand_out(3).await.unwrap_err().to_string();
+        assert!(refused.contains("sdn import") && !refused.contains(&text[60..70]), "{refused}");
+        assert!(shelf.label(eui_of(3)).await.unwrap().is_some());
+        std::fs::remove_file(&path).unwrap();
+        hand_out(3).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3);
+        shelf.stop().await;
+    }
+}
