@@ -1,6 +1,7 @@
 //! What can be said on the command line, with the help that teaches it.
 
 pub(crate) mod bench;
+pub(crate) mod energy;
 pub(crate) mod lab;
 pub(crate) mod link;
 pub(crate) mod sdn;
@@ -15,6 +16,7 @@ use claviger_roles::init::PARTIES;
 use claviger_units::{Bits, Decibels, Eui64, Fraction, KeyId, SaeId, Site, Span};
 
 use self::bench::BenchCommand;
+use self::energy::EnergyArgs;
 use self::lab::LabCommand;
 use self::link::{LinkCommand, LinkStatusArgs};
 use self::sdn::SdnCommand;
@@ -66,8 +68,15 @@ pub(crate) enum Command {
     Key(KeyCommand),
     /// Show the readings that the platform has decrypted
     Readings(ReadingsArgs),
-    /// Show the devices as the platform knows them
-    Devices(DevicesArgs),
+    /// Show the devices as the platform knows them; work out what a fresh key costs one
+    #[command(args_conflicts_with_subcommands = true)]
+    Devices {
+        /// What to do instead of showing
+        #[command(subcommand)]
+        command: Option<DevicesCommand>,
+        #[command(flatten)]
+        show: DevicesArgs,
+    },
     /// Show what theory expects of a link and what it has done; run, measure or attack one
     #[command(after_help = link::EXAMPLES)]
     #[command(args_conflicts_with_subcommands = true)]
@@ -379,6 +388,14 @@ pub(crate) struct ReadingsArgs {
     /// Prints one JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `claviger devices COMMAND`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevicesCommand {
+    /// Work out what a fresh key costs a device, all ways side by side
+    #[command(after_help = energy::EXAMPLES)]
+    Energy(EnergyArgs),
 }
 
 /// `claviger devices`

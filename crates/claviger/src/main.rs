@@ -6,6 +6,7 @@ mod cli;
 mod console;
 mod demo;
 mod duration;
+mod energy;
 mod enrolment;
 mod figures;
 mod init;
@@ -32,7 +33,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 
 use crate::cli::link::LinkCommand;
-use crate::cli::{Cli, Command, KeyCommand, KmeCommand};
+use crate::cli::{Cli, Command, DevicesCommand, KeyCommand, KmeCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -65,7 +66,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Key(KeyCommand::GetById(args)) => key::get_by_id(&args).await?,
         Command::Key(KeyCommand::Status(args)) => key::status(&args).await?,
         Command::Readings(args) => readings::readings(&args).await?,
-        Command::Devices(args) => readings::devices(&args).await?,
+        Command::Devices { command: None, show } => readings::devices(&show).await?,
+        Command::Devices { command: Some(DevicesCommand::Energy(args)), .. } => energy::run(&args)?,
         Command::Link { command: None, status } => link::show(&status)?,
         Command::Link { command: Some(command), .. } => in_link(command).await?,
         Command::Bench(command) => bench::run(command).await?,

@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod device;
+pub mod energy;
 mod flash;
 mod sensor;
 
