@@ -21,6 +21,11 @@ pub(crate) fn import(args: &MudArgs) -> Result<()> {
     let profile = mud::read(&text, &server.iter().cloned().collect())?;
     let folder = Demo::open(&state.state)?.folder("site-b/controller");
     let path = folder.file(POLICIES).join(format!("{name}.toml"));
+    let config = config::load::<RawController>(&folder.file("config.toml"))?;
+    ensure!(
+        config.policies.iter().all(|known| known.name != *name) || path.exists(),
+        "there is a policy {name} in the controller's configuration: choose another name"
+    );
     ensure!(!path.exists(), "there is a policy {name} already: remove {} first", path.display());
     let head =
         format!("# Imported from {}: {}\n", one_line(&profile.url), one_line(&profile.systeminfo));

@@ -18,7 +18,8 @@ impl fmt::Display for Missing {
 }
 
 /// Programs, and the Debian package that brings each.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: [(&str, &str, &str); 7] = [
+    ("setpriv", "there is no setpriv", "install util-linux"),
     ("unshare", "there is no unshare", "install util-linux"),
     ("ip", "there is no ip", "install iproute2"),
     ("ovsdb-server", "there is no ovsdb-server", "install openvswitch-switch"),

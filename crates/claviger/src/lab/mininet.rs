@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn hosts_are_looked_for_where_they_are() {
         let mut raw: RawController = toml::from_str(
-            "https_listen = \"\"\noperator_name = \"\"\nprovisioning_name = \"\"\nunknown_per_s = 1",
+            "switch_names = []\nhttps_listen = \"\"\noperator_name = \"\"\nprovisioning_name = \"\"\nunknown_per_s = 1",
         )
         .unwrap();
         for (n_hosts, range) in

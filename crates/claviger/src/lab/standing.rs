@@ -54,24 +54,27 @@ pub(crate) fn up(args: &LabNetUpArgs) -> Result<ExitCode> {
     command.stdin(Stdio::null()).stdout(told.try_clone()?).stderr(told);
     let mut child = command.spawn().context("starting the network")?;
     let begun = Instant::now();
+    // Whoever is interrupted here leaves a network that can be taken down.
+    let process = child.id();
+    let began = began(process).context("the network has ended at once")?;
+    fs::write(&record, serde_json::to_string(&Record { process, began })?)
+        .with_context(|| format!("writing {}", record.display()))?;
     let said = loop {
         let said = fs::read_to_string(&log).unwrap_or_default();
         if let Some(line) = said.lines().find(|line| line.contains(COMPLETE)) {
             break line.to_owned();
         }
         if let Some(status) = child.try_wait()? {
+            fs::remove_file(&record).context("removing its record")?;
             bail!("the network was not built ({status}):\n{said}");
         }
         if begun.elapsed() > PATIENCE {
-            kill(child.id())?;
+            kill(process)?;
+            fs::remove_file(&record).context("removing its record")?;
             bail!("the network was not built in {} s:\n{said}", PATIENCE.as_secs());
         }
         std::thread::sleep(Duration::from_millis(100));
     };
-    let process = child.id();
-    let began = began(process).context("the network has ended at once")?;
-    fs::write(&record, serde_json::to_string(&Record { process, began })?)
-        .with_context(|| format!("writing {}", record.display()))?;
     console::out(said);
     console::out(format_args!(
         "it stands; `claviger lab net exec {name} -- COMMAND` runs inside, `claviger lab net down {name}` ends it"
@@ -110,6 +113,7 @@ pub(crate) fn down(args: &LabNetNameArgs) -> Result<ExitCode> {
         std::thread::sleep(Duration::from_millis(50));
     }
     fs::remove_file(&record).context("removing its record")?;
+    fs::remove_file(path(&args.name, "log")?).context("removing its log")?;
     console::out(format_args!("the network {} is gone", args.name));
     Ok(ExitCode::SUCCESS)
 }

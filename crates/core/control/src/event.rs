@@ -192,7 +192,9 @@ pub enum Farewell {
     #[error("what it sent cannot be understood: {0}")]
     Garbage(#[from] claviger_openflow::DecodeError),
     /// It tells of more flow entries than any switch has: replace it.
-    #[error("it tells of more than {0} flow entries, and does not end")]
+    #[error(
+        "it tells of more than {0} flow entries, or as many ports and meters as none has, and does not end"
+    )]
     Endless(usize),
     /// Another switch of the same name is there and answers: give one of them another datapath id.
     #[error("datapath {0} is connected already, and answers; give one of the two another id")]
@@ -200,6 +202,9 @@ pub enum Farewell {
     /// It is an auxiliary connection, which this controller has no use for.
     #[error("it is an auxiliary connection; only main connections are taken")]
     Auxiliary,
+    /// It says that another controller is its master: end that one, or this.
+    #[error("it says that another controller is its master; end one of the two")]
+    Overruled,
     /// Another connection of the same switch has taken its place.
     #[error("the switch has connected again")]
     Replaced,

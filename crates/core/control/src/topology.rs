@@ -93,6 +93,12 @@ impl Topology {
             || self.heard.values().any(|&(to, _)| to == place)
     }
 
+    /// Tells whether a port is an end of a link that was heard both ways, or was before its switch went.
+    pub(crate) fn is_linked(&self, place: Place) -> bool {
+        let to = self.heard.get(&place).map(|&(to, _)| to);
+        self.suspended.contains_key(&place) || to.is_some_and(|to| self.is_up(place, to))
+    }
+
     pub(crate) const fn version(&self) -> u64 {
         self.version
     }

@@ -492,6 +492,7 @@ fn controller(plan: &Plan, ports: &Ports) -> RawController {
         openflow_listen: Some(ports.openflow.to_string()),
         danger_openflow_in_clear: false,
         openflow_tls_listen: Some(ports.openflow_tls.to_string()),
+        switch_names: vec!["switch".into(), "optics".into()],
         https_listen: ports.controller.to_string(),
         operator_name: "operator".into(),
         provisioning_name: "platform".into(),

@@ -114,8 +114,13 @@ pub fn read(text: &str, servers: &BTreeMap<String, String>) -> Result<MudProfile
             Err(why) => faults.push(format!("{}: {why}", ace.name)),
         }
     }
+    let mut answers = BTreeSet::new();
+    for ace in entries(&file.acls, &file.mud.from_device_policy, &mut Vec::new()) {
+        answers.extend(other_end(ace, FROM));
+    }
     for ace in entries(&file.acls, &file.mud.to_device_policy, &mut faults) {
-        if is_initiated(ace, "to-device") {
+        let is_answer = other_end(ace, TO).is_some_and(|end| answers.contains(&end));
+        if is_initiated(ace, "to-device") || !is_answer {
             let why = "a service calls devices by itself, which no policy allows";
             faults.push(format!("{}: {why}", ace.name));
         }
@@ -126,7 +131,7 @@ pub fn read(text: &str, servers: &BTreeMap<String, String>) -> Result<MudProfile
     if !faults.is_empty() {
         return Err(MudFaults(faults));
     }
-    let policy = RawPolicy { reaches: reaches.into_iter().collect(), packets_per_s: None };
+    let policy = RawPolicy { reaches: reaches.into_iter().collect(), packets_per_s: Some(RATE) };
     Ok(MudProfile { url: file.mud.mud_url, systeminfo: file.mud.systeminfo, policy })
 }
 
@@ -149,6 +154,7 @@ fn reach(ace: &Ace, servers: &BTreeMap<String, String>) -> Result<Option<String>
     if is_initiated(ace, "to-device") {
         return Ok(None);
     }
+    only_understood(&ace.matches)?;
     let whom = whom(&ace.matches)?;
     let unknown = || format!("say which server {whom} is: --server {whom}=NAME");
     let server = servers.get(&whom).ok_or_else(unknown)?;
@@ -162,6 +168,56 @@ fn reach(ace: &Ace, servers: &BTreeMap<String, String>) -> Result<Option<String>
         _ => Err("it has to name its protocol: 6 (TCP), 17 (UDP), 1 or 58 (ICMP)".to_owned()),
     }
 }
+
+/// What names the other end and its port in one direction.
+type Direction = (&'static str, &'static str);
+const FROM: Direction = ("ietf-acldns:dst-dnsname", "destination-port");
+const TO: Direction = ("ietf-acldns:src-dnsname", "source-port");
+
+/// Returns the other end of an entry, its protocol and its port, as texts.
+fn other_end(ace: &Ace, (name, port): Direction) -> Option<[String; 3]> {
+    let ip = ["ipv4", "ipv6"].into_iter().find_map(|ip| ace.matches.get(ip))?;
+    let part = ace.matches.get("ietf-mud:mud").map(Value::to_string);
+    let end = ip.get(name).map(Value::to_string).or(part)?;
+    let protocol = ip.get("protocol")?.to_string();
+    let port =
+        ["tcp", "udp"].into_iter().find_map(|of| ace.matches.get(of)?.get(port)?.get("port"));
+    Some([end, protocol, port.map(Value::to_string).unwrap_or_default()])
+}
+
+/// Refuses what narrows an entry in a way that no policy does: a device would get more than it needs.
+fn only_understood(matches: &Value) -> Result<(), String> {
+    let understood: &[(&str, &[&str])] = &[
+        ("ipv4", &["ietf-acldns:dst-dnsname", "protocol"]),
+        ("ipv6", &["ietf-acldns:dst-dnsname", "protocol"]),
+        ("tcp", &["ietf-mud:direction-initiated", "destination-port"]),
+        ("udp", &["destination-port"]),
+        (
+            "ietf-mud:mud",
+            &[
+                "controller",
+                "my-controller",
+                "local-networks",
+                "same-manufacturer",
+                "manufacturer",
+                "model",
+            ],
+        ),
+    ];
+    for (part, of_it) in matches.as_object().into_iter().flatten() {
+        let known = understood.iter().find(|(name, _)| name == part);
+        let (_, keys) = known.ok_or_else(|| format!("no policy looks at {part}"))?;
+        for key in of_it.as_object().into_iter().flatten().map(|(key, _)| key) {
+            if !keys.contains(&key.as_str()) {
+                return Err(format!("no policy looks at {key}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Packets a second that an imported policy allows; a description says nothing of it.
+const RATE: u32 = 200;
 
 fn is_initiated(ace: &Ace, direction: &str) -> bool {
     let initiated = ace.matches.get("tcp").and_then(|tcp| tcp.get("ietf-mud:direction-initiated"));
@@ -253,6 +309,20 @@ mod tests {
             ),
             (r#"{"ipv4":{"ietf-acldns:dst-dnsname":"mqtt.example"}}"#, "its protocol"),
             (
+                r#"{"ipv4":{"ietf-acldns:dst-dnsname":"mqtt.example","protocol":6,"dscp":1},
+                "tcp":{"destination-port":{"port":8883}}}"#,
+                "no policy looks at dscp",
+            ),
+            (
+                r#"{"ipv4":{"ietf-acldns:dst-dnsname":"mqtt.example","protocol":6},
+                "tcp":{"source-port":{"port":1},"destination-port":{"port":8883}}}"#,
+                "no policy looks at source-port",
+            ),
+            (
+                r#"{"ipv4":{"ietf-acldns:dst-dnsname":"mqtt.example","protocol":1},"icmp":{"type":8}}"#,
+                "no policy looks at icmp",
+            ),
+            (
                 r#"{"ipv4":{"ietf-acldns:dst-dnsname":"mqtt.example","protocol":6},
                 "tcp":{"destination-port":{"lower-port":1,"upper-port":9}}}"#,
                 "a single port",
@@ -261,6 +331,12 @@ mod tests {
             let refused = read(&description(matches), &servers()).unwrap_err().to_string();
             assert!(refused.contains("other: ") && refused.contains(told), "{told}: {refused}");
         }
+        // What comes without a question is no answer, whatever it is carried by.
+        let good = r#"{"ietf-mud:mud":{"my-controller":[null]},"ipv4":{"protocol":17},
+            "udp":{"destination-port":{"operator":"eq","port":5684}}}"#;
+        let pushed = description(good).replace("src-dnsname\":\"mqtt", "src-dnsname\":\"push");
+        let refused = read(&pushed, &servers()).unwrap_err().to_string();
+        assert!(refused.contains("answers: a service calls devices by itself"), "{refused}");
         let refused = read("{}", &servers()).unwrap_err().to_string();
         assert!(refused.contains("RFC 8520"), "{refused}");
     }

@@ -61,6 +61,13 @@ impl Controller {
         self.config.policies.get(usize::from(id.0).checked_sub(1)?)
     }
 
+    /// Remembers addresses that a host was heard to have before a restart, as if it were heard now.
+    pub fn recall(&mut self, mac: MacAddr, addresses: &[core::net::IpAddr]) {
+        for address in addresses {
+            self.claim(mac, *address);
+        }
+    }
+
     /// Gives an admitted host the port at which it was seen.
     pub(super) fn bind(&mut self, now: Timestamp, mac: MacAddr, place: Place) {
         self.stir(now);

@@ -114,8 +114,9 @@ impl Controller {
                 Side::Nothing => {}
             }
         }
+        meters.push((QUESTIONS, Some(QUESTION_RATE)));
         entries.extend(self.questions().map(|matching| {
-            let up = vec![apply(Action::to_controller())];
+            let up = vec![Instruction::Meter(QUESTIONS), apply(Action::to_controller())];
             entry(datapath, PERMISSION, QUESTION, matching, up)
         }));
         for (meter, rate) in meters {
@@ -276,6 +277,10 @@ impl Controller {
         narrowed.collect()
     }
 }
+
+/// The meter of what admitted hosts of a switch ask the controller, whatever their policies allow.
+const QUESTIONS: u32 = 1;
+const QUESTION_RATE: PacketRate = PacketRate { per_second: 2_000, burst: 2_000 };
 
 /// The meter of what unknown cards send by a port.
 fn unknown_meter(port: PortNumber) -> u32 {

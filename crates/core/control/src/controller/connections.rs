@@ -55,6 +55,8 @@ struct Read {
     ports: Vec<Port>,
     entries: Vec<FlowStats>,
     meters: BTreeSet<u32>,
+    // Questions of which parts of an answer are still to come.
+    asked: BTreeSet<u32>,
     // The question whose answer ends the reading.
     last_xid: Option<u32>,
     // Something was changed since it was asked.
@@ -107,9 +109,14 @@ impl Connection {
     /// Asks for everything that a controller has to know.
     fn read_all(&mut self) {
         self.read = Read::default();
-        self.write(Message::MultipartRequest(MultipartRequest::Description));
-        self.write(Message::MultipartRequest(MultipartRequest::Ports));
-        self.write(Message::MultipartRequest(MultipartRequest::Meters(u32::MAX)));
+        for question in [
+            MultipartRequest::Description,
+            MultipartRequest::Ports,
+            MultipartRequest::Meters(u32::MAX),
+        ] {
+            let xid = self.write(Message::MultipartRequest(question));
+            self.read.asked.insert(xid);
+        }
         self.read_entries();
     }
 
@@ -120,25 +127,49 @@ impl Connection {
         self.read.last_xid = Some(self.write(Message::MultipartRequest(question)));
     }
 
-    /// Takes a part of an answer; `true` when all was told.
-    fn take_part(&mut self, xid: u32, reply: MultipartReply, more: bool) -> bool {
+    /// Takes a part of an answer; what nobody asked for is none.
+    fn take_part(&mut self, xid: u32, reply: MultipartReply, more: bool) -> Part {
+        if let MultipartReply::Flows(entries) = reply {
+            if self.read.last_xid != Some(xid) {
+                return Part::Unasked;
+            }
+            self.read.entries.extend(entries);
+            return if more { Part::Taken } else { Part::Last };
+        }
+        if !self.read.asked.contains(&xid) {
+            return Part::Unasked;
+        }
         match reply {
             MultipartReply::Description(description) => self.read.description = description,
             MultipartReply::Ports(ports) => self.read.ports.extend(ports),
             MultipartReply::Meters(meters) => {
                 self.read.meters.extend(meters.iter().map(|&MeterStats { meter, .. }| meter));
             }
-            MultipartReply::Flows(entries) if self.read.last_xid == Some(xid) => {
-                self.read.entries.extend(entries);
-                return !more;
-            }
-            _ => {}
+            _ => return Part::Unasked,
         }
-        false
+        if !more {
+            self.read.asked.remove(&xid);
+        }
+        Part::Taken
     }
 }
 
+/// What a part of an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Unasked,
+    Taken,
+    /// All was told.
+    Last,
+}
+
 impl Read {
+    /// Tells whether this is more than a switch can have.
+    fn is_endless(&self) -> bool {
+        let n_small = self.ports.len().max(self.meters.len());
+        self.entries.len() > MOST_ENTRIES || n_small > 4 * MOST_PORTS
+    }
+
     /// Notes that a port has changed while all of them are told.
     fn note_port(&mut self, PortStatus { change, port }: PortStatus) {
         self.ports.retain(|old| old.number != port.number);
@@ -225,12 +256,14 @@ impl Controller {
                 self.note_role(now, id, role);
             }
             (Stage::Reading(datapath), Message::MultipartReply { reply, more }) => {
-                // Who tells much has the more time for it.
-                connection.since = now;
-                let is_all = connection.take_part(xid, reply, more);
-                if connection.read.entries.len() > MOST_ENTRIES {
+                let part = connection.take_part(xid, reply, more);
+                if part == Part::Taken {
+                    // Who tells much has the more time for it.
+                    connection.since = now;
+                }
+                if connection.read.is_endless() {
                     self.part(now, id, Farewell::Endless(MOST_ENTRIES));
-                } else if is_all {
+                } else if part == Part::Last {
                     self.come_up(now, id, datapath);
                 }
             }
@@ -272,10 +305,10 @@ impl Controller {
             Message::FlowRemoved(removed) => self.note_removed(now, datapath, &removed),
             Message::MultipartReply { reply, more } => {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
-                let is_all = connection.take_part(xid, reply, more);
-                if connection.read.entries.len() > MOST_ENTRIES {
+                let part = connection.take_part(xid, reply, more);
+                if connection.read.is_endless() {
                     self.part(now, id, Farewell::Endless(MOST_ENTRIES));
-                } else if is_all {
+                } else if part == Part::Last {
                     self.audit(now, id, datapath);
                 }
             }
@@ -480,22 +513,18 @@ impl Controller {
     }
 
     fn note_role(&mut self, now: Timestamp, id: ConnectionId, role: Role) {
-        let is_overruled = self.is_primary() && role.kind == RoleKind::Slave;
-        let datapath = self.connections.get(&id).and_then(|c| match c.stage {
-            Stage::Reading(datapath) | Stage::Up(datapath) => Some(datapath),
-            _ => None,
-        });
-        if let Some(datapath) = datapath.filter(|_| is_overruled) {
-            self.step_down(now, datapath, role.generation);
+        if self.is_primary() && role.kind == RoleKind::Slave {
+            self.overruled(now, id);
         }
     }
 
-    fn step_down(&mut self, _: Timestamp, datapath: DatapathId, generation: u64) {
-        self.mastery = Mastery::Standby { generation };
-        self.tell(Event::Superseded { datapath });
-        let up: Vec<_> = self.switches.values().filter_map(|switch| switch.connection).collect();
-        for id in up {
-            self.send_on(id, Message::RoleRequest(self.role()));
+    /// Gives up a switch that says that another controller is its master. What one switch says is no
+    /// reason to leave the others alone: it may lie.
+    fn overruled(&mut self, now: Timestamp, id: ConnectionId) {
+        let stage = self.connections.get(&id).map(|connection| connection.stage);
+        if let Some(Stage::Reading(datapath) | Stage::Up(datapath)) = stage {
+            self.tell(Event::Superseded { datapath });
+            self.part(now, id, Farewell::Overruled);
         }
     }
 
@@ -508,10 +537,8 @@ impl Controller {
     ) {
         // An old election, or no master any more: somebody else has taken over.
         if matches!((error.kind, error.code), (11, 0) | (1, 10)) {
-            if let (Mastery::Primary { generation }, (11, 0)) =
-                (self.mastery, (error.kind, error.code))
-            {
-                self.step_down(now, datapath, generation);
+            if self.is_primary() {
+                self.overruled(now, id);
             }
             return;
         }
@@ -561,6 +588,15 @@ impl Controller {
             Stage::Up(datapath) => {
                 let Some(switch) = self.switches.get_mut(&datapath) else { return true };
                 switch.connection = None;
+                let macs: Vec<_> = switch.ports.values().map(|state| state.port.mac).collect();
+                let others = self.switches.values().filter(|other| other.connection.is_some());
+                let others: BTreeSet<_> = others
+                    .flat_map(|other| other.ports.values().map(|state| state.port.mac))
+                    .collect();
+                for mac in macs.iter().filter(|mac| !others.contains(*mac)) {
+                    self.port_macs.remove(mac);
+                }
+                let Some(switch) = self.switches.get_mut(&datapath) else { return true };
                 switch.ports.values_mut().for_each(|port| port.side = Side::Nothing);
                 self.tell(Event::SwitchDown { datapath, why });
                 self.suspend_links(now, datapath);

@@ -103,7 +103,8 @@ impl Controller {
         };
         // Nobody plugs a switch in where a device is bound; somebody hands on what he has heard.
         let is_taken = |place| self.hosts.at(place).any(|mac| self.admissions.contains_key(&mac));
-        if from == at || is_taken(at) || is_taken(from) {
+        // And nobody plugs a switch into itself.
+        if from.datapath == at.datapath || is_taken(at) || is_taken(from) {
             return self.warn(Warning::Forged(at), Event::LinkForged { at });
         }
         let change = self.topology.hear(now, from, at);
@@ -111,14 +112,15 @@ impl Controller {
             return;
         }
         self.stir(now);
-        for place in [from, at] {
-            self.become_trunk(place);
-        }
         match change {
             Change::Nothing => {}
-            // The other way may be tried before its turn.
+            // The other way may be tried before its turn. Until it was, nothing is opened: a frame that
+            // somebody hands on in one direction makes no link.
             Change::HalfUp => self.send_lldp(now, at),
             Change::Up => {
+                for place in [from, at] {
+                    self.become_trunk(place);
+                }
                 let (a, b) = if from < at { (from, at) } else { (at, from) };
                 self.tell(Event::LinkUp(a, b));
             }
@@ -131,16 +133,17 @@ impl Controller {
         let due: Vec<_> = due.collect();
         let mut silent: Vec<Place> = Vec::new();
         for place in due {
-            let is_trunk = self.topology.is_trunk(place);
-            let side = if is_trunk { Side::Trunk } else { Side::Hosts };
+            let is_linked = self.topology.is_linked(place);
+            let side = if is_linked { Side::Trunk } else { Side::Hosts };
             let waiting = match self.set_side(place, side) {
-                Some(Side::Undecided { waiting, .. }) if !is_trunk => waiting,
+                Some(Side::Undecided { waiting, .. }) if !is_linked => waiting,
                 _ => continue,
             };
             for frame in waiting {
                 self.handle_frame(now, place, &frame, super::packets::Met::Nothing);
             }
-            if self.hosts.at(place).next().is_none() {
+            // Where a link may be about to be heard, nobody asks for hosts.
+            if self.hosts.at(place).next().is_none() && !self.topology.is_trunk(place) {
                 silent.push(place);
             }
         }

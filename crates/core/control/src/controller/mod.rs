@@ -148,6 +148,8 @@ pub struct Controller {
     next_audit: Timestamp,
     // When something new was found last, if the network has not settled since.
     restless: Option<Timestamp>,
+    // Since when there has been something new all the time.
+    unsettled: Option<Timestamp>,
     // Before then not everything is worked out anew.
     next_whole: Timestamp,
     // Every port that is undecided, and some that were.
@@ -214,6 +216,9 @@ enum Side {
     Hosts,
 }
 
+/// The longest that discovery goes on without what was found being counted.
+const LONGEST_UNREST: Span = Span::from_secs(60);
+
 impl Controller {
     /// Makes a controller that knows no switch yet.
     #[must_use]
@@ -242,6 +247,7 @@ impl Controller {
             n_rounds: 0,
             next_audit: now + config.times.audit,
             restless: None,
+            unsettled: None,
             next_whole: now,
             undecided: BTreeSet::new(),
             optics: Optics::NEW,
@@ -340,6 +346,7 @@ impl Controller {
     /// Notes that something new was found.
     fn stir(&mut self, now: Timestamp) {
         self.restless = Some(now);
+        self.unsettled = self.unsettled.or(Some(now));
     }
 
     /// Sends a message to a switch, if it is up and this controller is its master.
@@ -372,14 +379,16 @@ impl Controller {
         let looks = !self.sweeps.is_empty()
             || self.decisions().next().is_some()
             || self.connections.values().any(Connection::is_starting);
-        if looks || now < since + self.config.times.settle {
+        // Whoever comes and goes all the time, or introduces himself without end, keeps nobody waiting.
+        let is_long = self.unsettled.is_some_and(|since| now >= since + LONGEST_UNREST);
+        if !is_long && (looks || now < since + self.config.times.settle) {
             // What is looked for wakes the controller itself.
             if looks {
                 self.restless = Some(now);
             }
             return;
         }
-        self.restless = None;
+        (self.restless, self.unsettled) = (None, None);
         for (datapath, switch) in &mut self.switches {
             if switch.hold_until.take().is_some() {
                 self.tables.touch(*datapath);

@@ -173,7 +173,7 @@ impl Controller {
         self.claim(mac, address);
     }
 
-    fn claim(&mut self, mac: MacAddr, address: IpAddr) {
+    pub(super) fn claim(&mut self, mac: MacAddr, address: IpAddr) {
         let is_of_one = match address {
             IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_broadcast() && !v4.is_multicast(),
             IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast(),
@@ -260,9 +260,10 @@ impl Controller {
         })
     }
 
-    /// Tells whether an address is that of a port of ours.
+    /// Tells whether an address is that of a port of ours. A host that is let in is none, whatever a
+    /// switch says of its ports.
     fn is_switch(&self, mac: MacAddr) -> bool {
-        self.port_macs.contains(mac.as_bytes())
+        self.port_macs.contains(mac.as_bytes()) && !self.admissions.contains_key(&mac)
     }
 }
 

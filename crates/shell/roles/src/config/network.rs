@@ -25,6 +25,8 @@ pub struct RawController {
     /// Where switches connect by TLS, with a certificate of the same authority.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub openflow_tls_listen: Option<String>,
+    /// Certificates of these names are switches; others of the authority are not taken for any.
+    pub switch_names: Vec<String>,
     /// Where operators ask by HTTPS.
     pub https_listen: String,
     /// Certificates of this name may see and change everything.
@@ -206,6 +208,8 @@ pub struct ControllerRoleConfig {
     pub openflow: Option<SocketAddr>,
     /// Where switches connect by TLS.
     pub openflow_tls: Option<SocketAddr>,
+    /// Whose certificates are switches.
+    pub switch_names: Vec<SaeId>,
     /// Where operators ask.
     pub https: SocketAddr,
     /// Who may do everything.
@@ -269,7 +273,13 @@ impl Raw for RawController {
     type Config = ControllerRoleConfig;
 
     fn check(mut self, faults: &mut Faults, folder: &Path) -> Option<ControllerRoleConfig> {
-        self.policy.extend(further_policies(faults, &folder.join(POLICIES)));
+        for (name, policy) in further_policies(faults, &folder.join(POLICIES)) {
+            if self.policy.contains_key(&name) {
+                let right = "is a policy of the configuration already; give the file another name";
+                faults.note("policies", format_args!("\"{name}\""), right);
+            }
+            self.policy.entry(name).or_insert(policy);
+        }
         let listens = [&self.openflow_listen, &self.openflow_tls_listen];
         if listens.into_iter().all(Option::is_none) {
             let right = "name at least one of openflow_listen and openflow_tls_listen";
@@ -279,6 +289,8 @@ impl Raw for RawController {
         let openflow_tls = self.openflow_tls_listen.as_deref();
         let openflow_tls = openflow_tls.map(|text| faults.address("openflow_tls_listen", text));
         let https = faults.address("https_listen", &self.https_listen);
+        let switches = self.switch_names.iter().map(|name| faults.parse("switch_names", name));
+        let switch_names: Option<Vec<SaeId>> = switches.collect();
         let operator = faults.parse("operator_name", &self.operator_name);
         let provisioning = faults.parse("provisioning_name", &self.provisioning_name);
         let sweep = self.sweep.iter().map(|text| faults.parse("sweep", text));
@@ -310,6 +322,7 @@ impl Raw for RawController {
             crossing,
             openflow: openflow.flatten(),
             openflow_tls: openflow_tls.flatten(),
+            switch_names: switch_names?,
             https: https?,
             operator: operator?,
             provisioning: provisioning?,
@@ -559,6 +572,7 @@ mod tests {
 
     const GOOD: &str = r#"
         openflow_listen = "127.0.0.1:6653"
+        switch_names = ["switch"]
         https_listen = "127.0.0.1:14017"
         operator_name = "operator"
         provisioning_name = "platform"

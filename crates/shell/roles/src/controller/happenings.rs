@@ -137,7 +137,7 @@ fn told_of_switches(event: &Event) -> Option<Told> {
             is_suspicious: true,
             ..plain(
                 "superseded",
-                format!("another controller is master, says {datapath}; watching"),
+                format!("another controller is master, says switch {datapath}; it is given up"),
             )
         },
         Event::ChannelMoved { from, to, alarm } => plain(

@@ -4,7 +4,9 @@
 //! is learnt again from the network, and from the provisioning application.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use claviger_control::{Admission, Controller, Event, Movement, Place, Policy, PolicyId, Standing};
 use claviger_units::{MacAddr, Span, Timestamp};
@@ -33,8 +35,14 @@ impl Keep {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(failed(error.to_string())),
             Ok(bytes) => {
+                let read = serde_json::from_slice(&bytes).or_else(|error| {
+                    // The network is learnt again, and the provisioning application says who is in it.
+                    tracing::warn!(%error, path = %path.display(), "damaged, and set aside");
+                    std::fs::rename(&path, path.with_added_extension("damaged"))?;
+                    Ok(sdn::Admissions { admit: Vec::new(), replace: true })
+                });
                 let read: sdn::Admissions =
-                    serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
+                    read.map_err(|error: std::io::Error| failed(error.to_string()))?;
                 let admissions = read.admit.iter().filter_map(|kept| {
                     // A policy that the configuration has no more lets nobody in.
                     let parsed = parse(kept, |name| policy_of(&policies, name));
@@ -87,11 +95,35 @@ impl Keep {
         let kept = sdn::Admissions { admit: admitted.collect(), replace: true };
         let failed = |why: String| RoleError::Keep { path: self.path.clone(), why };
         let text = serde_json::to_vec(&kept).map_err(|error| failed(error.to_string()))?;
-        let unfinished = self.path.with_added_extension("new");
-        let written = std::fs::write(&unfinished, text);
-        let written = written.and_then(|()| std::fs::rename(&unfinished, &self.path));
-        written.map_err(|error| failed(error.to_string()))
+        replace(&self.path, &text).map_err(|error| failed(error.to_string()))
     }
+}
+
+/// Replaces a file, whole or not at all, also when the power fails.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let unfinished = path.with_added_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Returns the number of this election: that of the second at which it is won, and higher than that of
+/// every one before, also where the clock went back.
+pub(super) fn next_generation(folder: &Folder, now: Timestamp) -> Result<u64, RoleError> {
+    let path = folder.file("generation");
+    let failed = |why: String| RoleError::Keep { path: path.clone(), why };
+    let before = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(failed(error.to_string())),
+        // A damaged one says nothing; the clock goes forward as a rule.
+        Ok(text) => text.trim().parse::<u64>().unwrap_or(0),
+    };
+    let generation = (now.as_micros() / 1_000_000).max(before.saturating_add(1));
+    replace(&path, generation.to_string().as_bytes()).map_err(|error| failed(error.to_string()))?;
+    Ok(generation)
 }
 
 /// Returns the number of a policy.

@@ -15,7 +15,7 @@ use claviger_control::{
 };
 use claviger_net::accept::{Guard, Limits};
 use claviger_net::shutdown::TaskGroup;
-use claviger_net::tls::{self, TlsServer};
+use claviger_net::tls::{self, PeerInfo, TlsServer};
 use claviger_net::{http, listen};
 use claviger_units::MacAddr;
 
@@ -51,8 +51,22 @@ pub async fn run(
         let listener = listen::tcp(address).await?;
         let guarded = TlsServer::new(Arc::clone(&server), SWITCHES);
         let (handle, shutdown) = (handle.clone(), context.shutdown.clone());
+        let (names, reports) = (Arc::new(config.switch_names.clone()), context.reports.clone());
         tasks.spawn("openflow by tls", async move {
-            let serve = move |stream, _| switches::serve(stream, handle.clone());
+            let serve = move |stream, peer: PeerInfo| {
+                let is_switch = peer.name.as_ref().is_some_and(|name| names.contains(name));
+                if !is_switch {
+                    let name = peer.name.map_or("nobody".to_owned(), |name| name.to_string());
+                    let why = format_args!("{name} is no switch: see switch_names");
+                    reports.refused("controller", why);
+                }
+                let handle = is_switch.then(|| handle.clone());
+                async move {
+                    if let Some(handle) = handle {
+                        switches::serve(stream, handle).await;
+                    }
+                }
+            };
             guarded.serve(listener, &shutdown, serve).await;
         });
     }
@@ -96,8 +110,7 @@ fn controller(
         optics: config.crossing.as_ref().map(|(optics, _)| optics.clone()),
         times: Times::STANDARD,
     };
-    // Elections are numbered by the time at which they are won.
-    let generation = now.as_micros() / 1_000_000;
+    let generation = keep::next_generation(folder, now)?;
     let mut controller = Controller::new(now, core, Mastery::Primary { generation });
     let servers = config.servers.iter().map(|server| Admission {
         mac: server.mac,
@@ -108,9 +121,18 @@ fn controller(
     });
     let servers: Vec<_> = servers.collect();
     let names: Vec<_> = servers.iter().map(|server| server.mac).collect();
-    let others = keep.admissions().into_iter().filter(|kept| !names.contains(&kept.mac));
+    let kept = keep.admissions().into_iter().filter(|kept| !names.contains(&kept.mac));
+    let (mut others, mut learned) = (Vec::new(), Vec::new());
+    for kept in kept {
+        learned.push((kept.mac, kept.addresses.clone()));
+        others.push(Admission { addresses: Vec::new(), ..kept });
+    }
     let all = servers.into_iter().chain(others);
     controller.admit(now, all).expect("policies were looked up by name");
+    // What hosts were heard to have they may lose again; what servers were given goes before it.
+    for (mac, addresses) in learned {
+        controller.recall(mac, &addresses);
+    }
     Ok(controller)
 }
 

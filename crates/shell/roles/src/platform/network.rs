@@ -239,7 +239,7 @@ impl Network {
                         admit.push((mac, policy));
                     }
                     None if admitted.contains_key(&mac) => {
-                        self.controller.dismiss(mac).await?;
+                        self.dismiss(mac).await?;
                         admitted.remove(&mac);
                     }
                     // The controller knows it so.
@@ -249,6 +249,23 @@ impl Network {
             for (mac, policy) in self.admit(admit).await? {
                 admitted.insert(mac, policy);
             }
+        }
+    }
+
+    /// Shuts a device out; one that the controller keeps, as a server of its own, is told and left to it.
+    async fn dismiss(&self, mac: MacAddr) -> Result<(), Trouble> {
+        match self.controller.dismiss(mac).await {
+            Err(
+                trouble @ Trouble::Refused {
+                    status: StatusCode::BAD_REQUEST | StatusCode::CONFLICT,
+                    ..
+                },
+            ) => {
+                let why = format_args!("{mac} is not shut out: {trouble}");
+                self.service.context.reports.refused("platform", why);
+                Ok(())
+            }
+            other => other,
         }
     }
 
