@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use crate::process::{claviger, run};
+use crate::parties::PATIENCE;
+use crate::place::Place;
+use crate::process::{Process, claviger, eventually, run};
 
 /// Every claim of the script holds, and nothing is left behind.
 #[test]
@@ -46,4 +48,20 @@ fn a_network_stands_with_links_that_delay_until_it_is_taken_down_with_netlab() {
     assert_eq!(down.code, Some(0), "{down:?}");
     let gone = net(&["exec", &name, "--", "true"]);
     assert!(gone.err.contains("no network"), "{gone:?}");
+}
+
+/// Whoever is killed leaves nothing: neither the network nor what was running inside.
+#[test]
+fn a_killed_network_leaves_nothing_with_netlab() {
+    let place = Place::new();
+    let mark = format!("6{:07}", std::process::id());
+    let arguments = ["lab", "net", "run", "tree,1,1", "--", "sleep", &mark];
+    let mut lab = Process::start(&place.logs(), "lab", &mut claviger(&arguments));
+    let is_running = || {
+        let found = run(Command::new("pgrep").args(["-f", &format!("^sleep {mark}$")]));
+        found.code == Some(0)
+    };
+    eventually("the command inside", PATIENCE, || is_running().then_some(()));
+    lab.kill();
+    eventually("its end", PATIENCE, || (!is_running()).then_some(()));
 }
