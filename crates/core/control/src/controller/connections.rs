@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_openflow::{
-    Config, DatapathId, Description, Envelope, ErrorMessage, Features, FlowFilter, FlowStats,
-    Hello, Message, MeterStats, MultipartReply, MultipartRequest, Port, PortChange, PortStatus,
-    Role, RoleKind,
+    Config, DatapathId, Description, Envelope, ErrorMessage, Features, FlowFilter, Hello, Message,
+    MultipartRequest, PortChange, PortStatus, Role, RoleKind,
 };
 use claviger_units::{Span, Timestamp};
 
+use super::reading::{MOST_ENTRIES, MOST_PORTS, Part, Read};
 use super::{Controller, Mastery, PortState, Side, Switch, Times, Warning};
 use crate::Place;
 use crate::event::{ConnectionId, Event, Farewell};
@@ -46,21 +46,6 @@ struct Barrier {
     under_way: Option<(u32, Timestamp)>,
     // Something was sent behind the one under way.
     wanted: bool,
-}
-
-/// What a switch tells of itself, part by part.
-#[derive(Debug, Default)]
-struct Read {
-    description: Description,
-    ports: Vec<Port>,
-    entries: Vec<FlowStats>,
-    meters: BTreeSet<u32>,
-    // Questions of which parts of an answer are still to come.
-    asked: BTreeSet<u32>,
-    // The question whose answer ends the reading.
-    last_xid: Option<u32>,
-    // Something was changed since it was asked.
-    outdated: bool,
 }
 
 impl Connection {
@@ -125,57 +110,6 @@ impl Connection {
         self.read.outdated = false;
         let question = MultipartRequest::Flows(FlowFilter::ALL);
         self.read.last_xid = Some(self.write(Message::MultipartRequest(question)));
-    }
-
-    /// Takes a part of an answer; what nobody asked for is none.
-    fn take_part(&mut self, xid: u32, reply: MultipartReply, more: bool) -> Part {
-        if let MultipartReply::Flows(entries) = reply {
-            if self.read.last_xid != Some(xid) {
-                return Part::Unasked;
-            }
-            self.read.entries.extend(entries);
-            return if more { Part::Taken } else { Part::Last };
-        }
-        if !self.read.asked.contains(&xid) {
-            return Part::Unasked;
-        }
-        match reply {
-            MultipartReply::Description(description) => self.read.description = description,
-            MultipartReply::Ports(ports) => self.read.ports.extend(ports),
-            MultipartReply::Meters(meters) => {
-                self.read.meters.extend(meters.iter().map(|&MeterStats { meter, .. }| meter));
-            }
-            _ => return Part::Unasked,
-        }
-        if !more {
-            self.read.asked.remove(&xid);
-        }
-        Part::Taken
-    }
-}
-
-/// What a part of an answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Unasked,
-    Taken,
-    /// All was told.
-    Last,
-}
-
-impl Read {
-    /// Tells whether this is more than a switch can have.
-    fn is_endless(&self) -> bool {
-        let n_small = self.ports.len().max(self.meters.len());
-        self.entries.len() > MOST_ENTRIES || n_small > 4 * MOST_PORTS
-    }
-
-    /// Notes that a port has changed while all of them are told.
-    fn note_port(&mut self, PortStatus { change, port }: PortStatus) {
-        self.ports.retain(|old| old.number != port.number);
-        if change != PortChange::Deleted {
-            self.ports.push(port);
-        }
     }
 }
 
@@ -256,7 +190,7 @@ impl Controller {
                 self.note_role(now, id, role);
             }
             (Stage::Reading(datapath), Message::MultipartReply { reply, more }) => {
-                let part = connection.take_part(xid, reply, more);
+                let part = connection.read.take_part(xid, reply, more);
                 if part == Part::Taken {
                     // Who tells much has the more time for it.
                     connection.since = now;
@@ -305,7 +239,7 @@ impl Controller {
             Message::FlowRemoved(removed) => self.note_removed(now, datapath, &removed),
             Message::MultipartReply { reply, more } => {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
-                let part = connection.take_part(xid, reply, more);
+                let part = connection.read.take_part(xid, reply, more);
                 if connection.read.is_endless() {
                     self.part(now, id, Farewell::Endless(MOST_ENTRIES));
                 } else if part == Part::Last {
@@ -620,7 +554,3 @@ fn described(description: &Description) -> String {
 const CONTEST: Span = Span::from_secs(1);
 /// How often in a row tables are read again because something was refused.
 const PATIENCE: u32 = 3;
-/// Entries that a switch may tell of; one that tells more does not end.
-const MOST_ENTRIES: usize = 500_000;
-/// Ports of one switch that are looked at.
-const MOST_PORTS: usize = 4096;

@@ -6,6 +6,7 @@ mod connections;
 mod discovery;
 mod optics;
 mod packets;
+mod reading;
 mod views;
 
 pub use admit::AdmissionError;
