@@ -100,6 +100,22 @@ impl Exchange {
     }
 }
 
+/// A handshake of TLS 1.3 with one request, but for what differs from way to way.
+const TLS: Exchange = Exchange {
+    key_generations: 0,
+    agreements: 0,
+    signatures: 0,
+    verifications: 0,
+    symmetric: Symmetric::Negligible,
+    half_round_trips: 6,
+    segments: 11,
+    application_bytes: 0,
+    headers: Headers::Tcp,
+};
+const EPHEMERAL: Exchange = Exchange { key_generations: 1, agreements: 1, ..TLS };
+const SHARED: Exchange = Exchange { symmetric: Symmetric::Session, ..TLS };
+const FRAME: Exchange = Exchange { symmetric: Symmetric::Frame, ..TLS };
+
 impl Way {
     /// Every way.
     pub const ALL: [Self; 12] = [
@@ -149,26 +165,12 @@ impl Way {
     /// pushed frame has 57 bytes, and 24 of MQTT around it with a topic of 14.
     #[must_use]
     pub const fn exchange(self) -> Exchange {
-        let tls = Exchange {
-            key_generations: 0,
-            agreements: 0,
-            signatures: 0,
-            verifications: 0,
-            symmetric: Symmetric::Negligible,
-            half_round_trips: 6,
-            segments: 11,
-            application_bytes: 0,
-            headers: Headers::Tcp,
-        };
-        let ephemeral = Exchange { key_generations: 1, agreements: 1, ..tls };
-        let shared = Exchange { symmetric: Symmetric::Session, ..tls };
-        let frame = Exchange { symmetric: Symmetric::Frame, ..tls };
         match self {
             Self::Dkg => Exchange {
                 half_round_trips: 2,
                 segments: 4,
                 application_bytes: 2 * (65 + 30),
-                ..ephemeral
+                ..EPHEMERAL
             },
             Self::DkgAuth => Exchange {
                 signatures: 1,
@@ -176,41 +178,41 @@ impl Way {
                 half_round_trips: 2,
                 segments: 4,
                 application_bytes: 2 * (65 + 64 + 30),
-                ..ephemeral
+                ..EPHEMERAL
             },
-            Self::Https => Exchange { verifications: 1, application_bytes: 1224, ..ephemeral },
-            Self::Psk13Dhe => Exchange { segments: 10, application_bytes: 874, ..ephemeral },
-            Self::Resumption => Exchange { application_bytes: 1290, ..ephemeral },
+            Self::Https => Exchange { verifications: 1, application_bytes: 1224, ..EPHEMERAL },
+            Self::Psk13Dhe => Exchange { segments: 10, application_bytes: 874, ..EPHEMERAL },
+            Self::Resumption => Exchange { application_bytes: 1290, ..EPHEMERAL },
             // 769 as measured, less a key share of 33 bytes that is not needed.
-            Self::Psk13Ke => Exchange { segments: 10, application_bytes: 736, ..shared },
+            Self::Psk13Ke => Exchange { segments: 10, application_bytes: 736, ..SHARED },
             Self::Psk12 => {
-                Exchange { half_round_trips: 8, segments: 12, application_bytes: 786, ..shared }
+                Exchange { half_round_trips: 8, segments: 12, application_bytes: 786, ..SHARED }
             }
             Self::DtlsPsk => Exchange {
                 half_round_trips: 8,
                 segments: 9,
                 application_bytes: 828 + 59 + 75,
                 headers: Headers::Udp,
-                ..shared
+                ..SHARED
             },
             Self::Oscore => Exchange {
                 half_round_trips: 2,
                 segments: 2,
                 application_bytes: 22 + 56,
                 headers: Headers::Udp,
-                ..frame
+                ..FRAME
             },
             Self::Push => {
-                Exchange { half_round_trips: 1, segments: 3, application_bytes: 57 + 24, ..frame }
+                Exchange { half_round_trips: 1, segments: 3, application_bytes: 57 + 24, ..FRAME }
             }
             Self::PushPiggyback => {
-                Exchange { half_round_trips: 0, segments: 0, application_bytes: 57, ..frame }
+                Exchange { half_round_trips: 0, segments: 0, application_bytes: 57, ..FRAME }
             }
             Self::Pad => Exchange {
                 half_round_trips: 0,
                 segments: 0,
                 symmetric: Symmetric::Negligible,
-                ..tls
+                ..TLS
             },
         }
     }

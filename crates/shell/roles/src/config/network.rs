@@ -273,13 +273,7 @@ impl Raw for RawController {
     type Config = ControllerRoleConfig;
 
     fn check(mut self, faults: &mut Faults, folder: &Path) -> Option<ControllerRoleConfig> {
-        for (name, policy) in further_policies(faults, &folder.join(POLICIES)) {
-            if self.policy.contains_key(&name) {
-                let right = "is a policy of the configuration already; give the file another name";
-                faults.note("policies", format_args!("\"{name}\""), right);
-            }
-            self.policy.entry(name).or_insert(policy);
-        }
+        self.add_policies(faults, &folder.join(POLICIES));
         let listens = [&self.openflow_listen, &self.openflow_tls_listen];
         if listens.into_iter().all(Option::is_none) {
             let right = "name at least one of openflow_listen and openflow_tls_listen";
@@ -336,6 +330,17 @@ impl Raw for RawController {
 }
 
 impl RawController {
+    /// Takes in the policies of a folder, each of which needs a name of its own.
+    fn add_policies(&mut self, faults: &mut Faults, folder: &Path) {
+        for (name, policy) in further_policies(faults, folder) {
+            if self.policy.contains_key(&name) {
+                let right = "is a policy of the configuration already; give the file another name";
+                faults.note("policies", format_args!("\"{name}\""), right);
+            }
+            self.policy.entry(name).or_insert(policy);
+        }
+    }
+
     /// Gives every server its policy, which is put behind those of hosts.
     fn with_policies(
         &self,
