@@ -61,6 +61,12 @@ def check_secrets(entry, eui, gateway):
     check("authorization", entry["authorization"], authorization)
     login = hmac.digest(expand(gateway, b"claviger/1 mqtt"), b"connect" + eui, "sha256")
     check("mqtt_password", entry["mqtt_password"], base64url(login))
+    for version in ("12", "13"):
+        check("psk" + version, entry["psk" + version], expand(gateway, b"claviger/1 psk" + version.encode()))
+        identity = f"{eui.hex()}:{entry['epoch']}:{version}"
+        check("psk identity", entry[f"psk{version}_identity"], identity)
+    check("oscore", entry["oscore_master_secret"], expand(gateway, b"claviger/1 oscore"))
+    check("id context", entry["oscore_id_context"], eui + be32(entry["epoch"]))
 
 
 def check_telemetry(entry, eui, root, gateway):

@@ -49,11 +49,14 @@ const RULES: &[Rule] = &[
     core("keystore", &["units", "security", "wire", "durable"]),
     // Its tests name claims; what it shows of them are their texts.
     Rule { tests_may_use: &["security"], ..core("kme", &["units", "wire", "durable", "keystore"]) },
-    core("device", &["units", "frames"]),
-    // Its window is that of telemetry frames.
-    core("oscore", &["frames"]),
+    core("device", &["units", "frames", "oscore"]),
+    // Its window is that of telemetry frames, its contexts are those of epochs.
+    core("oscore", &["units", "frames"]),
     core("energy", &["units", "device"]),
-    Rule { tests_may_use: &["device"], ..core("fleet", &["units", "frames", "wire", "durable"]) },
+    Rule {
+        tests_may_use: &["device"],
+        ..core("fleet", &["units", "frames", "oscore", "wire", "durable"])
+    },
     Rule { name: "net", layer: Layer::Shell, may_use: Use::These(&["units"]), tests_may_use: &[] },
     Rule {
         name: "store",

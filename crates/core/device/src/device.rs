@@ -1,137 +1,27 @@
 //! The state machine: wake, renew, measure, seal, publish, sleep.
 
+mod asking;
+
 use alloc::collections::VecDeque;
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use claviger_frames::telemetry::{self, Header};
-use claviger_frames::{DataKeys, Epoch, Reading, key_frame, next_wake};
-use claviger_units::{Eui64, Span, Timestamp};
+use claviger_frames::{DataKeys, Epoch, PskIdentity, PskVersion, Reading, next_wake};
+use claviger_units::{Eui64, Key256, Span, Timestamp};
 use rand_core::Rng;
 use sha2::{Digest, Sha256};
 
+use self::asking::Asked;
+use crate::actions::{Action, BootError, Counters, Delivery, KeyAnswer, Profile};
 use crate::flash::{FlashImage, FlashWrite, Held, Slot};
+use crate::path::KeyPath;
 use crate::sensor::Sensor;
-
-/// How a device spends its time.
-#[derive(Clone, Copy, Debug)]
-pub struct Profile {
-    /// How often it wakes once it has a QKD key.
-    pub wake_period: Span,
-    /// Over which span the first requests of a fleet without QKD keys spread.
-    pub spread: Span,
-    /// The longest pause between requests while it has no QKD key.
-    pub longest_pause: Span,
-    /// How long it waits for an answer.
-    pub patience: Span,
-}
-
-impl Profile {
-    /// Wakes once per `wake_period`; all else as a fleet on a good network wants it.
-    #[must_use]
-    pub const fn waking_every(wake_period: Span) -> Self {
-        Self {
-            wake_period,
-            spread: Span::from_secs(5),
-            longest_pause: Span::from_secs(60),
-            patience: Span::from_secs(10),
-        }
-    }
-}
-
-/// Why a device does not start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BootError {
-    /// Neither slot is valid: bootstrap the device again, with a new bootstrap key.
-    #[error("neither flash slot is valid; bootstrap the device again with a new key")]
-    NoValidSlot,
-}
-
-/// What the shell must do for the device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// GET this from the gateway's key service, then [`Device::handle_key_answer`].
-    RequestKey {
-        /// The path and query, as they are signed.
-        path_and_query: String,
-        /// The value of the `Authorization` header.
-        authorization: String,
-    },
-    /// Publish this on the device's `up` topic, acknowledged, then [`Device::handle_published`].
-    Publish {
-        /// Which frame it is.
-        header: Header,
-        /// The frame.
-        frame: Vec<u8>,
-    },
-}
-
-/// How the key service answered (`PROTOCOL.md` P3c).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyAnswer<'a> {
-    /// 200: a key frame.
-    Frame(&'a [u8]),
-    /// 204: the device has the newest key.
-    NothingDue,
-    /// 503: not yet.
-    Later {
-        /// How long the gateway asks to wait, zero if it does not say.
-        retry_after: Span,
-    },
-    /// 401: the gateway does not know the device at this epoch.
-    Denied,
-    /// No answer, or none that can be read.
-    Unreachable,
-}
-
-/// What became of a published frame (`PROTOCOL.md` P3d).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// PUBACK: the gateway has it durably.
-    Acknowledged,
-    /// No acknowledgement, or no connection.
-    Failed,
-}
-
-/// What the device has done since boot; the energy ledger prices it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Times it came out of sleep.
-    pub wakes: u64,
-    /// Requests to the key service.
-    pub requests: u64,
-    /// Epochs it moved to.
-    pub renewals: u64,
-    /// Key frames that did not open.
-    pub refused_frames: u64,
-    /// Readings taken.
-    pub readings: u64,
-    /// Frames published, repeats included.
-    pub publishes: u64,
-    /// Frames published again, byte for byte.
-    pub retries: u64,
-    /// Frames acknowledged.
-    pub acknowledged: u64,
-    /// Readings given up because too many waited, or for too long.
-    pub dropped: u64,
-    /// Slots written to flash.
-    pub flash_writes: u64,
-    /// Runs of HKDF, by output.
-    pub derivations: u64,
-    /// MACs of requests.
-    pub macs: u64,
-    /// Encryptions of telemetry.
-    pub seals: u64,
-    /// Attempts to unwrap a key frame.
-    pub unwraps: u64,
-}
 
 /// One device.
 ///
 /// ```
-/// use claviger_device::{Action, Device, FlashImage, Profile};
+/// use claviger_device::{Action, Device, FlashImage, KeyRequest, Profile};
 /// use claviger_units::{Key256, Span, Timestamp};
 /// # use rand_core::{Infallible, TryRng};
 /// # struct Zeros;
@@ -149,7 +39,10 @@ pub struct Counters {
 ///
 /// let first = device.poll_timeout().expect("it wants its first key");
 /// device.handle_timeout(first, &mut rng);
-/// let Some(Action::RequestKey { path_and_query, .. }) = device.poll_action() else { panic!() };
+/// let Some(Action::RequestKey(KeyRequest::Https { path_and_query, .. })) = device.poll_action()
+/// else {
+///     panic!()
+/// };
 /// assert_eq!(path_and_query, "/v1/devices/02005efffe100001/key?have=0");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -167,6 +60,12 @@ pub struct Device {
     sensor: Sensor,
     n_refusals: u32,
     n_attempts: u32,
+    // When the key was taken up, or the device started.
+    keyed: Timestamp,
+    // Whether it was taken up since the start.
+    is_renewed: bool,
+    // The question by CoAP that waits for its answer.
+    asked: Option<Asked>,
     counters: Counters,
 }
 
@@ -248,6 +147,9 @@ impl Device {
             sensor: Sensor::of(held.eui),
             n_refusals: 0,
             n_attempts: 0,
+            keyed: now,
+            is_renewed: false,
+            asked: None,
             counters: Counters::default(),
             held,
         };
@@ -277,6 +179,24 @@ impl Device {
     #[must_use]
     pub fn mqtt_password(&self) -> String {
         self.held.gateway.mqtt_password(self.held.eui)
+    }
+
+    /// Returns the identity of the device's pre-shared key under the current epoch.
+    #[must_use]
+    pub const fn psk_identity(&self, version: PskVersion) -> PskIdentity {
+        PskIdentity { eui: self.held.eui, epoch: self.held.epoch, version }
+    }
+
+    /// Derives the pre-shared key of that identity.
+    #[must_use]
+    pub fn pre_shared_key(&self, version: PskVersion) -> Key256 {
+        self.held.gateway.pre_shared_key(version)
+    }
+
+    /// Returns how key frames come to it.
+    #[must_use]
+    pub const fn path(&self) -> KeyPath {
+        self.profile.path
     }
 
     /// Returns what has been done since boot.
@@ -341,7 +261,7 @@ impl Device {
         match &mut self.phase {
             Phase::Asking { sent: sent @ Sent::NotYet, .. } => {
                 *sent = Sent::Once;
-                Some(self.key_request())
+                self.key_request()
             }
             Phase::Publishing { sent: sent @ Sent::NotYet, .. } => {
                 *sent = Sent::Once;
@@ -376,8 +296,11 @@ impl Device {
             Phase::Asleep { .. } => {
                 self.counters.wakes += 1;
                 self.n_attempts = 0;
-                let until = now + self.profile.patience;
-                self.phase = Phase::Asking { sent: Sent::NotYet, until };
+                self.phase = if self.wants_key(now) && self.can_ask() {
+                    Phase::Asking { sent: Sent::NotYet, until: now + self.profile.patience }
+                } else {
+                    Phase::Measuring { at: now }
+                };
             }
             Phase::Asking { .. } => self.handle_key_answer(now, KeyAnswer::Unreachable),
             Phase::Measuring { .. } => self.measure(now, rng),
@@ -385,24 +308,6 @@ impl Device {
             Phase::Pausing { .. } => self.publish_oldest(now),
             Phase::Broken => {}
         }
-    }
-
-    /// Takes the answer to [`Action::RequestKey`].
-    ///
-    /// Only a frame that verifies changes what the device holds; with a QKD key in hand it goes
-    /// on to publish whatever the answer was.
-    pub fn handle_key_answer(&mut self, now: Timestamp, answer: KeyAnswer<'_>) {
-        if self.commit.is_some() || !matches!(self.phase, Phase::Asking { .. }) {
-            return;
-        }
-        if let KeyAnswer::Frame(frame) = answer {
-            self.renew(frame);
-        }
-        self.phase = if self.held.epoch > Epoch::BOOTSTRAP || self.commit.is_some() {
-            Phase::Measuring { at: now }
-        } else {
-            Phase::Asleep { until: now + self.pause_after(answer) }
-        };
     }
 
     /// Takes what became of [`Action::Publish`]; news of an earlier frame is passed over.
@@ -423,30 +328,6 @@ impl Device {
         }
     }
 
-    fn key_request(&mut self) -> Action {
-        self.counters.requests += 1;
-        self.counters.macs += 1;
-        self.counters.derivations += 1;
-        let Held { eui, epoch, ref gateway, .. } = self.held;
-        let path_and_query = format!("/v1/devices/{eui}/key?have={epoch}");
-        let authorization = gateway.request_authorization(epoch, &path_and_query);
-        Action::RequestKey { path_and_query, authorization }
-    }
-
-    /// Opens a key frame and begins to commit what it leads to.
-    fn renew(&mut self, frame: &[u8]) {
-        self.counters.unwraps += 1;
-        self.counters.derivations += 1;
-        let Ok((epoch, qkd)) = key_frame::open(&self.held.gateway, self.held.epoch, frame) else {
-            self.counters.refused_frames += 1;
-            return;
-        };
-        self.counters.renewals += 1;
-        self.counters.derivations += 2;
-        self.n_refusals = 0;
-        self.begin_commit(self.held.renewed(epoch, &qkd, RESERVED));
-    }
-
     fn measure(&mut self, now: Timestamp, rng: &mut impl Rng) {
         if self.waiting.len() == MAX_WAITING {
             self.give_up_oldest();
@@ -464,7 +345,8 @@ impl Device {
         }
         let ready = match self.waiting.front() {
             None => false,
-            Some(waiting) => waiting.sealed.is_some() || self.reserve_counter(),
+            Some(waiting) if waiting.sealed.is_some() => true,
+            Some(_) => !self.is_stale(now) && self.reserve_counter(),
         };
         self.phase = if ready {
             let until = now + self.profile.patience;
@@ -472,6 +354,11 @@ impl Device {
         } else {
             self.asleep(now)
         };
+    }
+
+    /// Tells whether the key is too old to seal anything under.
+    fn is_stale(&self, now: Timestamp) -> bool {
+        self.profile.max_age.is_some_and(|max_age| now.since(self.keyed) > max_age)
     }
 
     fn give_up_oldest(&mut self) {

@@ -19,11 +19,15 @@
 
 extern crate alloc;
 
+mod actions;
 mod device;
 pub mod energy;
 mod flash;
+mod path;
 mod sensor;
 
-pub use device::{Action, BootError, Counters, Delivery, Device, KeyAnswer, Profile};
+pub use actions::{Action, BootError, Counters, Delivery, KeyAnswer, KeyRequest, Profile};
+pub use device::Device;
 pub use flash::{FlashImage, FlashWrite, Slot};
+pub use path::{KeyPath, UnknownPath};
 pub use sensor::Sensor;

@@ -5,14 +5,17 @@
 use std::collections::BTreeMap;
 
 use claviger_device::{
-    Action, BootError, Delivery, Device, FlashImage, FlashWrite, KeyAnswer, Profile, Slot,
+    Action, BootError, Delivery, Device, FlashImage, FlashWrite, KeyAnswer, KeyPath, KeyRequest,
+    Profile, Slot,
 };
 use claviger_frames::telemetry::{self, Header};
 use claviger_frames::{
     DataKeys, DeviceRoot, Epoch, GatewaySecret, Reading, ReplayWindow, Seen, key_frame, next_wake,
     parse_authorization, split_bootstrap,
 };
+use claviger_oscore::key_service::{self, Answer, Side};
 use claviger_units::{Eui64, Key256, SecretBytes, Span, Timestamp};
+use coap_lite::Packet;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -30,6 +33,8 @@ struct SiteEpoch {
     gateway: GatewaySecret,
     data: DataKeys,
     window: ReplayWindow,
+    // Questions by CoAP.
+    questions: ReplayWindow,
 }
 
 /// Gateway and platform in one, with a network that loses what the script says.
@@ -41,6 +46,8 @@ struct Site {
     // How many epochs it still gives out.
     n_to_give: u32,
     loses: bool,
+    // How the device is told to fetch.
+    path: KeyPath,
     rng: StdRng,
     on_air: BTreeMap<(Epoch, u32), Vec<u8>>,
     readings: Vec<Reading>,
@@ -55,6 +62,7 @@ impl Site {
             next: None,
             n_to_give,
             loses: false,
+            path: KeyPath::Https,
             rng: StdRng::seed_from_u64(1),
             on_air: BTreeMap::new(),
             readings: Vec::new(),
@@ -65,7 +73,8 @@ impl Site {
 
     fn push(&mut self, epoch: Epoch, gateway: GatewaySecret) {
         let data = DataKeys::derive(&self.root, &gateway, EUI, epoch);
-        self.epochs.push(SiteEpoch { epoch, gateway, data, window: ReplayWindow::new() });
+        let (window, questions) = (ReplayWindow::new(), ReplayWindow::new());
+        self.epochs.push(SiteEpoch { epoch, gateway, data, window, questions });
     }
 
     /// Prepares the next epoch.
@@ -79,17 +88,72 @@ impl Site {
         self.push(epoch, gateway);
     }
 
-    fn key_answer(&mut self, path_and_query: &str, authorization: &str) -> Option<Vec<u8>> {
-        let (epoch, mac) = parse_authorization(authorization).unwrap();
-        assert_eq!(path_and_query, format!("/v1/devices/{EUI}/key?have={epoch}"));
-        let newest = self.epochs.last().unwrap();
-        let known = match &self.next {
-            Some(_) if epoch < newest.epoch => &self.epochs[self.epochs.len() - 2],
-            _ => newest,
+    /// Serves a request by whatever path; the network may lose question and answer.
+    fn serve(&mut self, now: Timestamp, device: &mut Device, request: &KeyRequest) {
+        match request {
+            KeyRequest::Https { path_and_query, authorization } => {
+                let (epoch, mac) = parse_authorization(authorization).unwrap();
+                assert_eq!(*path_and_query, format!("/v1/devices/{EUI}/key?have={epoch}"));
+                let known = self.known(epoch);
+                assert!(known.gateway.verify_request(&format!("GET {path_and_query}"), &mac));
+                let frame = self.next_after(epoch);
+                device.handle_key_answer(now, answer_of(frame.as_deref()));
+            }
+            KeyRequest::Psk { path_and_query, path } => {
+                let identity = device.psk_identity(path.psk_version().unwrap());
+                let epoch = identity.epoch;
+                assert_eq!(*path_and_query, format!("/v1/devices/{EUI}/key?have={epoch}"));
+                let key = self.known(epoch).gateway.pre_shared_key(identity.version);
+                assert!(key.ct_eq(&device.pre_shared_key(identity.version)));
+                let frame = self.next_after(epoch);
+                device.handle_key_answer(now, answer_of(frame.as_deref()));
+            }
+            KeyRequest::Coap { datagram } => {
+                if let Some(answer) = self.answer_datagram(datagram) {
+                    device.handle_coap(now, &answer);
+                }
+            }
+            KeyRequest::Await => {
+                if let Some(frame) = self.next_after(device.epoch()) {
+                    device.handle_pushed(now, &frame);
+                }
+            }
+        }
+    }
+
+    fn answer_datagram(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let packet = Packet::from_bytes(datagram).unwrap();
+        let (eui, epoch) = key_service::claimed(&packet).unwrap();
+        assert_eq!(eui, EUI);
+        let known = self.known(epoch);
+        let context = key_service::context(Side::Gateway, &known.gateway, EUI, epoch);
+        let mut context = context.resumed(0, known.questions.clone());
+        let opened = context.open_request(&packet);
+        let (message, request) = opened.expect("no number is used for two questions");
+        known.questions = context.window().clone();
+        if self.lost() {
+            return None;
+        }
+        let answer = self.next_after(epoch).map_or(Answer::NothingDue, Answer::Frame);
+        let response = answer.respond_to(&message);
+        Some(context.protect_response(&response, request).unwrap().to_bytes().unwrap())
+    }
+
+    /// Finds the epoch that a device says it holds.
+    fn known(&mut self, epoch: Epoch) -> &mut SiteEpoch {
+        let newest = self.epochs.last().unwrap().epoch;
+        let place = match self.next {
+            Some(_) if epoch < newest => self.epochs.len() - 2,
+            _ => self.epochs.len() - 1,
         };
+        let known = &mut self.epochs[place];
         assert_eq!(known.epoch, epoch, "the device is at an epoch that the site has left");
-        assert!(known.gateway.verify_request(&format!("GET {path_and_query}"), &mac));
-        if epoch == newest.epoch {
+        known
+    }
+
+    /// Returns the frame for a device that has proven to hold `epoch`, if the network does not lose it.
+    fn next_after(&mut self, epoch: Epoch) -> Option<Vec<u8>> {
+        if epoch == self.epochs.last().unwrap().epoch {
             self.next = None;
         }
         if self.next.is_none() && self.n_to_give > 0 {
@@ -120,6 +184,10 @@ impl Site {
     fn lost(&mut self) -> bool {
         self.loses && self.rng.random_ratio(1, 4)
     }
+}
+
+fn answer_of(frame: Option<&[u8]>) -> KeyAnswer<'_> {
+    frame.map_or(KeyAnswer::NothingDue, KeyAnswer::Frame)
 }
 
 /// What a slot holds after the power failed during its write.
@@ -179,7 +247,8 @@ fn live(
     power: &mut Power,
 ) -> Option<Device> {
     let mut rng = StdRng::seed_from_u64(now.as_micros());
-    let mut device = Device::boot(*now, flash, Profile::waking_every(PERIOD)).unwrap();
+    let profile = Profile { path: site.path, ..Profile::waking_every(PERIOD) };
+    let mut device = Device::boot(*now, flash, profile).unwrap();
     loop {
         while let Some(write) = device.poll_flash() {
             assert_eq!(device.poll_action(), None, "nothing leaves while a write is due");
@@ -193,13 +262,14 @@ fn live(
         let alike = flash.slot(Slot::A).ct_eq(flash.slot(Slot::B));
         assert!(action.is_none() || alike, "it sends although the slots differ");
         match action {
-            Some(Action::RequestKey { path_and_query, authorization }) => {
-                let frame = site.key_answer(&path_and_query, &authorization);
-                let answer = frame.as_deref().map_or(KeyAnswer::NothingDue, KeyAnswer::Frame);
-                device.handle_key_answer(*now, answer);
-            }
+            Some(Action::RequestKey(request)) => site.serve(*now, &mut device, &request),
             Some(Action::Publish { header, frame }) => {
                 let delivery = site.published(header, &frame);
+                if site.path == KeyPath::Push
+                    && let Some(frame) = site.next_after(header.epoch.max(device.epoch()))
+                {
+                    device.handle_pushed(*now, &frame);
+                }
                 device.handle_published(*now, header, delivery);
             }
             None => {
@@ -285,14 +355,16 @@ const CUTS: [Cut; 6] = [
     Cut::After,
 ];
 
-/// Every write of a life with a renewal at every wake, cut in every way.
+/// Every write of a life with a renewal at every wake, cut in every way, on every path of keys.
 #[test]
 fn no_power_cut_reuses_a_counter_or_loses_the_device() {
-    for n in 0..24 {
-        for cut in CUTS {
-            let (mut flash, mut site) = (fresh(), Site::new(6));
-            let end = Timestamp::START + Span::from_secs(600);
-            live_through(&mut flash, &mut site, vec![Power::failing_at(n, cut)], end);
+    for path in KeyPath::ALL {
+        for n in 0..24 {
+            for cut in CUTS {
+                let (mut flash, mut site) = (fresh(), Site { path, ..Site::new(6) });
+                let end = Timestamp::START + Span::from_secs(600);
+                live_through(&mut flash, &mut site, vec![Power::failing_at(n, cut)], end);
+            }
         }
     }
 }
@@ -308,6 +380,132 @@ fn no_second_power_cut_does_either() {
             live_through(&mut flash, &mut site, powers, end);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Any number of cuts, anywhere, with losses, on any path.
+    #[test]
+    fn no_number_of_power_cuts_does(
+        path in prop::sample::select(KeyPath::ALL.to_vec()),
+        cuts in prop::collection::vec((0..40_u32, prop::sample::select(CUTS.to_vec())), 0..12),
+        loses: bool,
+        seed: u64,
+    ) {
+        let (mut flash, mut site) = (fresh(), Site { path, loses, ..Site::new(12) });
+        site.rng = StdRng::seed_from_u64(seed);
+        let powers = cuts.into_iter().map(|(n, cut)| Power::failing_at(n, cut));
+        let end = Timestamp::START + Span::from_secs(1200);
+        let mut now = Timestamp::START;
+        for mut power in powers {
+            drop(live(&mut now, end, &mut flash, &mut site, &mut power));
+        }
+        // The network recovers at last, and nothing is lost.
+        site.loses = false;
+        live_through(&mut flash, &mut site, Vec::new(), now.max(end));
+    }
+}
+
+#[test]
+fn every_path_leads_to_a_key_at_every_wake() {
+    for path in KeyPath::ALL {
+        let (mut flash, mut now) = (fresh(), Timestamp::START);
+        let mut site = Site { path, ..Site::new(u32::MAX) };
+        let end = now + Span::from_secs(3600);
+        let device = live(&mut now, end, &mut flash, &mut site, &mut Power::steady()).unwrap();
+        let counters = device.counters();
+        assert!(counters.renewals >= 61, "{path}: {counters:?}");
+        assert_eq!((counters.readings, counters.acknowledged), (61, 61), "{path}");
+        // Who is pushed to asks for the first key alone.
+        let expected = if path == KeyPath::Push { 1 } else { 61 };
+        assert_eq!(counters.requests, expected, "{path}");
+    }
+}
+
+#[test]
+fn a_device_asks_once_a_period_in_a_wake_that_it_makes_anyway() {
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(u32::MAX), Timestamp::START);
+    let renew_period = Span::from_secs(600);
+    let profile = Profile { renew_period, ..Profile::waking_every(PERIOD) };
+    let mut device = Device::boot(now, &flash, profile).unwrap();
+    let mut asked = Vec::new();
+    while now < Timestamp::START + Span::from_secs(7200) {
+        let mut action = step(&mut device, &mut flash, &mut now);
+        while let Some(wanted) = action {
+            match wanted {
+                Action::RequestKey(request) => {
+                    asked.push(now);
+                    site.serve(now, &mut device, &request);
+                }
+                Action::Publish { header, frame } => {
+                    let delivery = site.published(header, &frame);
+                    device.handle_published(now, header, delivery);
+                }
+            }
+            action = settle(&mut device, &mut flash);
+        }
+    }
+    assert!((12..=13).contains(&asked.len()), "{asked:?}");
+    for pair in asked[1..].windows(2) {
+        assert_eq!(pair[1].since(pair[0]), renew_period);
+    }
+}
+
+#[test]
+fn a_key_that_is_too_old_seals_nothing_where_that_is_the_policy() {
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(2), Timestamp::START);
+    publishing(&mut site, &mut flash, &mut now);
+    let profile = Profile { max_age: Some(Span::from_secs(600)), ..Profile::waking_every(PERIOD) };
+    let mut device = Device::boot(now, &flash, profile).unwrap();
+    let start = now;
+    let mut last = start;
+    while now < start + Span::from_secs(1200) {
+        match step(&mut device, &mut flash, &mut now) {
+            Some(Action::RequestKey(_)) => device.handle_key_answer(now, KeyAnswer::NothingDue),
+            Some(Action::Publish { header, .. }) => {
+                last = now;
+                device.handle_published(now, header, Delivery::Acknowledged);
+            }
+            None => {}
+        }
+    }
+    let age = last.since(start);
+    assert!(age <= Span::from_secs(600) && age > Span::from_secs(530), "{age:?}");
+    assert!(device.n_waiting() >= 9, "readings wait for a key");
+    // A fresh key lets them go.
+    while !matches!(step(&mut device, &mut flash, &mut now), Some(Action::RequestKey(_))) {}
+    site.prepare();
+    device.handle_key_answer(now, KeyAnswer::Frame(&site.next.take().unwrap()));
+    settle(&mut device, &mut flash);
+    let publish = step(&mut device, &mut flash, &mut now);
+    assert!(matches!(publish, Some(Action::Publish { header, .. }) if header.epoch.number() == 2));
+}
+
+#[test]
+fn only_the_gateway_answers_by_coap() {
+    let (mut flash, mut now) = (fresh(), Timestamp::START);
+    let mut site = Site { path: KeyPath::Oscore, ..Site::new(1) };
+    let profile = Profile { path: KeyPath::Oscore, ..Profile::waking_every(PERIOD) };
+    let mut device = Device::boot(now, &flash, profile).unwrap();
+    let Some(Action::RequestKey(KeyRequest::Coap { datagram })) =
+        step(&mut device, &mut flash, &mut now)
+    else {
+        panic!("it asks, once a number is reserved")
+    };
+    let answer = site.answer_datagram(&datagram).unwrap();
+    let mut forged = answer.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    for noise in [&b"junk"[..], &forged, &datagram, &[0x60, 0x81, 0x7F, 0xFF]] {
+        device.handle_coap(now, noise);
+        assert!(device.poll_flash().is_none() && !device.is_asleep(), "it waits on");
+    }
+    device.handle_coap(now, &answer);
+    settle(&mut device, &mut flash);
+    assert_eq!(device.epoch().number(), 1);
+    // Nothing is asked any more: the same answer is passed over.
+    device.handle_coap(now, &answer);
+    assert_eq!((device.epoch().number(), device.counters().refused_frames), (1, 0));
 }
 
 /// One key for a long time: here only the reserved counters are written.
@@ -343,7 +541,7 @@ fn asking(flash: &mut FlashImage, now: &mut Timestamp) -> Device {
     assert_eq!(settle(&mut device, flash), None);
     *now = device.poll_timeout().unwrap();
     device.handle_timeout(*now, &mut StdRng::seed_from_u64(1));
-    assert!(matches!(settle(&mut device, flash), Some(Action::RequestKey { .. })));
+    assert!(matches!(settle(&mut device, flash), Some(Action::RequestKey(_))));
     device
 }
 
@@ -420,7 +618,7 @@ fn alone(profile: Profile, hours: u64) -> (Device, Span) {
     let (mut first_sent, mut oldest) = (BTreeMap::new(), Span::ZERO);
     while now < start + Span::from_secs(hours * 3600) {
         match step(&mut device, &mut flash, &mut now) {
-            Some(Action::RequestKey { .. }) => device.handle_key_answer(now, KeyAnswer::NothingDue),
+            Some(Action::RequestKey(_)) => device.handle_key_answer(now, KeyAnswer::NothingDue),
             Some(Action::Publish { header, .. }) => {
                 let sent = *first_sent.entry(header.counter).or_insert(now);
                 oldest = oldest.max(now.since(sent));
@@ -464,7 +662,7 @@ fn without_a_key_the_pauses_grow_to_a_limit() {
         let expected = base * second..=base * second * 3 / 2;
         assert!(expected.contains(&pause), "{answer:?}: {pause} µs");
         let request = step(&mut device, &mut flash, &mut now);
-        assert!(matches!(request, Some(Action::RequestKey { .. })));
+        assert!(matches!(request, Some(Action::RequestKey(_))));
     }
 }
 

@@ -36,6 +36,7 @@ extern crate alloc;
 
 mod cose;
 pub mod key_frame;
+mod psk;
 mod reading;
 mod replay;
 mod request;
@@ -44,6 +45,7 @@ mod slot;
 pub mod telemetry;
 
 pub use key_frame::KeyFrameError;
+pub use psk::{NoPskIdentity, PskIdentity, PskVersion, oscore_id_context, parse_oscore_id_context};
 pub use reading::{Reading, ReadingError};
 pub use replay::{ReplayWindow, Seen};
 pub use request::{RequestKey, parse_authorization};

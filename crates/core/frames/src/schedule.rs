@@ -158,7 +158,7 @@ impl GatewaySecret {
         expand(&self.0, &[b"claviger/1 kek", &target.to_bytes()])
     }
 
-    fn labelled(&self, label: &[u8]) -> Key256 {
+    pub(crate) fn labelled(&self, label: &[u8]) -> Key256 {
         expand(&self.0, &[b"claviger/1 ", label])
     }
 }

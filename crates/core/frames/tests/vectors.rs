@@ -5,7 +5,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use claviger_frames::{DataKeys, Epoch, GatewaySecret, key_frame, split_bootstrap, telemetry};
+use claviger_frames::{
+    DataKeys, Epoch, GatewaySecret, PskIdentity, PskVersion, key_frame, oscore_id_context,
+    split_bootstrap, telemetry,
+};
 use claviger_units::{Eui64, Key256};
 use serde_json::{Value, json};
 
@@ -90,6 +93,12 @@ fn secrets_of(gateway: &GatewaySecret, eui: Eui64, epoch: Epoch) -> Value {
         "authorization": gateway.request_authorization(epoch, &path),
         "request": request,
         "mqtt_password": gateway.mqtt_password(eui),
+        "psk12": hex(gateway.pre_shared_key(PskVersion::Tls12).expose()),
+        "psk12_identity": PskIdentity { eui, epoch, version: PskVersion::Tls12 }.to_string(),
+        "psk13": hex(gateway.pre_shared_key(PskVersion::Tls13).expose()),
+        "psk13_identity": PskIdentity { eui, epoch, version: PskVersion::Tls13 }.to_string(),
+        "oscore_master_secret": hex(gateway.oscore_master_secret().expose()),
+        "oscore_id_context": hex(&oscore_id_context(eui, epoch)),
     })
 }
 

@@ -42,6 +42,7 @@ extern crate alloc;
 
 mod context;
 mod derivation;
+pub mod key_service;
 mod message;
 mod option;
 

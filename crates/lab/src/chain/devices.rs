@@ -1,6 +1,8 @@
 //! The devices, their flash, and their last hop to the gateway.
 
-use claviger_device::{Action, Delivery, Device, FlashImage, FlashWrite, KeyAnswer, Profile};
+use claviger_device::{
+    Action, Delivery, Device, FlashImage, FlashWrite, KeyAnswer, KeyRequest, Profile,
+};
 use claviger_fleet::{KeyAnswer as FromGateway, QueueRefusal};
 use claviger_frames::Epoch;
 use claviger_frames::telemetry::Header;
@@ -111,9 +113,12 @@ impl VirtualChain {
         let DeviceSite { eui, boot, ref mut device, .. } = self.devices[n];
         let (device_password, action) = (device.mqtt_password(), device.poll_action());
         match action {
-            Some(Action::RequestKey { path_and_query, authorization }) => {
+            Some(Action::RequestKey(KeyRequest::Https { path_and_query, authorization })) => {
                 let request = Event::KeyRequest { device: n, boot, path_and_query, authorization };
                 self.enter_after(RADIO, request);
+            }
+            Some(Action::RequestKey(other)) => {
+                self.audit.violate(format!("device {eui} asks as it was not told to: {other:?}"));
             }
             Some(Action::Publish { header, frame }) => {
                 self.audit.note_frame(eui, header, &frame);

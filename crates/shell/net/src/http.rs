@@ -1,15 +1,17 @@
 //! HTTPS: an axum router behind the guarded accept loop, and a client that trusts one authority.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::DefaultBodyLimit;
-use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use claviger_units::SecretBytes;
 use http_body_util::BodyExt;
@@ -18,11 +20,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
+use crate::psk::{PskPeer, PskServer};
 use crate::shutdown::Shutdown;
-use crate::tls::{PeerInfo, ServerStream, TlsServer};
+use crate::tls::{PeerInfo, TlsServer};
 
 /// The longest request body of [`serve`]; a longer one gets 413.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -50,9 +54,57 @@ pub async fn serve_up_to(
     let signal = shutdown.clone();
     let router = router.layer(DefaultBodyLimit::max(max_body));
     let handle = move |stream, peer| {
-        serve_connection(stream, peer, max_body, router.clone(), signal.clone())
+        serve_connection(stream, Guest::Certified(peer), max_body, router.clone(), signal.clone())
     };
     tls.serve(listener, shutdown, handle).await;
+}
+
+/// Does what [`serve`] does for clients with pre-shared keys; every request carries the extension
+/// [`PskPeer`].
+pub async fn serve_psk(
+    listener: TcpListener,
+    psk: &PskServer,
+    router: Router,
+    shutdown: &Shutdown,
+) {
+    let signal = shutdown.clone();
+    let router = router.layer(DefaultBodyLimit::max(MAX_BODY));
+    let handle = move |stream, peer| {
+        serve_connection(stream, Guest::Keyed(peer), MAX_BODY, router.clone(), signal.clone())
+    };
+    psk.serve(listener, shutdown, handle).await;
+}
+
+/// Who asks.
+#[derive(Clone)]
+enum Guest {
+    /// A connection of TLS with certificates.
+    Certified(PeerInfo),
+    /// A connection of TLS with a pre-shared key.
+    Keyed(PskPeer),
+}
+
+impl Guest {
+    const fn address(&self) -> SocketAddr {
+        match self {
+            Self::Certified(peer) => peer.address,
+            Self::Keyed(peer) => peer.address,
+        }
+    }
+
+    fn introduce(self, extensions: &mut Extensions) {
+        match self {
+            Self::Certified(peer) => {
+                if let Some(name) = peer.name.clone() {
+                    extensions.insert(name);
+                }
+                extensions.insert(peer);
+            }
+            Self::Keyed(peer) => {
+                extensions.insert(peer);
+            }
+        }
+    }
 }
 
 /// Makes an answer with the error body of ETSI GS QKD 014: `{"message": ..}`.
@@ -79,15 +131,15 @@ impl BodySender {
 }
 
 async fn serve_connection(
-    stream: ServerStream,
-    peer: PeerInfo,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    guest: Guest,
     max_body: usize,
     router: Router,
     shutdown: Shutdown,
 ) {
-    let address = peer.address;
+    let address = guest.address();
     let service =
-        service_fn(move |request| answer(request, peer.clone(), max_body, router.clone()));
+        service_fn(move |request| answer(request, guest.clone(), max_body, router.clone()));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(READ_TIME)
@@ -108,7 +160,7 @@ async fn serve_connection(
 
 async fn answer(
     request: Request<Incoming>,
-    peer: PeerInfo,
+    guest: Guest,
     max_body: usize,
     router: Router,
 ) -> Result<Response, Infallible> {
@@ -121,10 +173,7 @@ async fn answer(
         }
         Err(status) => return Ok(error_response(status, meaning(status))),
     };
-    if let Some(name) = peer.name.clone() {
-        head.extensions.insert(name);
-    }
-    head.extensions.insert(peer);
+    guest.introduce(&mut head.extensions);
     if head.method == Method::HEAD {
         head.method = Method::OPTIONS; // which no path has either: 404 or 405
     }
@@ -289,6 +338,44 @@ impl Client {
     pub async fn delete(&self, url: &str) -> Result<Answer, ClientError> {
         send(self.0.delete(url), url, &[]).await
     }
+}
+
+/// Asks for a path on a connection that is made for this one question, and closes it.
+///
+/// The head of the question has nothing but `host` and what `headers` name: where each byte costs, none
+/// says who asks by which program.
+pub async fn get_once<S>(
+    stream: S,
+    host: &str,
+    path_and_query: &str,
+    headers: &[(&str, &str)],
+) -> io::Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let path: Uri = path_and_query.parse().map_err(io::Error::other)?;
+    let mut request = Request::get(path).header(HOST, host);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(http_body_util::Empty::<Bytes>::new()).map_err(io::Error::other)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    let exchange = async move {
+        let response = sender.send_request(request).await?;
+        let (head, body) = response.into_parts();
+        let body = http_body_util::Limited::new(body, MAX_DRAIN).collect().await;
+        Ok::<_, hyper::Error>((head, body))
+    };
+    let (carried, exchanged) = tokio::join!(connection, exchange);
+    let (head, body) = exchanged.map_err(io::Error::other)?;
+    if let Err(error) = carried {
+        tracing::debug!(%error, "a connection was not closed in order");
+    }
+    let body = body.map_err(io::Error::other)?.to_bytes();
+    let body = SecretBytes::new(body.to_vec());
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
 fn build(tls: ClientConfig) -> reqwest::Client {

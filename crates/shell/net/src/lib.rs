@@ -3,10 +3,13 @@
 
 pub mod accept;
 pub mod clock;
+pub mod handshake;
 pub mod http;
 pub mod link;
 pub mod listen;
+pub mod meter;
 pub mod mqtt;
 pub mod pki;
+pub mod psk;
 pub mod shutdown;
 pub mod tls;

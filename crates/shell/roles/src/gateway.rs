@@ -14,7 +14,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::{
-    Extraction, Gateway, GatewayConfig, GatewayEvent, KeyAnswer, KeyOrder, QueueRefusal,
+    Extraction, FrameForm, Gateway, GatewayConfig, GatewayEvent, KeyAnswer, KeyOrder, QueueRefusal,
     QueuedUplink, topics,
 };
 use claviger_frames::Epoch;
@@ -466,7 +466,8 @@ mod tests {
         let (reports, _) = Reporter::channel();
         let context = Context { clock: Clock::start(), shutdown: Shutdown::new(), reports };
         let now = context.clock.now();
-        let config = GatewayConfig { prepare_after: Span::from_secs(60) };
+        let form = FrameForm::Compact;
+        let config = GatewayConfig { prepare_after: Span::from_secs(60), form };
         let (writer, _) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng)).unwrap();
         Service { writer, context, queued: Arc::new(Notify::new()) }

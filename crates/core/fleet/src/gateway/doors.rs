@@ -2,8 +2,8 @@
 
 use claviger_durable::peer::Session;
 use claviger_durable::{EngineError, Tx};
-use claviger_frames::{Epoch, GatewaySecret, parse_authorization};
-use claviger_units::{Eui64, Span, Timestamp};
+use claviger_frames::{Epoch, GatewaySecret, PskIdentity, PskVersion, parse_authorization};
+use claviger_units::{Eui64, Key256, Span, Timestamp};
 
 use super::rows::{DeviceRow, Next, Stage};
 use super::{Gateway, GatewayEvent};
@@ -27,7 +27,7 @@ pub enum KeyAnswer {
 
 /// Under which of its secrets a device has proven itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Proof {
+pub(super) enum Proof {
     Current,
     Next,
     /// Under epoch 0, which the device has left.
@@ -55,6 +55,71 @@ impl Gateway {
         let (Some(eui), Some(row), Some(proof)) = (eui, row, proof) else {
             return Ok(KeyAnswer::Denied);
         };
+        self.serve(tx, now, eui, row, proof)
+    }
+
+    /// Finds the pre-shared key that `identity` names, for the version of TLS that is negotiated
+    /// (`PROTOCOL.md` P3). Nothing changes: who asks has proven nothing yet.
+    pub fn pre_shared_key(
+        &self,
+        tx: &dyn Tx,
+        identity: &str,
+        version: PskVersion,
+    ) -> Result<Option<Key256>, EngineError> {
+        let identity: Option<PskIdentity> = identity.parse().ok();
+        let Some(identity) = identity.filter(|identity| identity.version == version) else {
+            return Ok(None);
+        };
+        let row = DeviceRow::load(tx, identity.eui)?;
+        let secret = row.as_ref().and_then(|row| row.secret_of(identity.epoch));
+        Ok(secret.map(|(secret, _)| secret.pre_shared_key(version)))
+    }
+
+    /// Answers `GET /v1/devices/{eui}/key?have=e` on a connection whose handshake has proven
+    /// `identity`; to ask for another device, or from another epoch, is denied.
+    pub fn handle_proven_request(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        eui: &str,
+        have: Option<&str>,
+        identity: &str,
+    ) -> Result<KeyAnswer, EngineError> {
+        let identity: Option<PskIdentity> = identity.parse().ok();
+        let own = |identity: &PskIdentity| {
+            identity.eui.to_string() == eui && have == Some(identity.epoch.to_string().as_str())
+        };
+        let Some(identity) = identity.filter(own) else { return Ok(KeyAnswer::Denied) };
+        let row = DeviceRow::load(tx, identity.eui)?;
+        // The epoch may be over since the handshake.
+        let proof =
+            row.as_ref().and_then(|row| row.secret_of(identity.epoch)).map(|(_, proof)| proof);
+        match row.zip(proof) {
+            Some((row, proof)) => self.serve(tx, now, identity.eui, row, proof),
+            None => Ok(KeyAnswer::Denied),
+        }
+    }
+
+    /// Returns the frame that waits for a device and may leave, to be pushed to it.
+    pub fn ready_frame(&self, tx: &dyn Tx, eui: Eui64) -> Result<Option<Vec<u8>>, EngineError> {
+        if self.is_barred() {
+            return Ok(None);
+        }
+        Ok(match DeviceRow::load(tx, eui)?.and_then(|row| row.next) {
+            Some(Next::Finished { frame, stage: Stage::Ready, .. }) => Some(frame),
+            _ => None,
+        })
+    }
+
+    /// Answers a device that has proven itself.
+    pub(super) fn serve(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        eui: Eui64,
+        row: DeviceRow,
+        proof: Proof,
+    ) -> Result<KeyAnswer, EngineError> {
         if proof == Proof::Retired {
             self.events.push_back(GatewayEvent::Alarm(Alarm::LabelUsed { eui }));
             return Ok(KeyAnswer::Denied);
@@ -100,7 +165,7 @@ impl Gateway {
     }
 
     /// Tells whether this store may be an old copy, so that nothing of it is to be given out.
-    fn is_barred(&self) -> bool {
+    pub(super) fn is_barred(&self) -> bool {
         matches!(self.peer.session(), Session::RolledBack { mine: true } | Session::Superseded)
     }
 
@@ -155,6 +220,21 @@ impl Gateway {
             (true, _) => Some(Proof::Current),
             (false, true) => Some(Proof::Next),
             (false, false) => None,
+        }
+    }
+}
+
+impl DeviceRow {
+    /// Returns the secret of an epoch that the device may hold, and what it proves to hold that.
+    pub(super) fn secret_of(&self, epoch: Epoch) -> Option<(&GatewaySecret, Proof)> {
+        if self.cur.epoch == epoch {
+            return Some((&self.cur.secret, Proof::Current));
+        }
+        match &self.next {
+            Some(Next::Finished { held, .. }) if held.epoch == epoch => {
+                Some((&held.secret, Proof::Next))
+            }
+            _ => None,
         }
     }
 }

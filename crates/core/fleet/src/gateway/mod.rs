@@ -1,6 +1,7 @@
 //! The gateway: keys prepared ahead, frames handed out, telemetry queued (`PROTOCOL.md` P3b, P3c).
 
 mod agenda;
+mod coap;
 mod doors;
 mod prepare;
 mod rows;
@@ -31,6 +32,18 @@ pub struct GatewayConfig {
     /// How long after a device took its epoch the next one is prepared: its renew period less a
     /// margin for shortages.
     pub prepare_after: Span,
+    /// How key frames are written.
+    pub form: FrameForm,
+}
+
+/// How a key frame is written; devices read either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FrameForm {
+    /// In 44 bytes, with nothing but AES: for radios where each byte costs, and for devices without GCM.
+    #[default]
+    Compact,
+    /// As `COSE_Encrypt0` (RFC 9052), in 77 bytes.
+    Cose,
 }
 
 /// The gateway's half of the fleet.
@@ -40,12 +53,13 @@ pub struct GatewayConfig {
 ///
 /// ```
 /// use claviger_durable::{Engine, EngineError, MemoryEngine};
-/// use claviger_fleet::{Gateway, GatewayConfig, KeyAnswer};
+/// use claviger_fleet::{FrameForm, Gateway, GatewayConfig, KeyAnswer};
 /// use claviger_units::{Span, Timestamp};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
 /// let (now, mut rng) = (Timestamp::START, StdRng::seed_from_u64(1));
-/// let config = GatewayConfig { prepare_after: Span::from_secs(1500) };
+/// let form = FrameForm::Compact;
+/// let config = GatewayConfig { prepare_after: Span::from_secs(1500), form };
 /// let mut store = MemoryEngine::new();
 /// let gateway: Result<_, EngineError> =
 ///     store.transact(|tx| Gateway::open(tx, now, config, &mut rng));

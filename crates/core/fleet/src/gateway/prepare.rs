@@ -7,7 +7,7 @@ use claviger_wire::fleet::{Adopt, AdoptedDevice, Announce, EpochName, FleetRecor
 use rand_core::Rng;
 
 use super::rows::{ADOPTIONS, DEVICES, DeviceRow, Held, Next, RETIRED, Stage};
-use super::{Gateway, GatewayEvent};
+use super::{FrameForm, Gateway, GatewayEvent};
 use crate::lane::pause_after;
 use crate::orders::{Extraction, Fetching, Origin, RequestToken, damaged};
 use crate::{Alarm, FleetError, adoption};
@@ -170,9 +170,7 @@ impl Gateway {
     ) -> Result<(), EngineError> {
         let row = DeviceRow::load(tx, eui)?.filter(|row| is_asking(row, epoch));
         let Some(mut row) = row else { return Ok(()) };
-        let mut iv = [0; 12];
-        rng.fill_bytes(&mut iv);
-        let frame = key_frame::seal(&row.cur.secret, epoch, &key, iv);
+        let frame = self.write_frame(&row.cur.secret, epoch, &key, rng);
         let secret = row.cur.secret.next(&key, eui, row.cur.epoch, epoch);
         let record = FleetRecord::Announce(Announce {
             name: EpochName { eui, life: row.life, epoch: epoch.number() },
@@ -185,6 +183,23 @@ impl Gateway {
         row.store(tx, eui)?;
         self.peer.append(tx, &record.encode())?;
         Ok(())
+    }
+
+    fn write_frame(
+        &self,
+        secret: &GatewaySecret,
+        epoch: Epoch,
+        key: &Key256,
+        rng: &mut impl Rng,
+    ) -> Vec<u8> {
+        match self.config.form {
+            FrameForm::Compact => key_frame::seal_compact(secret, epoch, key).to_vec(),
+            FrameForm::Cose => {
+                let mut iv = [0; 12];
+                rng.fill_bytes(&mut iv);
+                key_frame::seal(secret, epoch, key, iv)
+            }
+        }
     }
 
     fn release(&mut self, tx: &mut dyn Tx, name: EpochName) -> Result<(), EngineError> {
@@ -301,6 +316,7 @@ impl Gateway {
             return Ok(());
         }
         tx.erase(DEVICES, eui.as_bytes())?;
+        Self::forget_questions(tx, eui)?;
         self.n_devices -= 1;
         self.agenda.strike(eui);
         self.extracts.forget(|(of, _), _| *of == eui);

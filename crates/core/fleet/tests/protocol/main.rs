@@ -5,4 +5,6 @@ mod histories;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
+mod ways;
+#[cfg(test)]
 mod world;

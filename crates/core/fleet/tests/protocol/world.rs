@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use claviger_durable::{Engine, EngineError, MemoryEngine, Tx};
 use claviger_fleet::{
-    Accepted, Extraction, Fetching, FleetError, Gateway, GatewayConfig, GatewayEvent, Half,
-    KeyAnswer, KeyOrder, Origin, Platform, PlatformConfig, PlatformEvent, PlatformOrder,
+    Accepted, Extraction, Fetching, FleetError, FrameForm, Gateway, GatewayConfig, GatewayEvent,
+    Half, KeyAnswer, KeyOrder, Origin, Platform, PlatformConfig, PlatformEvent, PlatformOrder,
     ProvisionError, QueueRefusal, RequestToken, UplinkRefusal,
 };
 use claviger_frames::{
@@ -197,7 +197,8 @@ impl World {
     pub(crate) fn revive(&mut self) {
         let now = self.now;
         while self.gateway.is_none() {
-            let config = GatewayConfig { prepare_after: PREPARE_AFTER };
+            let form = FrameForm::Compact;
+            let config = GatewayConfig { prepare_after: PREPARE_AFTER, form };
             let rng = &mut self.rng;
             self.gateway = self.stores[0].transact(|tx| Gateway::open(tx, now, config, rng)).ok();
             if self.gateway.is_none() {
