@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use claviger_device::KeyPath;
 use claviger_roles::init::PARTIES;
 use claviger_units::{Bits, Decibels, Eui64, Fraction, KeyId, SaeId, Site, Span};
 
@@ -182,6 +183,16 @@ pub(crate) struct NetworkArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", help_heading = "Fleet",
           allow_hyphen_values = true, value_parser = renewal)]
     pub(crate) renew: Span,
+    /// How keys come to the devices, who take these in turn: `https`, `psk12`, `psk13_ke`, `psk13_dhe`,
+    /// `oscore`, `push`
+    #[arg(
+        long,
+        value_name = "PATH,…",
+        default_value = "push",
+        help_heading = "Fleet",
+        value_delimiter = ','
+    )]
+    pub(crate) keys_by: Vec<KeyPath>,
     /// The link: the paper's `lab` (8.4 km, 4 dB) or `city` (7 dB), or a preset file
     #[arg(long, value_name = "lab|city|FILE", default_value = "lab", help_heading = "Link")]
     pub(crate) link: String,
@@ -207,9 +218,9 @@ pub(crate) struct NetworkArgs {
     pub(crate) simulated_speed: f64,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// The first of 19 ports on loopback
+    /// The first of 22 ports on loopback
     #[arg(long, value_name = "PORT", default_value_t = 14_000, help_heading = "Place",
-          allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=65_521))]
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=65_514))]
     pub(crate) port_base: u16,
 }
 
@@ -532,8 +543,8 @@ mod tests {
             (["--renew", "-5s"], "such as 90s, 5m"),
             (["--seed", "-1"], "a whole number between 0 and 18446744073709551615"),
             (["--seed", "seven"], "a whole number between 0 and 18446744073709551615"),
-            (["--port-base", "-1"], "1..=65521"),
-            (["--port-base", "65530"], "1..=65521"),
+            (["--port-base", "-1"], "1..=65514"),
+            (["--port-base", "65530"], "1..=65514"),
         ] {
             let line = ["claviger", "up"].into_iter().chain(arguments);
             let error = Cli::try_parse_from(line).unwrap_err().to_string();

@@ -193,6 +193,7 @@ fn access(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateE
 mod tests {
     use std::collections::BTreeMap;
 
+    use claviger_device::KeyPath;
     use claviger_roles::config::RawLink;
 
     use super::*;
@@ -205,6 +206,7 @@ mod tests {
             devices: 3,
             fibres: Vec::new(),
             renew_s: 60.0,
+            paths: vec![KeyPath::Https],
             danger_idq3p: true,
             port_base: 14_000,
             names: BTreeMap::new(),

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use claviger_device::KeyPath;
 use claviger_net::clock::Clock;
 use claviger_net::link::{self, LinkEvent};
 use claviger_net::shutdown::{Shutdown, TaskGroup};
@@ -67,6 +68,7 @@ fn plan(devices: u32) -> Plan {
         devices,
         fibres: Vec::new(),
         renew_s: 3600.0,
+        paths: vec![KeyPath::Https],
         danger_idq3p: false,
         port_base: PORT_BASE,
         names: BTreeMap::new(),

@@ -218,7 +218,10 @@ fn configure(layout: &Layout, ports: &Ports, cast: &Cast) -> Result<()> {
     let (records, mqtt) = (ports.platform_records.port(), ports.platform_mqtt.port());
     fit(&layout.config("site-a/gateway"), |raw: &mut RawGateway| {
         raw.keys_listen = format!("{gateway}:{KEYS}");
+        raw.psk_listen = Some(format!("{gateway}:{KEYS_PSK}"));
+        raw.coap_listen = Some(format!("{gateway}:{KEYS_COAP}"));
         raw.mqtt_listen = format!("{gateway}:{MQTT}");
+        raw.mqtt_psk_listen = Some(format!("{gateway}:{MQTT_PSK}"));
         raw.kme_url = format!("https://{}:{kme_a}", a.here);
         raw.platform = format!("{platform}:{records}");
         raw.platform_mqtt = format!("{platform}:{mqtt}");
@@ -242,7 +245,10 @@ fn configure(layout: &Layout, ports: &Ports, cast: &Cast) -> Result<()> {
             raw.devices = 1;
             raw.first = *number;
             raw.gateway_url = format!("https://{gateway}:{KEYS}");
+            raw.gateway_psk = Some(format!("{gateway}:{KEYS_PSK}"));
+            raw.gateway_coap = Some(format!("{gateway}:{KEYS_COAP}"));
             raw.gateway_mqtt = format!("{gateway}:{MQTT}");
+            raw.gateway_mqtt_psk = Some(format!("{gateway}:{MQTT_PSK}"));
             raw.platform_url = None;
             raw.lan = None;
         })?;
@@ -274,7 +280,10 @@ const PLATFORM: u8 = 2;
 
 /// The gateway's services, as the policy `sensor` has them.
 const KEYS: u16 = 8443;
+const KEYS_PSK: u16 = 8444;
+const KEYS_COAP: u16 = 5683;
 const MQTT: u16 = 8883;
+const MQTT_PSK: u16 = 8884;
 
 /// Seconds between two wakes of a device: a link of 2 kbit/s can feed more than two hundred of them.
 const WAKE_S: f64 = 30.0;

@@ -148,7 +148,14 @@ fn fit(raw: &mut RawController, n_hosts: u32, args: &LabMininetArgs) {
         let addresses = vec![address(1).to_string()];
         let gateway = RawServer { mac: card(1).to_string(), addresses, reaches: Vec::new() };
         raw.server.insert("gateway".to_owned(), gateway);
-        let services = ["gateway tcp 8443", "gateway tcp 8883", "gateway icmp"];
+        let services = [
+            "gateway tcp 8443",
+            "gateway tcp 8444",
+            "gateway tcp 8883",
+            "gateway tcp 8884",
+            "gateway udp 5683",
+            "gateway icmp",
+        ];
         let reaches = services.map(str::to_owned).to_vec();
         let sensor = RawPolicy { reaches, packets_per_s: None };
         raw.policy.insert("sensor".to_owned(), sensor);

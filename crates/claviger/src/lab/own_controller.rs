@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
+use claviger_device::KeyPath;
 use claviger_roles::config::{Raw, RawController, RawLink};
 use claviger_roles::init::{self, Layout, Plan, Ports};
 use serde::Serialize;
@@ -90,6 +91,7 @@ fn plan(port_base: u16, settings: Settings) -> Plan {
         devices,
         fibres: Vec::new(),
         renew_s,
+        paths: vec![KeyPath::Https],
         danger_idq3p: false,
         port_base,
         names,

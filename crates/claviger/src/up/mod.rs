@@ -6,6 +6,7 @@ mod commands;
 pub(crate) mod ledger_file;
 mod lines;
 mod network;
+mod paths;
 pub(crate) mod run_file;
 mod screen;
 mod session;

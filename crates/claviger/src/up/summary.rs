@@ -5,6 +5,7 @@ use claviger_security::EpsilonLedger;
 use claviger_units::{Fraction, Site, Span};
 use serde::Serialize;
 
+use super::paths::PathFigures;
 use super::tally::Tally;
 use crate::figures::{clock, epsilon, grouped};
 
@@ -14,6 +15,8 @@ pub(crate) struct Summary {
     devices: u32,
     /// Devices that have a key from the link.
     keyed: u64,
+    /// What keys took on their way to devices, by path.
+    paths: Vec<PathFigures>,
     readings_sent: u64,
     readings_decrypted: u64,
     /// Keys that have left the key management entity of site A, where the devices are.
@@ -71,6 +74,11 @@ impl Summary {
         Self {
             devices: tally.facts.devices,
             keyed: tally.keyed(),
+            paths: tally
+                .paths
+                .iter()
+                .filter_map(|(path, sum)| PathFigures::of(*path, *sum))
+                .collect(),
             readings_sent: tally.sent(),
             readings_decrypted: tally.decrypted(),
             keys_delivered: tally.delivered(Site::A),
@@ -169,6 +177,8 @@ impl Summary {
             let moved = format!("channel   in fibre {fibre}, moved: {}", self.channel_moves);
             lines.insert(1, moved);
         }
+        let last = lines.len() - 1;
+        lines.splice(last..last, self.paths.iter().map(PathFigures::line));
         if self.ok {
             lines.push("ok: every device got its key, every reading was decrypted, no invariant was violated".into());
         }

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use claviger_device::KeyPath;
 use claviger_distill::authenticate::TARGET;
 use claviger_distill::{BlockLedger, Outcome, Rules};
 use claviger_roles::Report;
 use claviger_security::EpsilonLedger;
 use claviger_units::{BitRate, Bits, Eui64, Fraction, Site, Span, Timestamp};
 use claviger_wire::classical::DropReason;
+
+use super::paths::PathSum;
 
 /// What does not change during a run.
 #[derive(Clone, Debug)]
@@ -59,6 +62,8 @@ pub(crate) struct Tally {
     buffers: BTreeMap<Site, (u64, u64)>,
     delivered: BTreeMap<Site, u64>,
     keyed: BTreeSet<Eui64>,
+    /// What keys have taken on their way to devices.
+    pub(crate) paths: BTreeMap<KeyPath, PathSum>,
     readings: BTreeMap<Eui64, Readings>,
     /// How long after the start the first reading was decrypted.
     pub(crate) first_reading: Option<Span>,
@@ -139,6 +144,7 @@ impl Tally {
             buffers: BTreeMap::new(),
             delivered: BTreeMap::new(),
             keyed: BTreeSet::new(),
+            paths: BTreeMap::new(),
             readings: BTreeMap::new(),
             first_reading: None,
             last_reading: None,
@@ -178,6 +184,9 @@ impl Tally {
                 *self.delivered.entry(site).or_default() += keys;
             }
             Report::Keyed { eui, .. } => drop(self.keyed.insert(eui)),
+            Report::Exchanged(exchanged) => {
+                self.paths.entry(exchanged.path).or_default().add(&exchanged);
+            }
             Report::Sent { eui } => self.readings.entry(eui).or_default().sent += 1,
             Report::Decrypted { eui, epoch, reading, .. } => {
                 self.readings.entry(eui).or_default().decrypted += 1;

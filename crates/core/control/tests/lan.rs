@@ -10,7 +10,7 @@ use claviger_control::{
     PacketRate, Policy, PolicyId, Reach, Service, Times,
 };
 use claviger_openflow::{DatapathId, Envelope, Splitter};
-use claviger_switch::lan::{Lan, LanConfig, NoPort};
+use claviger_switch::lan::{Door, Lan, LanConfig, NoPort};
 use claviger_switch::{Connection, Switch};
 use claviger_units::{MacAddr, Span, Timestamp};
 
@@ -107,7 +107,7 @@ impl World {
     }
 
     fn knock(&mut self, id: u64, mac: MacAddr, port: u16) -> bool {
-        self.lan.knock(self.now, id, mac, port);
+        self.lan.knock(self.now, id, mac, Door::Tcp(port));
         self.drain();
         self.run_for(Span::from_secs(3));
         self.answers[&id]

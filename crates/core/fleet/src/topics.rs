@@ -14,6 +14,19 @@ pub fn state(eui: Eui64) -> String {
     format!("{ROOT}{eui}/state")
 }
 
+/// Returns the topic at which a device gets its key frames.
+#[must_use]
+pub fn key(eui: Eui64) -> String {
+    format!("{ROOT}{eui}/key")
+}
+
+/// Returns the device whose key frames have this topic.
+#[must_use]
+pub fn device_of_key(topic: &str) -> Option<Eui64> {
+    let eui = topic.strip_prefix(ROOT)?.strip_suffix("/key")?.parse().ok()?;
+    (key(eui) == topic).then_some(eui)
+}
+
 /// Returns the device whose telemetry has this topic.
 #[must_use]
 pub fn device_of_up(topic: &str) -> Option<Eui64> {

@@ -55,10 +55,19 @@ struct Card {
     is_heard: bool,
 }
 
+/// A port of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Of TCP: a connection is begun there.
+    Tcp(u16),
+    /// Of UDP: a datagram is sent there, and one comes back.
+    Udp(u16),
+}
+
 #[derive(Debug)]
 struct Knock {
     id: u64,
-    port: u16,
+    door: Door,
     n_tries: usize,
 }
 
@@ -169,14 +178,14 @@ impl Lan {
 
     /// Lets a card knock at a port of the server; [`poll_answer`](Self::poll_answer) gives the outcome
     /// under the same `id`.
-    pub fn knock(&mut self, now: Timestamp, id: u64, mac: MacAddr, port: u16) {
+    pub fn knock(&mut self, now: Timestamp, id: u64, mac: MacAddr, door: Door) {
         if !self.cards.contains_key(&mac) {
             self.answers.push_back((id, false));
             return;
         }
         let from = self.next_port;
         self.next_port = if from == *EPHEMERAL.end() { *EPHEMERAL.start() } else { from + 1 };
-        let earlier = self.knocks.insert((mac, from), Knock { id, port, n_tries: 0 });
+        let earlier = self.knocks.insert((mac, from), Knock { id, door, n_tries: 0 });
         // After thousands of others from the same port: nobody waits for it any more.
         self.answers.extend(earlier.map(|knock| (knock.id, false)));
         self.try_knock(now, mac, from);
@@ -191,13 +200,17 @@ impl Lan {
             return;
         };
         knock.n_tries += 1;
-        let (port, is_again) = (knock.port, knock.n_tries > 1);
+        let (door, is_again) = (knock.door, knock.n_tries > 1);
         self.due_knocks.insert((now + pause, mac, from));
         if is_again {
             self.announce(mac);
         }
         let Some(card) = self.cards.get(&mac) else { return };
-        let frame = segment((mac, card.ip), self.server, (from, port), Kind::Syn);
+        let own = (mac, card.ip);
+        let frame = match door {
+            Door::Tcp(port) => segment(own, self.server, (from, port), Kind::Syn),
+            Door::Udp(port) => datagram(own, self.server, (from, port)),
+        };
         self.fabric.send(card.socket, frame);
     }
 
@@ -299,7 +312,15 @@ impl Lan {
                 self.answers.extend(knock.map(|knock| (knock.id, true)));
                 return;
             }
-            Heard::Segment { .. } => return,
+            Heard::Datagram { from, ports: (theirs, ours), .. } if mac == self.server.0 => {
+                datagram(own, from, (ours, theirs))
+            }
+            Heard::Datagram { from, ports: (_, ours), .. } if from == self.server => {
+                let knock = self.knocks.remove(&(mac, ours));
+                self.answers.extend(knock.map(|knock| (knock.id, true)));
+                return;
+            }
+            Heard::Segment { .. } | Heard::Datagram { .. } => return,
         };
         self.fabric.send(card.socket, reply);
     }
@@ -336,13 +357,14 @@ enum Kind {
 enum Heard {
     Asks { who: Station, about: Ipv4Addr },
     Segment { from: Station, to: Station, ports: (u16, u16), kind: Kind },
+    Datagram { from: Station, to: Station, ports: (u16, u16) },
 }
 
 impl Heard {
     fn is_for(&self, mac: MacAddr, ip: Ipv4Addr) -> bool {
         match *self {
             Self::Asks { about, who } => about == ip && who.0 != mac,
-            Self::Segment { to, .. } => to == (mac, ip),
+            Self::Segment { to, .. } | Self::Datagram { to, .. } => to == (mac, ip),
         }
     }
 }
@@ -369,8 +391,25 @@ fn read(frame: &[u8]) -> Option<Heard> {
                 kind: if tcp.ack() { Kind::SynAck } else { Kind::Syn },
             })
         }
+        (LaxNetSlice::Ipv4(ip), Some(TransportSlice::Udp(udp))) => {
+            let header = ip.header();
+            Some(Heard::Datagram {
+                from: (MacAddr::from_bytes(source), header.source_addr()),
+                to: (MacAddr::from_bytes(target), header.destination_addr()),
+                ports: (udp.source_port(), udp.destination_port()),
+            })
+        }
         _ => None,
     }
+}
+
+fn datagram(from: Station, to: Station, (source, target): (u16, u16)) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(*from.0.as_bytes(), *to.0.as_bytes())
+        .ipv4(from.1.octets(), to.1.octets(), 64)
+        .udp(source, target);
+    let mut frame = Vec::with_capacity(builder.size(0));
+    builder.write_to_vec(&mut frame, &[]).expect("a vector takes all");
+    frame
 }
 
 fn arp(operation: ArpOperation, sender: Station, target: Station, to: [u8; 6]) -> Vec<u8> {

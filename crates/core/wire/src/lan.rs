@@ -13,7 +13,7 @@ pub enum Message {
         /// The card.
         mac: MacAddr,
     },
-    /// A device to the network: its card knocks at a TCP port of the server.
+    /// A device to the network: its card knocks at a port of the server.
     Knock {
         /// Names the answer.
         id: u64,
@@ -21,6 +21,8 @@ pub enum Message {
         mac: MacAddr,
         /// The port.
         port: u16,
+        /// Whether it is one of UDP, not of TCP.
+        is_udp: bool,
     },
     /// The network to a device: whether the server has answered.
     Answer {
@@ -37,8 +39,9 @@ impl Message {
     pub fn encode(&self) -> Vec<u8> {
         match *self {
             Self::Attach { mac } => Writer::kind(1).raw(mac.as_bytes()).finish(),
-            Self::Knock { id, mac, port } => {
-                Writer::kind(2).u64(id).raw(mac.as_bytes()).u32(u32::from(port)).finish()
+            Self::Knock { id, mac, port, is_udp } => {
+                let head = Writer::kind(2).u64(id).raw(mac.as_bytes());
+                head.u32(u32::from(port)).flag(is_udp).finish()
             }
             Self::Answer { id, is_open } => Writer::kind(3).u64(id).flag(is_open).finish(),
         }
@@ -52,7 +55,7 @@ impl Message {
             2 => {
                 let (id, mac) = (r.u64()?, MacAddr::from_bytes(r.array()?));
                 let port = u16::try_from(r.u32()?).or(Err(DecodeError::Field("port")))?;
-                Self::Knock { id, mac, port }
+                Self::Knock { id, mac, port, is_udp: r.flag()? }
             }
             3 => Self::Answer { id: r.u64()?, is_open: r.flag()? },
             kind => return Err(DecodeError::Kind(kind)),
@@ -72,7 +75,8 @@ mod tests {
         let mac = MacAddr::from_bytes([2, 0, 0x5E, 0x10, 0, 1]);
         for message in [
             Message::Attach { mac },
-            Message::Knock { id: 7, mac, port: 8883 },
+            Message::Knock { id: 7, mac, port: 8883, is_udp: false },
+            Message::Knock { id: 8, mac, port: 5683, is_udp: true },
             Message::Answer { id: 7, is_open: true },
         ] {
             assert_eq!(Message::decode(&message.encode()), Ok(message));

@@ -3,6 +3,7 @@
 
 pub mod accept;
 pub mod clock;
+pub mod coap;
 pub mod handshake;
 pub mod http;
 pub mod link;

@@ -165,7 +165,7 @@ pub type ClientStream = SslStream<Metered<TcpStream>>;
 pub async fn connect(
     address: SocketAddr,
     keying: Keying,
-    credentials: Credentials,
+    credentials: &Arc<Credentials>,
     meter: Meter,
 ) -> io::Result<ClientStream> {
     let stream = TcpStream::connect(address).await?;
@@ -177,7 +177,7 @@ pub async fn connect(
     };
     let context = context.as_ref().map_err(|error| io::Error::other(error.clone()))?;
     let mut ssl = Ssl::new(context)?;
-    ssl.set_ex_data(*OWN, credentials);
+    ssl.set_ex_data(*OWN, Arc::clone(credentials));
     let mut stream = SslStream::new(ssl, Metered::new(stream, meter))?;
     Pin::new(&mut stream).connect().await.map_err(io::Error::other)?;
     Ok(stream)
@@ -247,7 +247,7 @@ fn write_key(found: Option<&Key256>, place: &mut [u8]) -> Result<usize, ErrorSta
 static PEER: LazyLock<Index<Ssl, String>> =
     LazyLock::new(|| Ssl::new_ex_index().expect("OpenSSL has memory for an index"));
 /// Where a client's connection keeps what it shows.
-static OWN: LazyLock<Index<Ssl, Credentials>> =
+static OWN: LazyLock<Index<Ssl, Arc<Credentials>>> =
     LazyLock::new(|| Ssl::new_ex_index().expect("OpenSSL has memory for an index"));
 
 #[cfg(test)]
@@ -263,8 +263,8 @@ mod tests {
         Key256::from_bytes([byte; 32])
     }
 
-    fn credentials(identity: &str, byte: u8) -> Credentials {
-        Credentials { identity: identity.to_owned(), key: key(byte) }
+    fn credentials(identity: &str, byte: u8) -> Arc<Credentials> {
+        Arc::new(Credentials { identity: identity.to_owned(), key: key(byte) })
     }
 
     type Asked = Arc<Mutex<Vec<(String, Version)>>>;
@@ -298,7 +298,7 @@ mod tests {
         let (address, _server, _) = serve(&shutdown).await;
         for keying in KEYINGS {
             let meter = Meter::new();
-            let connected = connect(address, keying, credentials("known", 1), meter.clone()).await;
+            let connected = connect(address, keying, &credentials("known", 1), meter.clone()).await;
             let mut heard = String::new();
             connected.unwrap().read_to_string(&mut heard).await.unwrap();
             let version = if keying == Keying::Tls12 { "Tls12" } else { "Tls13" };
@@ -315,7 +315,7 @@ mod tests {
         for keying in KEYINGS {
             for (identity, byte) in [("known", 2), ("stranger", 1)] {
                 let offered = credentials(identity, byte);
-                let refused = connect(address, keying, offered, Meter::new()).await;
+                let refused = connect(address, keying, &offered, Meter::new()).await;
                 assert!(refused.is_err(), "{identity} by {keying:?}");
             }
         }
@@ -349,10 +349,11 @@ mod tests {
             };
             server.serve(listener, &signal, handle).await;
         });
-        let slow = connect(address, Keying::Tls12, credentials("slow", 1), Meter::new());
-        let slow = tokio::spawn(slow);
+        let slow = tokio::spawn(async move {
+            connect(address, Keying::Tls12, &credentials("slow", 1), Meter::new()).await
+        });
         for keying in KEYINGS {
-            connect(address, keying, credentials("quick", 1), Meter::new()).await.unwrap();
+            connect(address, keying, &credentials("quick", 1), Meter::new()).await.unwrap();
         }
         assert!(!slow.is_finished());
         drop(open);

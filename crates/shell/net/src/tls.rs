@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
 use claviger_units::SaeId;
-use rustls::client::WantsClientCert;
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::accept::{Counts, Guard, Limits};
+use crate::meter::{Meter, Metered};
 use crate::pki::{Authority, Identity, sae_id_of};
 use crate::shutdown::Shutdown;
 
@@ -138,6 +139,44 @@ pub async fn connect(
     Ok(stream)
 }
 
+/// A connection of a constrained client.
+pub type MeteredStream = tokio_rustls::client::TlsStream<Metered<TcpStream>>;
+
+/// Connects to `host:port`, whose certificate has to name `host`; all that goes over the wire is counted
+/// by `meter`. Returns how many certificates the server showed.
+pub async fn connect_metered(
+    host: &str,
+    port: u16,
+    config: Arc<ClientConfig>,
+    meter: Meter,
+) -> io::Result<(MeteredStream, u32)> {
+    let server = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let stream = TlsConnector::from(config).connect(server, Metered::new(stream, meter)).await?;
+    let shown = stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
+    Ok((stream, u32::try_from(shown).unwrap_or(u32::MAX)))
+}
+
+/// A client as devices are: it trusts only `authority`, stays anonymous, and offers one group (P-256) and
+/// one suite of TLS 1.3, to spare bytes and work.
+#[must_use]
+#[expect(clippy::missing_panics_doc, reason = "the suite is one of TLS 1.3")]
+pub fn client_constrained(authority: &Authority) -> Arc<ClientConfig> {
+    let provider = CryptoProvider {
+        cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
+        kx_groups: vec![aws_lc_rs::kx_group::SECP256R1],
+        ..aws_lc_rs::default_provider()
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has a suite of TLS 1.3");
+    let mut config = builder.with_root_certificates(authority.roots()).with_no_client_auth();
+    // Nothing outlasts a connection.
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
 /// Refuses whoever has another name.
 pub(crate) fn expect_name(shown: Option<&SaeId>, expected: &SaeId) -> io::Result<()> {
     if shown == Some(expected) {
@@ -166,7 +205,10 @@ fn server(identity: &Identity, clients: Arc<dyn ClientCertVerifier>) -> Arc<Serv
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .expect("the provider has suites for both versions");
-    Arc::new(builder.with_client_cert_verifier(clients).with_cert_resolver(resolver))
+    let mut config = builder.with_client_cert_verifier(clients).with_cert_resolver(resolver);
+    // Nobody resumes: tickets would be bytes on the air, and a key that outlasts its connection.
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
 }
 
 fn client_verifier(authority: &Authority) -> Arc<dyn ClientCertVerifier> {

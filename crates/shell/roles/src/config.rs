@@ -2,8 +2,10 @@
 //!
 //! Size: every key of every role but those of the network (`network`) stands here.
 
+mod edge;
 mod network;
 
+pub use edge::{DevicesConfig, GatewayRoleConfig, RawDevices, RawFrameForm, RawGateway};
 pub use network::{
     CHANNEL_PORT, ControllerRoleConfig, EnrolmentConfig, FibrePath, LanRoleConfig,
     OpticsRoleConfig, POLICIES, RawApproval, RawController, RawCrossing, RawEnrolment,
@@ -13,7 +15,6 @@ pub use network::{
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use claviger_photonics::LinkPreset;
@@ -58,6 +59,15 @@ pub struct Faults(Vec<String>);
 impl Faults {
     fn note(&mut self, key: &str, value: impl fmt::Display, right: impl fmt::Display) {
         self.0.push(format!("  {key} = {value}: {right}"));
+    }
+
+    /// Does the same where there is a text; `None` only where it is wrong.
+    #[expect(clippy::option_option, reason = "the outer one tells of a fault, as everywhere here")]
+    fn address_if(&mut self, key: &str, text: Option<&str>) -> Option<Option<SocketAddr>> {
+        match text {
+            None => Some(None),
+            Some(text) => self.address(key, text).map(Some),
+        }
     }
 
     /// Parses a text; notes what is wrong.
@@ -453,74 +463,6 @@ impl Raw for RawKme {
     }
 }
 
-/// `claviger run gateway`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawGateway {
-    /// Where devices fetch key frames by HTTPS.
-    pub keys_listen: String,
-    /// Where devices publish by MQTT.
-    pub mqtt_listen: String,
-    /// The key management entity of this site.
-    pub kme_url: String,
-    /// The name of the platform's application at its own entity.
-    pub platform_sae: String,
-    /// Where the platform takes records.
-    pub platform: String,
-    /// The name in the platform's certificate.
-    pub platform_name: String,
-    /// Where the platform takes telemetry by MQTT.
-    pub platform_mqtt: String,
-    /// How often a device shall get a fresh key.
-    pub renew_s: f64,
-}
-
-/// A checked gateway.
-#[derive(Clone, Debug)]
-pub struct GatewayRoleConfig {
-    /// Where devices fetch key frames.
-    pub keys: SocketAddr,
-    /// Where devices publish.
-    pub mqtt: SocketAddr,
-    /// The key management entity of this site.
-    pub kme_url: String,
-    /// The platform's application.
-    pub platform_sae: SaeId,
-    /// Where the platform takes records.
-    pub platform: SocketAddr,
-    /// The name in its certificate.
-    pub platform_name: SaeId,
-    /// Where the platform takes telemetry.
-    pub platform_mqtt: SocketAddr,
-    /// How often a device shall get a fresh key.
-    pub renew: Span,
-}
-
-impl Raw for RawGateway {
-    type Config = GatewayRoleConfig;
-
-    fn check(self, faults: &mut Faults, _: &Path) -> Option<GatewayRoleConfig> {
-        let keys = faults.address("keys_listen", &self.keys_listen);
-        let mqtt = faults.address("mqtt_listen", &self.mqtt_listen);
-        check_url(faults, "kme_url", &self.kme_url);
-        let platform_sae = faults.parse("platform_sae", &self.platform_sae);
-        let platform = faults.address("platform", &self.platform);
-        let platform_name = faults.parse("platform_name", &self.platform_name);
-        let platform_mqtt = faults.address("platform_mqtt", &self.platform_mqtt);
-        let renew = faults.seconds("renew_s", self.renew_s);
-        Some(GatewayRoleConfig {
-            keys: keys?,
-            mqtt: mqtt?,
-            kme_url: self.kme_url,
-            platform_sae: platform_sae?,
-            platform: platform?,
-            platform_name: platform_name?,
-            platform_mqtt: platform_mqtt?,
-            renew: renew?,
-        })
-    }
-}
-
 /// `claviger run platform`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -588,83 +530,6 @@ impl Raw for RawPlatform {
             enrolment,
         })
     }
-}
-
-/// `claviger run devices`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawDevices {
-    /// How many devices are emulated.
-    pub devices: u32,
-    /// The number of the first, where several processes emulate a fleet.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub first: u32,
-    /// Seconds between two wakes of a device.
-    pub wake_s: f64,
-    /// The gateway's key service.
-    pub gateway_url: String,
-    /// The gateway's broker.
-    pub gateway_mqtt: String,
-    /// The platform, where the operator provisions; without it, the labels of new devices are written
-    /// to `labels.csv` beside this file, for `claviger sdn import`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub platform_url: Option<String>,
-    /// The emulated network in which the devices are; without it, they reach everything.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lan: Option<String>,
-}
-
-/// Checked devices.
-#[derive(Clone, Debug)]
-pub struct DevicesConfig {
-    /// Their numbers.
-    pub numbers: RangeInclusive<u32>,
-    /// Time between two wakes.
-    pub wake: Span,
-    /// The gateway's key service.
-    pub gateway_url: String,
-    /// The gateway's broker.
-    pub gateway_mqtt: SocketAddr,
-    /// The platform.
-    pub platform_url: Option<String>,
-    /// The emulated network.
-    pub lan: Option<SocketAddr>,
-}
-
-impl Raw for RawDevices {
-    type Config = DevicesConfig;
-
-    fn check(self, faults: &mut Faults, _: &Path) -> Option<DevicesConfig> {
-        for (key, value) in [("devices", self.devices), ("first", self.first)] {
-            if !(1..=100_000).contains(&value) {
-                faults.note(key, value, "must lie between 1 and 100000");
-            }
-        }
-        let wake = faults.seconds("wake_s", self.wake_s);
-        check_url(faults, "gateway_url", &self.gateway_url);
-        if let Some(url) = &self.platform_url {
-            check_url(faults, "platform_url", url);
-        }
-        let gateway_mqtt = faults.address("gateway_mqtt", &self.gateway_mqtt);
-        let lan = self.lan.as_deref().map(|text| faults.loopback("lan", text));
-        Some(DevicesConfig {
-            numbers: self.first..=self.first.saturating_add(self.devices).saturating_sub(1),
-            wake: wake?,
-            gateway_url: self.gateway_url,
-            gateway_mqtt: gateway_mqtt?,
-            platform_url: self.platform_url,
-            lan: lan.flatten(),
-        })
-    }
-}
-
-const fn one() -> u32 {
-    1
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-const fn is_one(number: &u32) -> bool {
-    *number == 1
 }
 
 fn check_url(faults: &mut Faults, key: &str, url: &str) {

@@ -9,6 +9,7 @@ mod labels;
 mod life;
 mod operator;
 mod shelf;
+mod uplink;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use claviger_device::Profile;
 use claviger_net::{http, tls};
 use claviger_store::StoreError;
 use claviger_units::{Eui64, MacAddr, Span};
+use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -27,6 +29,7 @@ use self::complaints::Complaints;
 use self::life::Surroundings;
 use self::operator::Operator;
 use self::shelf::Shelf;
+use self::uplink::Uplink;
 use crate::config::DevicesConfig;
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
@@ -36,7 +39,7 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
     let (identity, authority) = folder.identity()?;
     let shelf = Shelf::open(&folder)?;
     let numbers = config.numbers.clone();
-    let (anonymous, now) = (tls::client_anonymous(&authority), context.clock.now());
+    let now = context.clock.now();
     let (cables, carrier) = match config.lan {
         Some(lan) => {
             let (cables, carrier) = Cables::lay(&lan.to_string());
@@ -52,11 +55,8 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
     let surroundings = Arc::new(Surroundings {
         shelf: shelf.clone(),
         operator,
-        profile: profile(&config),
-        keys: http::Client::new(&anonymous),
-        gateway_url: config.gateway_url,
-        broker: config.gateway_mqtt,
-        broker_tls: anonymous,
+        profiles: profiles(&config),
+        uplink: uplink(&config, tls::client_constrained(&authority)),
         cables,
         exchanges: Semaphore::new(EXCHANGES),
         strangers: Complaints::quiet_until(now + ADOPTION_TIME),
@@ -88,8 +88,8 @@ async fn live(
         labels::hand_out(&surroundings.shelf, numbers.clone().map(eui_of), &path).await?;
     }
     let mut devices = JoinSet::new();
-    for number in numbers {
-        devices.spawn(life::live(Arc::clone(surroundings), eui_of(number)));
+    for (number, profile) in numbers.zip(surroundings.profiles.iter().cycle()) {
+        devices.spawn(life::live(Arc::clone(surroundings), eui_of(number), *profile));
     }
     reports.tell(Report::Ready("devices"));
     tokio::select! {
@@ -131,11 +131,37 @@ fn eui_of(number: u32) -> Eui64 {
 
 /// Keys come within seconds of a network's first start, so that no device should wait for long;
 /// but a large fleet without keys must not drown its gateway in requests.
-fn profile(config: &DevicesConfig) -> Profile {
+fn profiles(config: &DevicesConfig) -> Vec<Profile> {
     let n_devices = config.numbers.clone().count() as u64;
     let crowd = Span::from_millis(10 * n_devices);
-    Profile { longest_pause: crowd.max(Span::from_secs(5)), ..Profile::waking_every(config.wake) }
+    let with = |path| Profile {
+        longest_pause: crowd.max(Span::from_secs(5)),
+        path,
+        renew_period: config.renew.unwrap_or(Span::ZERO),
+        max_age: config.max_age,
+        ..Profile::waking_every(config.wake)
+    };
+    config.paths.iter().copied().map(with).collect()
 }
+
+fn uplink(config: &DevicesConfig, tls: Arc<ClientConfig>) -> Uplink {
+    let authority = config.gateway_url.trim_start_matches("https://");
+    let named =
+        authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, keys) = named.unwrap_or((authority, HTTPS));
+    Uplink {
+        host: host.to_owned(),
+        keys,
+        psk: config.gateway_psk,
+        coap: config.gateway_coap,
+        mqtt: config.gateway_mqtt,
+        mqtt_psk: config.gateway_mqtt_psk,
+        tls,
+    }
+}
+
+/// The port of a URL that names none.
+const HTTPS: u16 = 443;
 
 /// How long devices may go on with a wake after the signal to stop.
 const GRACE: Duration = Duration::from_secs(4);

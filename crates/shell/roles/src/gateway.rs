@@ -1,44 +1,37 @@
-//! The gateway: hands key frames to devices by HTTPS, takes their telemetry by MQTT, and forwards
-//! it; keeps the other half of the fleet's records.
+//! The gateway: gives key frames to devices, takes their telemetry by MQTT, and forwards it; keeps the
+//! other half of the fleet's records.
+
+mod counter;
+mod doors;
+mod key_service;
+mod push;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use bytes::Bytes;
 use claviger_durable::{EngineError, Tx};
-use claviger_fleet::{
-    Extraction, FrameForm, Gateway, GatewayConfig, GatewayEvent, KeyAnswer, KeyOrder, QueueRefusal,
-    QueuedUplink, topics,
-};
-use claviger_frames::Epoch;
+use claviger_fleet::{Gateway, GatewayConfig, GatewayEvent, QueuedUplink, topics};
 use claviger_net::accept::Limits as Connections;
 use claviger_net::link;
-use claviger_net::mqtt::{
-    Access, Broker, BrokerHooks, Forwarder, LogIn, PublishError, Refused, STANDARD_LIMITS,
-};
+use claviger_net::mqtt::{Access, Broker, Forwarder, PublishError, STANDARD_LIMITS};
+use claviger_net::psk::PskServer;
 use claviger_net::shutdown::TaskGroup;
 use claviger_net::tls::{self, TlsServer};
-use claviger_net::{http, listen};
+use claviger_net::{coap, http, listen};
 use claviger_store::Writer;
-use claviger_units::{Bits, Eui64, SaeId, SecretBytes, Span};
+use claviger_units::{Eui64, SecretBytes, Span};
+use rustls::ServerConfig;
 use tokio::sync::{Notify, mpsc};
 
+use self::counter::Counter;
+use self::doors::Doors;
+use self::push::{Pushes, Pushing};
 use crate::config::GatewayRoleConfig;
 use crate::hub::{self, Hub, Names, Outputs};
-use crate::orders::{MOST_KEYS, extractions, fetching, tell_ended};
 use crate::report::Report;
 use crate::role::{Context, Folder, RoleError};
-use crate::sae::{KeyClient, KeyError};
-
-/// The name under which an operator may watch the frames pass (`mosquitto_sub -u viewer`).
-const VIEWER: &str = "viewer";
+use crate::sae::KeyClient;
 
 /// Runs a gateway until the signal to stop.
 pub async fn run(
@@ -46,27 +39,17 @@ pub async fn run(
     folder: Folder,
     context: Context,
 ) -> Result<(), RoleError> {
-    let (service, outputs) = Service::open(&config, &folder, context.clone())?;
+    let (service, outputs, pushing) = Service::open(&config, &folder, context.clone())?;
     let (identity, authority) = folder.identity()?;
     let client = tls::client_mutual(&identity, &authority);
     let keys = KeyClient::new(&config.kme_url, http::Client::new(&client));
     let platform =
         link::dial_tls(&config.platform.to_string(), Arc::clone(&client), &config.platform_name)?;
-    let https = listen::tcp(config.keys).await?;
-    let mqtt = listen::tcp(config.mqtt).await?;
     let mut tasks = TaskGroup::new(context.shutdown.clone());
     let server = tls::server_auth_only(&identity);
-    let (router, shutdown) = (service.router(), context.shutdown.clone());
-    let guarded = TlsServer::new(Arc::clone(&server), Connections::STANDARD);
-    tasks.spawn("key service", async move {
-        http::serve(https, &guarded, router, &shutdown).await;
-    });
+    service.serve_keys(&mut tasks, &config, Arc::clone(&server)).await?;
     let viewer = read_password(&folder, "viewer.password")?;
-    let doors = Arc::new(Doors { service: service.clone(), viewer });
-    let (broker, shutdown) = (Broker::new(doors, STANDARD_LIMITS), context.shutdown.clone());
-    tasks.spawn("device broker", async move {
-        broker.serve_tls(mqtt, server, &shutdown).await;
-    });
+    service.serve_broker(&mut tasks, &config, server, (viewer, pushing)).await?;
     let password = read_password(&folder, "forwarder.password")?;
     let forwarder = forwarder(config.platform_mqtt, &password).over_tls(client);
     tasks.spawn("forwarder", service.clone().forward(Forwarder::new(forwarder)));
@@ -104,6 +87,7 @@ struct Service {
     writer: Writer<Core>,
     context: Context,
     queued: Arc<Notify>,
+    pushes: Pushes,
 }
 
 impl Service {
@@ -111,18 +95,79 @@ impl Service {
         config: &GatewayRoleConfig,
         folder: &Folder,
         context: Context,
-    ) -> Result<(Self, Outputs<Gateway>), RoleError> {
+    ) -> Result<(Self, Outputs<Gateway>, Pushing), RoleError> {
         // A tenth of the period is left for shortages, so that the key is ready at the wake.
         let prepare_after = Span::from_micros(config.renew.as_micros() / 10 * 9);
         let now = context.clock.now();
-        let config = GatewayConfig { prepare_after };
+        let config = GatewayConfig { prepare_after, form: config.form };
         let (writer, outputs) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng))?;
-        Ok((Self { writer, context, queued: Arc::new(Notify::new()) }, outputs))
+        let (pushes, pushing) = Pushes::new();
+        let service = Self { writer, context, queued: Arc::new(Notify::new()), pushes };
+        Ok((service, outputs, pushing))
     }
 
-    fn router(&self) -> Router {
-        Router::new().route("/v1/devices/{eui}/key", get(key)).with_state(self.clone())
+    /// Opens every door at which devices ask for keys.
+    async fn serve_keys(
+        &self,
+        tasks: &mut TaskGroup,
+        config: &GatewayRoleConfig,
+        server: Arc<ServerConfig>,
+    ) -> Result<(), RoleError> {
+        let https = listen::tcp(config.keys).await?;
+        let (router, shutdown) = (key_service::signed(self), self.context.shutdown.clone());
+        let guarded = TlsServer::new(server, Connections::STANDARD);
+        tasks.spawn("key service", async move {
+            http::serve(https, &guarded, router, &shutdown).await;
+        });
+        if let Some(address) = config.psk {
+            let listener = listen::tcp(address).await?;
+            let psk = self.psk_server(Connections::STANDARD)?;
+            let (router, shutdown) = (key_service::proven(self), self.context.shutdown.clone());
+            tasks.spawn("key service by pre-shared keys", async move {
+                http::serve_psk(listener, &psk, router, &shutdown).await;
+            });
+        }
+        if let Some(address) = config.coap {
+            let socket = listen::udp(address).await?;
+            let (service, shutdown) = (self.clone(), self.context.shutdown.clone());
+            tasks.spawn("key service by CoAP", async move {
+                let answer =
+                    move |datagram| key_service::answer_datagram(service.clone(), datagram);
+                coap::serve(socket, &shutdown, answer).await;
+            });
+        }
+        Ok(())
+    }
+
+    /// Opens the broker, and pushes key frames to who is subscribed there.
+    async fn serve_broker(
+        &self,
+        tasks: &mut TaskGroup,
+        config: &GatewayRoleConfig,
+        server: Arc<ServerConfig>,
+        (viewer, pushing): (SecretBytes, Pushing),
+    ) -> Result<(), RoleError> {
+        let doors = Doors { service: self.clone(), viewer, pushes: self.pushes.clone() };
+        let broker = Broker::new(Arc::new(doors), STANDARD_LIMITS);
+        let shutdown = self.context.shutdown.clone();
+        let mqtt = listen::tcp(config.mqtt).await?;
+        let (serving, signal) = (broker.clone(), shutdown.clone());
+        tasks.spawn("device broker", async move { serving.serve_tls(mqtt, server, &signal).await });
+        if let Some(address) = config.mqtt_psk {
+            let listener = listen::tcp(address).await?;
+            let psk = self.psk_server(STANDARD_LIMITS)?;
+            let (serving, signal) = (broker.clone(), shutdown.clone());
+            tasks.spawn("device broker by pre-shared keys", async move {
+                serving.serve_psk(listener, &psk, &signal).await;
+            });
+        }
+        tasks.spawn("pushes", push::run(self.clone(), broker, pushing, shutdown));
+        Ok(())
+    }
+
+    fn psk_server(&self, limits: Connections) -> Result<PskServer, RoleError> {
+        PskServer::new(key_service::lookup(self), limits).map_err(RoleError::OpenSsl)
     }
 
     async fn core<R: Send + 'static>(
@@ -218,115 +263,6 @@ const ROUND_PAUSE: Duration = Duration::from_secs(5);
 /// How many frames a round passes over before it waits: by then it is not the frames.
 const MOST_PASSED: u32 = 64;
 
-/// `GET /v1/devices/{eui}/key?have=e` (`PROTOCOL.md` P3c).
-async fn key(
-    State(service): State<Service>,
-    Path(eui): Path<String>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    let now = service.context.clock.now();
-    let asked = uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let authorization = authorization.map(str::to_owned);
-    let answer = service.core(move |core, tx| {
-        let have = asked.split_once("?have=").map(|(_, have)| have.to_owned());
-        let authorization = authorization.as_deref();
-        core.half.handle_key_request(tx, now, &eui, have.as_deref(), &asked, authorization)
-    });
-    let fresh = [(CACHE_CONTROL, "no-store")];
-    match answer.await {
-        Ok(KeyAnswer::Frame(frame)) => {
-            (fresh, [(CONTENT_TYPE, "application/cose")], frame).into_response()
-        }
-        Ok(KeyAnswer::NothingDue) => (StatusCode::NO_CONTENT, fresh).into_response(),
-        Ok(KeyAnswer::Later { retry_after }) => {
-            let secs = retry_after.as_micros().div_ceil(1_000_000).to_string();
-            let message = "no key is ready for this device yet; ask again later";
-            let body = http::error_response(StatusCode::SERVICE_UNAVAILABLE, message);
-            (fresh, [(RETRY_AFTER, secs)], body).into_response()
-        }
-        Ok(KeyAnswer::Denied) => {
-            let message = "unknown device, or its proof is wrong or stale";
-            (fresh, http::error_response(StatusCode::UNAUTHORIZED, message)).into_response()
-        }
-        Err(_) => {
-            let message = "the gateway's store has failed; its operator must restart it";
-            http::error_response(StatusCode::SERVICE_UNAVAILABLE, message)
-        }
-    }
-}
-
-/// Who may do what at the gateway's broker.
-struct Doors {
-    service: Service,
-    viewer: SecretBytes,
-}
-
-impl BrokerHooks for Doors {
-    async fn authenticate(&self, log_in: LogIn<'_>) -> bool {
-        if log_in.user == VIEWER {
-            // Under the name of a device it would take the place of that device.
-            let own_session = log_in.client_id.parse::<Eui64>().is_err();
-            return own_session && self.viewer.ct_eq(&SecretBytes::new(log_in.password.to_vec()));
-        }
-        // One session a device, so that none displaces another's.
-        if log_in.client_id != log_in.user {
-            return false;
-        }
-        let (user, password) = (log_in.user.to_owned(), SecretBytes::new(log_in.password.to_vec()));
-        let now = self.service.context.clock.now();
-        let known = self
-            .service
-            .core(move |core, tx| core.half.handle_login(tx, now, &user, password.expose()));
-        let known = matches!(known.await, Ok(Some(_)));
-        if !known {
-            let why = format_args!(
-                "log-in of {:?}: unknown, or its password is wrong or stale",
-                log_in.user
-            );
-            self.service.context.reports.refused("gateway", why);
-        }
-        known
-    }
-
-    fn may_publish(&self, user: &str, topic: &str) -> bool {
-        user.parse().is_ok_and(|eui| topics::may_publish(eui, topic))
-    }
-
-    fn may_subscribe(&self, user: &str, filter: &str) -> bool {
-        if user == VIEWER {
-            return filter.starts_with("claviger/v1/");
-        }
-        user.parse().is_ok_and(|eui| topics::may_subscribe(eui, filter))
-    }
-
-    async fn handle_publish(&self, user: &str, topic: &str, payload: Bytes) -> Result<(), Refused> {
-        let Some(eui) = topics::device_of_up(topic) else { return Ok(()) };
-        let now = self.service.context.clock.now();
-        let job =
-            move |core: &mut Core, tx: &mut dyn Tx| core.half.handle_uplink(tx, now, eui, &payload);
-        match self.service.writer.run(job).await {
-            Ok(Ok(())) => {
-                self.service.queued.notify_one();
-                Ok(())
-            }
-            // It would never fit: acknowledged, so that the device does not repeat it for ever.
-            Ok(Err(error @ QueueRefusal::TooLong { .. })) => {
-                self.service.context.reports.refused("gateway", format_args!("{user}: {error}"));
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                self.service.context.reports.refused("gateway", format_args!("{user}: {error}"));
-                Err(Refused)
-            }
-            Err(_) => Err(Refused),
-        }
-    }
-
-    fn handle_attached(&self, _: &str) {}
-}
-
 impl Service {
     fn tell(&self, event: GatewayEvent) {
         match event {
@@ -339,88 +275,10 @@ impl Service {
             }
             GatewayEvent::Ready { eui, epoch } => {
                 self.context.reports.tell(Report::Prepared { eui, epoch: epoch.number() });
+                self.pushes.push_soon(eui);
             }
             _ => {}
         }
-    }
-}
-
-/// Where the gateway gets its keys.
-#[derive(Clone)]
-struct Counter {
-    service: Service,
-    keys: KeyClient,
-    platform: SaeId,
-}
-
-/// A device, and the epoch that it needs a key for.
-type Asked = (Eui64, Epoch);
-
-impl Counter {
-    /// Does what the core ordered, and reports the outcome; an error ends with the writer.
-    async fn fill(self, order: KeyOrder, asked: mpsc::UnboundedSender<Asked>) {
-        match order {
-            // The counter ends with the role.
-            KeyOrder::Extract { eui, epoch, .. } => drop(asked.send((eui, epoch))),
-            KeyOrder::Fetch { key_id } => {
-                let outcome = fetching(self.keys.dec_keys(&self.platform, &[key_id]).await);
-                let now = self.service.context.clock.now();
-                let filled = self
-                    .service
-                    .core(move |core, tx| core.half.handle_fetched(tx, now, key_id, outcome));
-                tell_ended(filled.await);
-            }
-        }
-    }
-
-    /// Draws the keys that devices need, as many at a time as are asked for and granted
-    /// (`PROTOCOL.md` P3b.2).
-    async fn extract(self, mut asking: mpsc::UnboundedReceiver<Asked>) {
-        let shutdown = self.service.context.shutdown.clone();
-        let extract_all = async {
-            let mut asked = Vec::new();
-            while asking.recv_many(&mut asked, MOST_KEYS).await > 0 {
-                self.extract_for(std::mem::take(&mut asked)).await;
-            }
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = extract_all => {}
-        }
-    }
-
-    async fn extract_for(&self, mut asked: Vec<Asked>) {
-        let mut size = asked.len();
-        while !asked.is_empty() {
-            size = size.min(asked.len());
-            let number = u32::try_from(size).unwrap_or(u32::MAX);
-            let answer = self.keys.enc_keys(&self.platform, number, Bits::KEY).await;
-            let is_too_many = matches!(
-                answer,
-                Err(KeyError::Unavailable { .. }
-                    | KeyError::Refused { status: StatusCode::BAD_REQUEST, .. })
-            );
-            // Nothing is spent: fewer may be there, or be granted at once.
-            if is_too_many && size > 1 {
-                size /= 2;
-                continue;
-            }
-            // What is true of one key is true of all that are asked for after it.
-            let n_answered = if answer.is_ok() { size } else { asked.len() };
-            let answered = asked.drain(..n_answered).collect::<Vec<_>>();
-            self.report(answered, extractions(n_answered, answer)).await;
-        }
-    }
-
-    async fn report(&self, asked: Vec<Asked>, outcomes: Vec<Extraction>) {
-        let now = self.service.context.clock.now();
-        let filled = self.service.core(move |core, tx| {
-            for ((eui, epoch), outcome) in asked.into_iter().zip(outcomes) {
-                core.half.handle_extracted(tx, now, eui, epoch, outcome, &mut core.rng)?;
-            }
-            Ok(())
-        });
-        tell_ended(filled.await);
     }
 }
 
@@ -429,7 +287,10 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
 
+    use bytes::Bytes;
+    use claviger_fleet::FrameForm;
     use claviger_net::clock::Clock;
+    use claviger_net::mqtt::{BrokerHooks, LogIn, Refused};
     use claviger_net::shutdown::Shutdown;
 
     use super::*;
@@ -470,7 +331,8 @@ mod tests {
         let config = GatewayConfig { prepare_after: Span::from_secs(60), form };
         let (writer, _) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng)).unwrap();
-        Service { writer, context, queued: Arc::new(Notify::new()) }
+        let (pushes, _) = Pushes::new();
+        Service { writer, context, queued: Arc::new(Notify::new()), pushes }
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use claviger_device::KeyPath;
 use claviger_distill::{InitialSecret, seed};
 use claviger_net::pki::{DemoAuthority, PkiError};
 use claviger_units::Decibels;
@@ -25,8 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{
     CHANNEL_PORT, Party, RawApproval, RawController, RawCrossing, RawDevices, RawEnrolment,
-    RawFibre, RawFibrePath, RawFibrePort, RawGateway, RawKme, RawLan, RawLink, RawOptics,
-    RawPlatform, RawPolicy, RawQkd, RawServer, RawSite,
+    RawFibre, RawFibrePath, RawFibrePort, RawFrameForm, RawGateway, RawKme, RawLan, RawLink,
+    RawOptics, RawPlatform, RawPolicy, RawQkd, RawServer, RawSite,
 };
 
 /// What a demonstration network is asked to be.
@@ -45,6 +46,8 @@ pub struct Plan {
     pub fibres: Vec<(String, Decibels)>,
     /// Seconds between two renewals, and between two wakes.
     pub renew_s: f64,
+    /// How key frames come to the devices, who take these paths in turn.
+    pub paths: Vec<KeyPath>,
     /// Whether local applications may extract keys by IDQ3P, which is unauthenticated.
     pub danger_idq3p: bool,
     /// The first of [`Ports::COUNT`] ports.
@@ -69,6 +72,12 @@ pub struct Ports {
     pub gateway_keys: SocketAddr,
     /// The gateway's broker, MQTT over TLS.
     pub gateway_mqtt: SocketAddr,
+    /// The gateway's key service for pre-shared keys, HTTPS.
+    pub gateway_psk: SocketAddr,
+    /// The gateway's broker for pre-shared keys, MQTT over TLS.
+    pub gateway_mqtt_psk: SocketAddr,
+    /// The gateway's key service by CoAP, UDP.
+    pub gateway_coap: SocketAddr,
     /// The platform's service, HTTPS.
     pub platform: SocketAddr,
     /// The platform's broker, MQTT over TLS.
@@ -99,7 +108,7 @@ pub struct Ports {
 
 impl Ports {
     /// How many ports are used, from the base on.
-    pub const COUNT: u16 = 19;
+    pub const COUNT: u16 = 22;
 
     /// Numbers the ports from `base` on; `None` where they would pass 65535.
     #[must_use]
@@ -126,12 +135,15 @@ impl Ports {
             openflow_tls: at(16),
             controller: at(17),
             lan: at(18),
+            gateway_psk: at(19),
+            gateway_mqtt_psk: at(20),
+            gateway_coap: at(21),
         })
     }
 
     /// Returns where connections are listened for.
     #[must_use]
-    pub const fn tcp(&self) -> [SocketAddr; 17] {
+    pub const fn tcp(&self) -> [SocketAddr; 19] {
         [
             self.kme_a,
             self.kme_b,
@@ -150,13 +162,15 @@ impl Ports {
             self.openflow_tls,
             self.controller,
             self.lan,
+            self.gateway_psk,
+            self.gateway_mqtt_psk,
         ]
     }
 
     /// Returns where datagrams are listened for.
     #[must_use]
-    pub const fn udp(&self) -> [SocketAddr; 2] {
-        [self.idq3p_a, self.idq3p_b]
+    pub const fn udp(&self) -> [SocketAddr; 3] {
+        [self.idq3p_a, self.idq3p_b, self.gateway_coap]
     }
 }
 
@@ -451,7 +465,11 @@ fn kme(plan: &Plan, ports: &Ports, site: RawSite) -> RawKme {
 fn gateway(plan: &Plan, ports: &Ports) -> RawGateway {
     RawGateway {
         keys_listen: ports.gateway_keys.to_string(),
+        psk_listen: Some(ports.gateway_psk.to_string()),
+        coap_listen: Some(ports.gateway_coap.to_string()),
         mqtt_listen: ports.gateway_mqtt.to_string(),
+        mqtt_psk_listen: Some(ports.gateway_mqtt_psk.to_string()),
+        key_frames: RawFrameForm::default(),
         kme_url: url(ports.kme_a),
         platform_sae: "platform".into(),
         platform: ports.platform_records.to_string(),
@@ -485,7 +503,14 @@ fn controller(plan: &Plan, ports: &Ports) -> RawController {
         addresses: vec![GATEWAY_ADDRESS.into()],
         reaches: Vec::new(),
     };
-    let services = ["gateway tcp 8443", "gateway tcp 8883", "gateway icmp"];
+    let services = [
+        "gateway tcp 8443",
+        "gateway tcp 8444",
+        "gateway tcp 8883",
+        "gateway tcp 8884",
+        "gateway udp 5683",
+        "gateway icmp",
+    ];
     let reaches = services.map(str::to_owned).to_vec();
     let quarantine = RawPolicy { reaches: Vec::new(), packets_per_s: Some(10) };
     RawController {
@@ -547,8 +572,14 @@ fn devices(plan: &Plan, ports: &Ports) -> RawDevices {
         devices: plan.devices,
         first: 1,
         wake_s: plan.renew_s,
+        renew_s: None,
+        max_age_s: None,
+        paths: plan.paths.iter().map(|path| path.name().to_owned()).collect(),
         gateway_url: url(ports.gateway_keys),
+        gateway_psk: Some(ports.gateway_psk.to_string()),
+        gateway_coap: Some(ports.gateway_coap.to_string()),
         gateway_mqtt: ports.gateway_mqtt.to_string(),
+        gateway_mqtt_psk: Some(ports.gateway_mqtt_psk.to_string()),
         platform_url: Some(url(ports.platform)),
         lan: Some(ports.lan.to_string()),
     }

@@ -9,7 +9,7 @@ use claviger_net::shutdown::TaskGroup;
 use claviger_net::{listen, tls};
 use claviger_openflow::{DatapathId, Envelope};
 use claviger_switch::Connection;
-use claviger_switch::lan::{Lan, LanConfig};
+use claviger_switch::lan::{Door, Lan, LanConfig};
 use claviger_units::Timestamp;
 use claviger_wire::lan::Message;
 use tokio::sync::mpsc;
@@ -116,7 +116,10 @@ impl Actor {
                     self.context.reports.refused("lan", format_args!("{mac}: {full}"));
                 }
             }
-            Ok(Message::Knock { id, mac, port }) => self.lan.knock(now, id, mac, port),
+            Ok(Message::Knock { id, mac, port, is_udp }) => {
+                let door = if is_udp { Door::Udp(port) } else { Door::Tcp(port) };
+                self.lan.knock(now, id, mac, door);
+            }
             _ => tracing::warn!("a device spoke out of turn at its cable"),
         }
     }

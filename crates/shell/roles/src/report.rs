@@ -1,6 +1,9 @@
 //! What roles tell whoever runs them: for the live view, the summary, and the log.
 
+use claviger_device::KeyPath;
 use claviger_distill::BlockLedger;
+use claviger_net::handshake::PublicKeyWork;
+use claviger_net::meter::Traffic;
 use claviger_security::EpsilonLedger;
 use claviger_units::{Eui64, Fraction, Site};
 use tokio::sync::mpsc;
@@ -89,6 +92,8 @@ pub enum Report {
         /// Under which number.
         epoch: u32,
     },
+    /// A device asked for a key, or was pushed one, on a connection that was counted.
+    Exchanged(Exchanged),
     /// A device sent a reading that it had not sent before.
     Sent {
         /// Which.
@@ -138,6 +143,23 @@ pub enum Report {
         /// Which.
         what: String,
     },
+}
+
+/// One exchange about a key, counted on the connection itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchanged {
+    /// The device.
+    pub eui: Eui64,
+    /// By which path.
+    pub path: KeyPath,
+    /// Whether a key frame came.
+    pub is_renewal: bool,
+    /// What the handshake took, where the exchange has one of its own.
+    pub handshake: Traffic,
+    /// All of it, the handshake included.
+    pub traffic: Traffic,
+    /// The public-key work of the device, from the handshake that was negotiated.
+    pub work: PublicKeyWork,
 }
 
 /// Where reports go.

@@ -62,6 +62,9 @@ pub enum RoleError {
     /// The key management entity cannot run with its configuration.
     #[error("the key management entity cannot run: {0}")]
     Kme(String),
+    /// OpenSSL cannot serve pre-shared keys.
+    #[error("TLS with pre-shared keys cannot be served: {0}")]
+    OpenSsl(#[source] std::io::Error),
     /// A password file is missing.
     #[error(
         "the password file {path} cannot be read: {source}; run `claviger init` into a fresh folder"

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use claviger_device::KeyPath;
 use claviger_lab::VirtualLink;
 use claviger_net::clock::Clock;
 use claviger_net::http::Client;
@@ -55,6 +56,7 @@ fn plan(devices: u32, seed: Option<u64>) -> Plan {
         devices,
         fibres: Vec::new(),
         renew_s: 4.0,
+        paths: vec![KeyPath::Https],
         danger_idq3p: true,
         port_base: free_base(),
         names: BTreeMap::new(),

@@ -8,8 +8,9 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,11 +33,12 @@ use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::packet::publish::PublishPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 
 use super::MAX_PACKET;
 use crate::accept::{Guard, Limits};
+use crate::psk::{self, PskPeer, PskServer};
 use crate::shutdown::Shutdown;
 use crate::tls;
 
@@ -77,6 +79,8 @@ pub struct LogIn<'a> {
     pub user: &'a str,
     /// What the user offers as proof.
     pub password: &'a [u8],
+    /// The identity that the connection has proven below MQTT, where it has one ([`Broker::serve_psk`]).
+    pub identity: Option<&'a str>,
 }
 
 impl fmt::Debug for LogIn<'_> {
@@ -84,6 +88,7 @@ impl fmt::Debug for LogIn<'_> {
         f.debug_struct("LogIn")
             .field("client_id", &self.client_id)
             .field("user", &self.user)
+            .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
 }
@@ -208,6 +213,37 @@ impl<H: BrokerHooks> Broker<H> {
         self.with_upkeep(guard.serve(listener, shutdown, open, handle)).await;
     }
 
+    /// Serves clients with pre-shared keys until `shutdown`. Each is carried over loopback to the broker,
+    /// whose library has no transport but its own.
+    pub async fn serve_psk(&self, listener: TcpListener, psk: &PskServer, shutdown: &Shutdown) {
+        let (broker, signal) = (self.clone(), shutdown.clone());
+        let handle = move |stream, peer| {
+            let (broker, signal) = (broker.clone(), signal.clone());
+            async move { broker.attend_psk(stream, peer, &signal).await }
+        };
+        self.with_upkeep(psk.serve(listener, shutdown, handle)).await;
+    }
+
+    async fn attend_psk(&self, mut stream: psk::ServerStream, peer: PskPeer, shutdown: &Shutdown) {
+        let (mut near, far) = match loopback().await {
+            Ok(pair) => pair,
+            Err(error) => {
+                tracing::warn!(%error, "no way over loopback to the broker");
+                return;
+            }
+        };
+        let transport = BrokerTransport::tcp(far);
+        let attended = self.attend(transport, peer.address, Some(peer.identity), shutdown);
+        // It owns both streams, so that its end is seen at either.
+        let carried =
+            async move { drop(tokio::io::copy_bidirectional(&mut stream, &mut near).await) };
+        let (mut attended, mut carried) = (pin!(attended), pin!(carried));
+        tokio::select! {
+            () = &mut carried => attended.await,
+            () = &mut attended => drop(tokio::time::timeout(FAREWELL, carried).await),
+        }
+    }
+
     /// Publishes to the subscribers of `topic` with `QoS` 1, past the hooks; never retained.
     ///
     /// A client that is away gets it only if it left a persistent session.
@@ -226,17 +262,24 @@ impl<H: BrokerHooks> Broker<H> {
         let (broker, shutdown) = (self.clone(), shutdown.clone());
         move |(transport, address)| {
             let (broker, shutdown) = (broker.clone(), shutdown.clone());
-            Box::pin(async move { broker.attend(transport, address, &shutdown).await })
+            Box::pin(async move { broker.attend(transport, address, None, &shutdown).await })
         }
     }
 
     /// Serves one client until it goes, is closed, or the broker shuts down.
-    async fn attend(&self, transport: BrokerTransport, address: SocketAddr, shutdown: &Shutdown) {
+    async fn attend(
+        &self,
+        transport: BrokerTransport,
+        address: SocketAddr,
+        identity: Option<String>,
+        shutdown: &Shutdown,
+    ) {
         let shared = &self.0;
         let (close, closing) = broadcast::channel(1);
         let seat = Arc::new(Seat {
             hooks: Arc::clone(&shared.hooks),
             close: close.clone(),
+            identity,
             guest: OnceLock::new(),
         });
         let mut config = shared.config.clone();
@@ -304,6 +347,8 @@ impl<H> fmt::Debug for Broker<H> {
 struct Seat<H> {
     hooks: Arc<H>,
     close: broadcast::Sender<()>,
+    // What the connection has proven below MQTT.
+    identity: Option<String>,
     // Set at log-in.
     guest: OnceLock<Guest>,
 }
@@ -318,7 +363,8 @@ impl<H: BrokerHooks> Seat<H> {
         let (Some(user), Some(password)) = (&connect.username, &connect.password) else {
             return false;
         };
-        let log_in = LogIn { client_id: &connect.client_id, user, password };
+        let identity = self.identity.as_deref();
+        let log_in = LogIn { client_id: &connect.client_id, user, password, identity };
         let admitted = self.hooks.authenticate(log_in).await
             // The last will goes past `on_client_publish`.
             && connect.will.as_ref().is_none_or(|will| self.hooks.may_publish(user, &will.topic));
@@ -405,6 +451,20 @@ impl<H: BrokerHooks> BrokerEventHandler for Seat<H> {
             self.hooks.handle_attached(&guest.user);
         }
         Box::pin(std::future::ready(()))
+    }
+}
+
+/// Makes two ends of one connection over loopback, which nobody else can get in between.
+async fn loopback() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let near = TcpStream::connect(listener.local_addr()?).await?;
+    loop {
+        let (far, from) = listener.accept().await?;
+        if from == near.local_addr()? {
+            near.set_nodelay(true)?;
+            far.set_nodelay(true)?;
+            return Ok((near, far));
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The client: one connection, every publication awaited; and a forwarder that reconnects.
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,19 +13,31 @@ use rumqttc::{
     Transport,
 };
 use rustls::ClientConfig;
+use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::MAX_PACKET;
+use crate::meter::{Meter, Metered};
+use crate::psk::{self, Credentials, Keying};
 
 /// How to reach a broker, and as whom.
 #[derive(Clone)]
 pub struct Access {
     host: String,
     port: u16,
-    tls: Option<Arc<ClientConfig>>,
+    transport: Secured,
+    meter: Option<Meter>,
     client_id: String,
     user: String,
     password: String,
+}
+
+/// What is between TCP and MQTT.
+#[derive(Clone)]
+enum Secured {
+    Plain,
+    Certificate(Arc<ClientConfig>),
+    PreShared(SocketAddr, Keying, Arc<Credentials>),
 }
 
 impl Access {
@@ -33,7 +47,8 @@ impl Access {
         Self {
             host: host.to_owned(),
             port,
-            tls: None,
+            transport: Secured::Plain,
+            meter: None,
             client_id: client_id.to_owned(),
             user: user.to_owned(),
             password: password.to_owned(),
@@ -43,7 +58,19 @@ impl Access {
     /// The same broker over TLS; `host` must be a name in its certificate.
     #[must_use]
     pub fn over_tls(self, tls: Arc<ClientConfig>) -> Self {
-        Self { tls: Some(tls), ..self }
+        Self { transport: Secured::Certificate(tls), ..self }
+    }
+
+    /// The same broker at `address` over TLS with a pre-shared key, which proves both ends.
+    #[must_use]
+    pub fn over_psk(self, address: SocketAddr, keying: Keying, shown: Arc<Credentials>) -> Self {
+        Self { transport: Secured::PreShared(address, keying, shown), ..self }
+    }
+
+    /// Counts all that goes over the wire.
+    #[must_use]
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter: Some(meter), ..self }
     }
 
     fn options(&self) -> MqttOptions {
@@ -54,13 +81,37 @@ impl Access {
         let mut network = options.network_options();
         network.set_tcp_nodelay(true);
         options.set_network_options(network);
-        if let Some(tls) = &self.tls {
-            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
-                Arc::clone(tls),
-            )));
-        }
+        self.dial(&mut options);
         options
     }
+
+    fn dial(&self, options: &mut MqttOptions) {
+        let meter = self.meter.clone().unwrap_or_default();
+        match &self.transport {
+            Secured::PreShared(address, keying, shown) => {
+                let (address, keying, shown) = (*address, *keying, Arc::clone(shown));
+                options.set_socket_connector(move |_, _| {
+                    let (shown, meter) = (Arc::clone(&shown), meter.clone());
+                    async move { psk::connect(address, keying, &shown, meter).await }
+                });
+                return;
+            }
+            Secured::Certificate(tls) => {
+                let tls = TlsConfiguration::Rustls(Arc::clone(tls));
+                options.set_transport(Transport::tls_with_config(tls));
+            }
+            Secured::Plain => {}
+        }
+        if self.meter.is_some() {
+            options.set_socket_connector(move |host, _| connect_metered(host, meter.clone()));
+        }
+    }
+}
+
+async fn connect_metered(host: String, meter: Meter) -> io::Result<Metered<TcpStream>> {
+    let stream = TcpStream::connect(host).await?;
+    stream.set_nodelay(true)?;
+    Ok(Metered::new(stream, meter))
 }
 
 impl fmt::Debug for Access {
@@ -127,6 +178,11 @@ impl Inbox {
     /// Returns the next message, `None` once the connection has ended.
     pub async fn next(&mut self) -> Option<Message> {
         self.0.recv().await
+    }
+
+    /// Returns a message that has arrived already.
+    pub fn try_next(&mut self) -> Option<Message> {
+        self.0.try_recv().ok()
     }
 }
 

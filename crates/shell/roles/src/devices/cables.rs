@@ -17,7 +17,14 @@ pub(super) struct Cables(mpsc::UnboundedSender<Wish>);
 #[derive(Debug)]
 enum Wish {
     Attach(MacAddr),
-    Knock(MacAddr, u16, oneshot::Sender<bool>),
+    Knock(MacAddr, Door, oneshot::Sender<bool>),
+}
+
+/// A port of the server in the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    Tcp(u16),
+    Udp(u16),
 }
 
 /// What carries the devices' wishes to the network.
@@ -44,10 +51,10 @@ impl Cables {
         drop(self.0.send(Wish::Attach(mac)));
     }
 
-    /// Tells whether a card reaches a TCP port of its server through the network.
-    pub(super) async fn reaches(&self, mac: MacAddr, port: u16) -> bool {
+    /// Tells whether a card reaches a port of its server through the network.
+    pub(super) async fn reaches(&self, mac: MacAddr, door: Door) -> bool {
         let (answer, answered) = oneshot::channel();
-        drop(self.0.send(Wish::Knock(mac, port, answer)));
+        drop(self.0.send(Wish::Knock(mac, door, answer)));
         answered.await.unwrap_or(false)
     }
 }
@@ -92,10 +99,14 @@ impl Carrier {
             }
             // Without the network nothing is reached; the answer's end is dropped.
             Wish::Knock(..) if !self.channel.is_connected() => {}
-            Wish::Knock(mac, port, answer) => {
+            Wish::Knock(mac, door, answer) => {
                 self.newest += 1;
                 self.waiting.insert(self.newest, answer);
-                self.channel.send(Message::Knock { id: self.newest, mac, port }.encode());
+                let (port, is_udp) = match door {
+                    Door::Tcp(port) => (port, false),
+                    Door::Udp(port) => (port, true),
+                };
+                self.channel.send(Message::Knock { id: self.newest, mac, port, is_udp }.encode());
             }
         }
     }

@@ -1,29 +1,27 @@
-//! The life of one device: what its core decides, carried over flash, HTTPS and MQTT.
+//! The life of one device: what its core decides, carried over its flash and its network.
 
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, StatusCode};
-use claviger_device::{Action, Delivery, Device, KeyAnswer, Profile};
+use claviger_device::{Action, Delivery, Device, KeyAnswer, KeyPath, KeyRequest, Profile};
 use claviger_fleet::topics;
 use claviger_frames::Epoch;
 use claviger_frames::telemetry::Header;
-use claviger_net::http;
-use claviger_net::mqtt::{self, Access, ConnectError, PublishError};
+use claviger_net::meter::Meter;
+use claviger_net::mqtt::{self, ConnectError, PublishError};
 use claviger_store::StoreError;
-use claviger_units::{Eui64, Span};
+use claviger_units::Eui64;
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
-use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 
-use super::cables::Cables;
+use super::cables::{Cables, Door};
 use super::complaints::Complaints;
 use super::operator::Operator;
 use super::shelf::Shelf;
-use crate::report::Report;
+use super::uplink::{Count, Uplink, key_answer};
+use crate::report::{Exchanged, Report};
 use crate::role::Context;
 
 /// What a device finds around itself.
@@ -33,12 +31,9 @@ pub(super) struct Surroundings {
     pub(super) shelf: Shelf,
     /// Who provisions; labels are carried by hand without.
     pub(super) operator: Option<Operator>,
-    pub(super) profile: Profile,
-    /// The way to the gateway's key service, without a certificate.
-    pub(super) keys: http::Client,
-    pub(super) gateway_url: String,
-    pub(super) broker: SocketAddr,
-    pub(super) broker_tls: Arc<ClientConfig>,
+    /// The profile of each device, in turn.
+    pub(super) profiles: Vec<Profile>,
+    pub(super) uplink: Uplink,
     /// The cables to the emulated network, where there is one.
     pub(super) cables: Option<Cables>,
     /// Exchanges with the gateway that may be under way at once.
@@ -50,7 +45,11 @@ pub(super) struct Surroundings {
 }
 
 /// Lives as a device until the signal to stop, once the platform knows it.
-pub(super) async fn live(surroundings: Arc<Surroundings>, eui: Eui64) -> Result<(), StoreError> {
+pub(super) async fn live(
+    surroundings: Arc<Surroundings>,
+    eui: Eui64,
+    profile: Profile,
+) -> Result<(), StoreError> {
     if let Some((cables, mac)) = surroundings.cables.as_ref().zip(eui.mac()) {
         cables.attach(mac);
     }
@@ -60,8 +59,8 @@ pub(super) async fn live(surroundings: Arc<Surroundings>, eui: Eui64) -> Result<
     }
     let flash = surroundings.shelf.flash(eui).await?;
     let now = surroundings.context.clock.now();
-    match Device::boot(now, &flash, surroundings.profile) {
-        Ok(device) => Life::begin(device, surroundings).run().await,
+    match Device::boot(now, &flash, profile) {
+        Ok(device) => Life::begin(device, profile, surroundings).run().await,
         Err(error) => {
             surroundings.context.reports.refused("devices", format_args!("{eui}: {error}"));
             Ok(())
@@ -87,23 +86,31 @@ struct Life {
     epoch: Epoch,
     /// The newest frame that was last told as sent.
     sent: Option<(Epoch, u32)>,
-    /// The connection of this wake.
-    broker: Option<mqtt::Client>,
+    /// How long it waits for an answer.
+    patience: Duration,
+    /// The session of this wake.
+    session: Option<Session>,
+}
+
+/// A connection with the broker, and what arrives on it.
+struct Session {
+    client: mqtt::Client,
+    inbox: mqtt::Inbox,
+    meter: Meter,
 }
 
 impl Life {
-    fn begin(device: Device, surroundings: Arc<Surroundings>) -> Self {
+    fn begin(device: Device, profile: Profile, surroundings: Arc<Surroundings>) -> Self {
         let rng = StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
-        Self { epoch: device.epoch(), device, surroundings, rng, sent: None, broker: None }
+        let (epoch, patience) = (device.epoch(), Duration::from(profile.patience));
+        Self { epoch, device, surroundings, rng, sent: None, patience, session: None }
     }
 
     async fn run(mut self) -> Result<(), StoreError> {
         loop {
             self.keep().await?;
             match self.device.poll_action() {
-                Some(Action::RequestKey { path_and_query, authorization }) => {
-                    self.request_key(&path_and_query, &authorization).await;
-                }
+                Some(Action::RequestKey(request)) => self.request_key(&request).await,
                 Some(Action::Publish { header, frame }) => self.publish(header, frame).await,
                 None if self.device.is_broken() => {
                     let why = format_args!("{}: its flash does not keep", self.device.eui());
@@ -111,7 +118,9 @@ impl Life {
                     return Ok(());
                 }
                 None if self.device.is_asleep() => {
-                    if self.sleep().await == Waking::Never {
+                    self.end_session().await;
+                    // What was pushed at the last moment is kept before it sleeps.
+                    if self.device.is_asleep() && self.sleep().await == Waking::Never {
                         return Ok(());
                     }
                 }
@@ -136,12 +145,12 @@ impl Life {
     }
 
     /// Tells whether the network lets the device reach a service of its gateway; complains where not.
-    async fn reaches(&self, port: u16) -> bool {
+    async fn reaches(&self, door: Door) -> bool {
         let Some((cables, mac)) = self.surroundings.cables.as_ref().zip(self.device.eui().mac())
         else {
             return true;
         };
-        let is_open = cables.reaches(mac, port).await;
+        let is_open = cables.reaches(mac, door).await;
         if !is_open {
             // At the start the network has yet to find it, whether it has a key or not.
             let Surroundings { context, strangers, .. } = &*self.surroundings;
@@ -152,28 +161,96 @@ impl Life {
         is_open
     }
 
-    async fn request_key(&mut self, path_and_query: &str, authorization: &str) {
-        if !self.reaches(KEY_SERVICE).await {
-            let now = self.surroundings.context.clock.now();
-            return self.device.handle_key_answer(now, KeyAnswer::Unreachable);
-        }
-        let Surroundings { keys, gateway_url, exchanges, .. } = &*self.surroundings;
-        // An error would mean that the semaphore was closed, which nobody does.
-        let place = exchanges.acquire().await;
-        let url = format!("{gateway_url}{path_and_query}");
-        let answer = keys.get(&url, &[("authorization", authorization)]).await;
-        drop(place);
-        let answer = match &answer {
-            Ok(answer) => key_answer(answer.status, &answer.headers, answer.body.expose()),
-            Err(error) => {
-                tracing::debug!(eui = %self.device.eui(), %error, "no key");
-                KeyAnswer::Unreachable
-            }
+    async fn request_key(&mut self, request: &KeyRequest) {
+        let door = match request {
+            KeyRequest::Https { .. } => KEY_SERVICE,
+            KeyRequest::Psk { .. } => KEY_SERVICE_PSK,
+            KeyRequest::Coap { .. } => KEY_SERVICE_COAP,
+            KeyRequest::Await => self.broker_door(),
         };
+        if !self.reaches(door).await {
+            return self.take_answer(KeyAnswer::Unreachable);
+        }
+        let surroundings = Arc::clone(&self.surroundings);
+        // An error would mean that the semaphore was closed, which nobody does.
+        let place = surroundings.exchanges.acquire().await;
+        let patience = self.patience;
+        let exchange = self.exchange_key(&surroundings.uplink, request);
+        let exchanged = tokio::time::timeout(patience, exchange).await;
+        drop(place);
+        let exchanged = exchanged.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if let Err(error) = exchanged {
+            tracing::debug!(eui = %self.device.eui(), %error, "no key");
+            self.take_answer(KeyAnswer::Unreachable);
+        }
+    }
+
+    /// Asks, and hands the answer to the device.
+    async fn exchange_key(&mut self, uplink: &Uplink, request: &KeyRequest) -> io::Result<()> {
+        let (answer, count) = match request {
+            KeyRequest::Https { path_and_query, authorization } => {
+                uplink.get(path_and_query, authorization).await?
+            }
+            KeyRequest::Psk { path_and_query, path } => {
+                uplink.get_by_psk(&self.device, *path, path_and_query).await?
+            }
+            KeyRequest::Coap { datagram } => {
+                let (answer, count) = uplink.ask_by_coap(datagram).await?;
+                let now = self.surroundings.context.clock.now();
+                self.device.handle_coap(now, &answer);
+                self.tell_exchange(count);
+                return Ok(());
+            }
+            KeyRequest::Await => return self.await_key().await,
+        };
+        self.take_answer(key_answer(answer.status, &answer.headers, answer.body.expose()));
+        self.tell_exchange(count);
+        Ok(())
+    }
+
+    fn take_answer(&mut self, answer: KeyAnswer<'_>) {
         if answer == KeyAnswer::Denied {
             self.complain("the gateway denies it a key");
         }
         self.device.handle_key_answer(self.surroundings.context.clock.now(), answer);
+    }
+
+    /// Tells what an exchange took; a key frame has come if the flash is due for it.
+    fn tell_exchange(&self, Count { handshake, traffic, work }: Count) {
+        let (eui, path) = (self.device.eui(), self.device.path());
+        let is_renewal = self.device.poll_flash().is_some();
+        let told = Exchanged { eui, path, is_renewal, handshake, traffic, work };
+        self.surroundings.context.reports.tell(Report::Exchanged(told));
+    }
+
+    /// Holds a session until a key frame is pushed over it.
+    async fn await_key(&mut self) -> io::Result<()> {
+        let mut session = match self.open_session().await {
+            Ok(session) => session,
+            Err(Undelivered::Connect(ConnectError::Refused(_))) => {
+                self.take_answer(KeyAnswer::Denied);
+                return Ok(());
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        let before = session.meter.traffic();
+        while self.device.poll_flash().is_none() {
+            let Some(message) = session.inbox.next().await else {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            };
+            self.device.handle_pushed(self.surroundings.context.clock.now(), &message.payload);
+        }
+        // The acknowledgement is part of it, and leaves within the millisecond.
+        for _ in 0..ACKNOWLEDGING {
+            if session.meter.traffic().sent > before.sent {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let traffic = session.meter.traffic().since(&before);
+        self.tell_exchange(Count { traffic, ..Count::default() });
+        self.session = Some(session);
+        Ok(())
     }
 
     async fn publish(&mut self, header: Header, frame: Vec<u8>) {
@@ -191,19 +268,19 @@ impl Life {
         self.device.handle_published(self.surroundings.context.clock.now(), header, delivery);
     }
 
-    /// Publishes a frame on the connection of this wake, and keeps that only if it served.
+    /// Publishes a frame on the session of this wake, and keeps that only if it served.
     async fn deliver(&mut self, frame: Vec<u8>) -> Delivery {
-        if !self.reaches(BROKER).await {
+        if !self.reaches(self.broker_door()).await {
             return Delivery::Failed;
         }
         let surroundings = Arc::clone(&self.surroundings);
         let _place = surroundings.exchanges.acquire().await;
-        let broker = self.broker.take().filter(mqtt::Client::is_alive);
-        let exchange = self.exchange(broker, frame);
-        let patience = Duration::from(surroundings.profile.patience);
-        match tokio::time::timeout(patience, exchange).await {
-            Ok(Ok(broker)) => {
-                self.broker = Some(broker);
+        let session = self.session.take().filter(|session| session.client.is_alive());
+        let exchange = self.exchange(session, frame);
+        match tokio::time::timeout(self.patience, exchange).await {
+            Ok(Ok(session)) => {
+                self.session = Some(session);
+                self.take_pushed();
                 return Delivery::Acknowledged;
             }
             Ok(Err(Undelivered::Connect(ConnectError::Refused(_)))) => {
@@ -220,23 +297,49 @@ impl Life {
 
     async fn exchange(
         &self,
-        broker: Option<mqtt::Client>,
+        session: Option<Session>,
         frame: Vec<u8>,
-    ) -> Result<mqtt::Client, Undelivered> {
-        let eui = self.device.eui();
-        let broker = match broker {
-            Some(broker) => broker,
-            None => mqtt::Client::connect(&self.access()).await?.0,
+    ) -> Result<Session, Undelivered> {
+        let session = match session {
+            Some(session) => session,
+            None => self.open_session().await?,
         };
-        broker.publish(&topics::up(eui), frame.into()).await?;
-        Ok(broker)
+        session.client.publish(&topics::up(self.device.eui()), frame.into()).await?;
+        Ok(session)
     }
 
-    fn access(&self) -> Access {
-        let Surroundings { broker, broker_tls, .. } = &*self.surroundings;
-        let (host, eui) = (broker.ip().to_string(), self.device.eui().to_string());
-        Access::plain(&host, broker.port(), &eui, &eui, &self.device.mqtt_password())
-            .over_tls(Arc::clone(broker_tls))
+    /// Connects to the broker, subscribed to what is pushed where that is the device's path.
+    async fn open_session(&self) -> Result<Session, Undelivered> {
+        let meter = Meter::new();
+        let access = self.surroundings.uplink.broker(&self.device).metered(meter.clone());
+        let (client, inbox) = mqtt::Client::connect(&access).await?;
+        if self.device.path() == KeyPath::Push {
+            client.subscribe(&topics::key(self.device.eui())).await?;
+        }
+        Ok(Session { client, inbox, meter })
+    }
+
+    /// Gives the device what was pushed so far.
+    fn take_pushed(&mut self) {
+        let now = self.surroundings.context.clock.now();
+        while let Some(message) = self.session.as_mut().and_then(|session| session.inbox.try_next())
+        {
+            self.device.handle_pushed(now, &message.payload);
+        }
+    }
+
+    /// Ends the session of this wake, with what was pushed until then.
+    async fn end_session(&mut self) {
+        let Some(Session { client, mut inbox, .. }) = self.session.take() else { return };
+        client.disconnect().await;
+        let now = self.surroundings.context.clock.now();
+        while let Some(message) = inbox.try_next() {
+            self.device.handle_pushed(now, &message.payload);
+        }
+    }
+
+    fn broker_door(&self) -> Door {
+        if self.device.path().session_version().is_some() { BROKER_PSK } else { BROKER }
     }
 
     /// A device that the gateway has not adopted yet is denied too: nothing is wrong at first.
@@ -248,11 +351,8 @@ impl Life {
         complaints.refused(context.clock.now(), &context.reports, why);
     }
 
-    /// Ends the wake and sleeps until the next one.
+    /// Sleeps until the next wake.
     async fn sleep(&mut self) -> Waking {
-        if let Some(broker) = self.broker.take() {
-            broker.disconnect().await;
-        }
         let surroundings = Arc::clone(&self.surroundings);
         tokio::select! {
             biased;
@@ -269,8 +369,14 @@ impl Life {
 }
 
 /// The gateway's services in the network, whatever the loopback ports are where they listen.
-const KEY_SERVICE: u16 = 8443;
-const BROKER: u16 = 8883;
+const KEY_SERVICE: Door = Door::Tcp(8443);
+const KEY_SERVICE_PSK: Door = Door::Tcp(8444);
+const KEY_SERVICE_COAP: Door = Door::Udp(5683);
+const BROKER: Door = Door::Tcp(8883);
+const BROKER_PSK: Door = Door::Tcp(8884);
+
+/// How many milliseconds an acknowledgement that is due may take to leave.
+const ACKNOWLEDGING: u32 = 100;
 
 /// How a sleep ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,52 +392,4 @@ enum Undelivered {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Publish(#[from] PublishError),
-}
-
-/// Reads the answer of the key service (`PROTOCOL.md` P3c).
-fn key_answer<'a>(status: StatusCode, headers: &HeaderMap, body: &'a [u8]) -> KeyAnswer<'a> {
-    match status {
-        StatusCode::OK => KeyAnswer::Frame(body),
-        StatusCode::NO_CONTENT => KeyAnswer::NothingDue,
-        StatusCode::UNAUTHORIZED => KeyAnswer::Denied,
-        StatusCode::SERVICE_UNAVAILABLE => {
-            let seconds =
-                headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            KeyAnswer::Later { retry_after: seconds.map_or(Span::ZERO, Span::from_secs) }
-        }
-        _ => KeyAnswer::Unreachable,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::http::HeaderValue;
-
-    #[test]
-    fn the_key_service_is_understood() {
-        let later = |secs| KeyAnswer::Later { retry_after: Span::from_secs(secs) };
-        for (status, retry_after, expected) in [
-            (200, None, KeyAnswer::Frame(b"frame")),
-            (204, None, KeyAnswer::NothingDue),
-            (401, None, KeyAnswer::Denied),
-            (503, Some("3"), later(3)),
-            (503, Some("Fri, 31 Dec 1999 23:59:59 GMT"), later(0)),
-            (503, Some("-1"), later(0)),
-            (503, None, later(0)),
-            (404, None, KeyAnswer::Unreachable),
-            (500, Some("3"), KeyAnswer::Unreachable),
-        ] {
-            let mut headers = HeaderMap::new();
-            if let Some(text) = retry_after {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
-            }
-            let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(
-                key_answer(status, &headers, b"frame"),
-                expected,
-                "{status} {retry_after:?}"
-            );
-        }
-    }
 }

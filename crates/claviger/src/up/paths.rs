@@ -1,0 +1,102 @@
+//! What keys have taken on their way to devices, added up by path.
+
+use claviger_device::KeyPath;
+use claviger_roles::report::Exchanged;
+use serde::Serialize;
+
+use crate::figures::grouped;
+
+/// The exchanges of one path that brought a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PathSum {
+    keys: u64,
+    handshake_bytes: u64,
+    bytes: u64,
+    operations: u64,
+}
+
+impl PathSum {
+    /// Adds an exchange; one that brought no key is not a renewal.
+    pub(crate) fn add(&mut self, exchanged: &Exchanged) {
+        if exchanged.is_renewal {
+            self.keys += 1;
+            self.handshake_bytes += exchanged.handshake.bytes();
+            self.bytes += exchanged.traffic.bytes();
+            self.operations += u64::from(exchanged.work.total());
+        }
+    }
+}
+
+/// What a key took by one path, on average; counted on the devices' own connections.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct PathFigures {
+    path: &'static str,
+    /// Keys that came in exchanges of their own; what came with a reading is not counted here.
+    keys: u64,
+    /// Bytes of a handshake made for the key, above TCP, both ways.
+    handshake_bytes: f64,
+    /// All bytes, above TCP or UDP, both ways.
+    bytes: f64,
+    /// Operations with public keys on the device.
+    public_key_operations: f64,
+}
+
+impl PathFigures {
+    pub(crate) fn of(path: KeyPath, sum: PathSum) -> Option<Self> {
+        let mean = |total: u64| (mean(total, sum.keys) * 10.0).round() / 10.0;
+        (sum.keys > 0).then(|| Self {
+            path: path.name(),
+            keys: sum.keys,
+            handshake_bytes: mean(sum.handshake_bytes),
+            bytes: mean(sum.bytes),
+            public_key_operations: mean(sum.operations),
+        })
+    }
+
+    /// Writes them for people.
+    pub(crate) fn line(&self) -> String {
+        let Self { path, keys, bytes, public_key_operations: operations, .. } = self;
+        let work = match operations {
+            0.0 => "no public-key work".to_owned(),
+            1.0 => "1 operation with public keys".to_owned(),
+            some => format!("{some} operations with public keys"),
+        };
+        format!("keys by   {path}: {} fetched, {bytes:.0} bytes and {work} each", grouped(*keys))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a mean that is shown with one digit")]
+fn mean(total: u64, number: u64) -> f64 {
+    total as f64 / number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use claviger_net::handshake::PublicKeyWork;
+    use claviger_net::meter::Traffic;
+    use claviger_units::Eui64;
+
+    use super::*;
+
+    #[test]
+    fn only_renewals_count() {
+        let traffic = Traffic { sent: 100, received: 61, turns: 2 };
+        let exchanged = |is_renewal| Exchanged {
+            eui: Eui64::from_bytes([1; 8]),
+            path: KeyPath::Https,
+            is_renewal,
+            handshake: Traffic { sent: 40, ..Traffic::default() },
+            traffic,
+            work: PublicKeyWork { verifications: 2, ..PublicKeyWork::default() },
+        };
+        let mut sum = PathSum::default();
+        assert_eq!(PathFigures::of(KeyPath::Https, sum), None);
+        for is_renewal in [true, false, true] {
+            sum.add(&exchanged(is_renewal));
+        }
+        let figures = PathFigures::of(KeyPath::Https, sum).unwrap();
+        assert_eq!((figures.keys, figures.bytes), (2, 161.0));
+        let line = "keys by   https: 2 fetched, 161 bytes and 2 operations with public keys each";
+        assert_eq!(figures.line(), line);
+    }
+}

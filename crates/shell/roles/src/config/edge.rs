@@ -1,0 +1,282 @@
+//! The IoT side: the gateway and its devices.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use claviger_device::KeyPath;
+use claviger_fleet::FrameForm;
+use claviger_units::{SaeId, Span};
+use serde::{Deserialize, Serialize};
+
+use super::{Faults, Raw, check_url};
+
+/// `claviger run gateway`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawGateway {
+    /// Where devices fetch key frames by HTTPS.
+    pub keys_listen: String,
+    /// Where devices fetch key frames by HTTPS over TLS with pre-shared keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psk_listen: Option<String>,
+    /// Where devices fetch key frames by CoAP with OSCORE, UDP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coap_listen: Option<String>,
+    /// Where devices publish by MQTT.
+    pub mqtt_listen: String,
+    /// Where devices publish by MQTT over TLS with pre-shared keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtt_psk_listen: Option<String>,
+    /// How key frames are written.
+    #[serde(default)]
+    pub key_frames: RawFrameForm,
+    /// The key management entity of this site.
+    pub kme_url: String,
+    /// The name of the platform's application at its own entity.
+    pub platform_sae: String,
+    /// Where the platform takes records.
+    pub platform: String,
+    /// The name in the platform's certificate.
+    pub platform_name: String,
+    /// Where the platform takes telemetry by MQTT.
+    pub platform_mqtt: String,
+    /// How often a device shall get a fresh key.
+    pub renew_s: f64,
+}
+
+/// How key frames are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawFrameForm {
+    /// In 44 bytes, with nothing but AES.
+    #[default]
+    Compact,
+    /// As `COSE_Encrypt0`.
+    Cose,
+}
+
+impl From<RawFrameForm> for FrameForm {
+    fn from(form: RawFrameForm) -> Self {
+        match form {
+            RawFrameForm::Compact => Self::Compact,
+            RawFrameForm::Cose => Self::Cose,
+        }
+    }
+}
+
+/// A checked gateway.
+#[derive(Clone, Debug)]
+pub struct GatewayRoleConfig {
+    /// Where devices fetch key frames.
+    pub keys: SocketAddr,
+    /// Where devices fetch key frames with pre-shared keys.
+    pub psk: Option<SocketAddr>,
+    /// Where devices fetch key frames by CoAP.
+    pub coap: Option<SocketAddr>,
+    /// Where devices publish.
+    pub mqtt: SocketAddr,
+    /// Where devices publish with pre-shared keys.
+    pub mqtt_psk: Option<SocketAddr>,
+    /// How key frames are written.
+    pub form: FrameForm,
+    /// The key management entity of this site.
+    pub kme_url: String,
+    /// The platform's application.
+    pub platform_sae: SaeId,
+    /// Where the platform takes records.
+    pub platform: SocketAddr,
+    /// The name in its certificate.
+    pub platform_name: SaeId,
+    /// Where the platform takes telemetry.
+    pub platform_mqtt: SocketAddr,
+    /// How often a device shall get a fresh key.
+    pub renew: Span,
+}
+
+impl Raw for RawGateway {
+    type Config = GatewayRoleConfig;
+
+    fn check(self, faults: &mut Faults, _: &Path) -> Option<GatewayRoleConfig> {
+        let keys = faults.address("keys_listen", &self.keys_listen);
+        let psk = faults.address_if("psk_listen", self.psk_listen.as_deref());
+        let coap = faults.address_if("coap_listen", self.coap_listen.as_deref());
+        let mqtt = faults.address("mqtt_listen", &self.mqtt_listen);
+        let mqtt_psk = faults.address_if("mqtt_psk_listen", self.mqtt_psk_listen.as_deref());
+        check_url(faults, "kme_url", &self.kme_url);
+        let platform_sae = faults.parse("platform_sae", &self.platform_sae);
+        let platform = faults.address("platform", &self.platform);
+        let platform_name = faults.parse("platform_name", &self.platform_name);
+        let platform_mqtt = faults.address("platform_mqtt", &self.platform_mqtt);
+        let renew = faults.seconds("renew_s", self.renew_s);
+        Some(GatewayRoleConfig {
+            keys: keys?,
+            psk: psk?,
+            coap: coap?,
+            mqtt: mqtt?,
+            mqtt_psk: mqtt_psk?,
+            form: self.key_frames.into(),
+            kme_url: self.kme_url,
+            platform_sae: platform_sae?,
+            platform: platform?,
+            platform_name: platform_name?,
+            platform_mqtt: platform_mqtt?,
+            renew: renew?,
+        })
+    }
+}
+
+/// `claviger run devices`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawDevices {
+    /// How many devices are emulated.
+    pub devices: u32,
+    /// The number of the first, where several processes emulate a fleet.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub first: u32,
+    /// Seconds between two wakes of a device.
+    pub wake_s: f64,
+    /// How old a key becomes before a device asks for the next, in seconds; without it, it asks at every
+    /// wake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renew_s: Option<f64>,
+    /// How old a key may be before readings wait for a new one, in seconds; without it, devices go on with
+    /// the old one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_s: Option<f64>,
+    /// How key frames come to the devices, who take these paths in turn: `https`, `psk12`, `psk13_ke`,
+    /// `psk13_dhe`, `oscore`, `push`.
+    #[serde(default = "https")]
+    pub paths: Vec<String>,
+    /// The gateway's key service.
+    pub gateway_url: String,
+    /// The gateway's key service for pre-shared keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway_psk: Option<String>,
+    /// The gateway's key service by CoAP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway_coap: Option<String>,
+    /// The gateway's broker.
+    pub gateway_mqtt: String,
+    /// The gateway's broker for pre-shared keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway_mqtt_psk: Option<String>,
+    /// The platform, where the operator provisions; without it, the labels of new devices are written
+    /// to `labels.csv` beside this file, for `claviger sdn import`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform_url: Option<String>,
+    /// The emulated network in which the devices are; without it, they reach everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lan: Option<String>,
+}
+
+/// Checked devices.
+#[derive(Clone, Debug)]
+pub struct DevicesConfig {
+    /// Their numbers.
+    pub numbers: RangeInclusive<u32>,
+    /// Time between two wakes.
+    pub wake: Span,
+    /// How old a key becomes before a device asks for the next.
+    pub renew: Option<Span>,
+    /// How old a key may be before readings wait for a new one.
+    pub max_age: Option<Span>,
+    /// The paths of keys, one at least, which devices take in turn.
+    pub paths: Vec<KeyPath>,
+    /// The gateway's key service.
+    pub gateway_url: String,
+    /// The gateway's key service for pre-shared keys.
+    pub gateway_psk: Option<SocketAddr>,
+    /// The gateway's key service by CoAP.
+    pub gateway_coap: Option<SocketAddr>,
+    /// The gateway's broker.
+    pub gateway_mqtt: SocketAddr,
+    /// The gateway's broker for pre-shared keys.
+    pub gateway_mqtt_psk: Option<SocketAddr>,
+    /// The platform.
+    pub platform_url: Option<String>,
+    /// The emulated network.
+    pub lan: Option<SocketAddr>,
+}
+
+impl Raw for RawDevices {
+    type Config = DevicesConfig;
+
+    fn check(self, faults: &mut Faults, _: &Path) -> Option<DevicesConfig> {
+        for (key, value) in [("devices", self.devices), ("first", self.first)] {
+            if !(1..=100_000).contains(&value) {
+                faults.note(key, value, "must lie between 1 and 100000");
+            }
+        }
+        let wake = faults.seconds("wake_s", self.wake_s);
+        check_url(faults, "gateway_url", &self.gateway_url);
+        if let Some(url) = &self.platform_url {
+            check_url(faults, "platform_url", url);
+        }
+        let renew = self.renew_s.map(|seconds| faults.seconds("renew_s", seconds));
+        let max_age = self.max_age_s.map(|seconds| faults.seconds("max_age_s", seconds));
+        let gateway_psk = faults.address_if("gateway_psk", self.gateway_psk.as_deref());
+        let gateway_coap = faults.address_if("gateway_coap", self.gateway_coap.as_deref());
+        let gateway_mqtt = faults.address("gateway_mqtt", &self.gateway_mqtt);
+        let gateway_mqtt_psk =
+            faults.address_if("gateway_mqtt_psk", self.gateway_mqtt_psk.as_deref());
+        let paths = self.check_paths(faults);
+        let lan = self.lan.as_deref().map(|text| faults.loopback("lan", text));
+        Some(DevicesConfig {
+            numbers: self.first..=self.first.saturating_add(self.devices).saturating_sub(1),
+            wake: wake?,
+            renew: renew.flatten(),
+            max_age: max_age.flatten(),
+            paths: paths?,
+            gateway_url: self.gateway_url,
+            gateway_psk: gateway_psk?,
+            gateway_coap: gateway_coap?,
+            gateway_mqtt: gateway_mqtt?,
+            gateway_mqtt_psk: gateway_mqtt_psk?,
+            platform_url: self.platform_url,
+            lan: lan.flatten(),
+        })
+    }
+}
+
+impl RawDevices {
+    /// Reads the paths, and notes the address of a service that one of them needs and is not there.
+    fn check_paths(&self, faults: &mut Faults) -> Option<Vec<KeyPath>> {
+        let paths: Option<Vec<KeyPath>> =
+            self.paths.iter().map(|text| faults.parse("paths", text)).collect();
+        let paths = paths?;
+        if paths.is_empty() {
+            faults.note("paths", "[]", "must name one path at least, such as \"push\"");
+            return None;
+        }
+        let needs = |needed: fn(KeyPath) -> bool| paths.iter().copied().find(|path| needed(*path));
+        for (key, given, path) in [
+            ("gateway_psk", &self.gateway_psk, needs(|path| path.psk_version().is_some())),
+            ("gateway_coap", &self.gateway_coap, needs(|path| path == KeyPath::Oscore)),
+            (
+                "gateway_mqtt_psk",
+                &self.gateway_mqtt_psk,
+                needs(|path| path.session_version().is_some()),
+            ),
+        ] {
+            if let Some(path) = path.filter(|_| given.is_none()) {
+                faults.note(key, "nothing", format_args!("the path {path} needs this address"));
+            }
+        }
+        Some(paths)
+    }
+}
+
+fn https() -> Vec<String> {
+    vec![KeyPath::Https.name().to_owned()]
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_one(number: &u32) -> bool {
+    *number == 1
+}
