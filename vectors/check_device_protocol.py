@@ -9,7 +9,7 @@ import hmac
 import json
 import pathlib
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 
@@ -35,11 +35,12 @@ def byte_string(data):
     return (bytes([0x40 + len(data)]) if len(data) < 24 else bytes([0x58, len(data)])) + data
 
 
-def cose(key, nonce, epoch, iv_label, iv, external_aad, plaintext):
-    """COSE_Encrypt0, RFC 9052: {1: A256GCM, 4: kid, 5 or 6: IV}, all of it protected."""
-    protected = b"\xa3\x01\x03\x04" + byte_string(be32(epoch)) + bytes([iv_label]) + byte_string(iv)
+def cose(key, nonce, epoch, iv_label, iv, external_aad, plaintext, algorithm=b"\x03"):
+    """COSE_Encrypt0, RFC 9052: {1: algorithm, 4: kid, 5 or 6: IV}, all of it protected."""
+    protected = b"\xa3\x01" + algorithm + b"\x04" + byte_string(be32(epoch)) + bytes([iv_label]) + byte_string(iv)
     aad = b"\x83\x68Encrypt0" + byte_string(protected) + byte_string(external_aad)
-    sealed = AESGCM(key).encrypt(nonce, plaintext, aad)
+    cipher = AESGCM(key) if algorithm == b"\x03" else AESCCM(key, tag_length=16)
+    sealed = cipher.encrypt(nonce, plaintext, aad)
     return b"\xd0\x83" + byte_string(protected) + b"\xa0" + byte_string(sealed)
 
 
@@ -83,6 +84,9 @@ def check_telemetry(entry, eui, root, gateway):
         plaintext = bytes.fromhex(message["plaintext"])
         frame = cose(up, nonce, epoch, 6, partial, b"claviger/1 up" + eui, plaintext)
         check(f"telemetry {epoch}/{counter}", message["frame"], frame)
+        nonce = bytes(a ^ b for a, b in zip(iv_up.ljust(13, b"\0"), partial.rjust(13, b"\0")))
+        frame = cose(up, nonce, epoch, 6, partial, b"claviger/1 up" + eui, plaintext, b"\x18\x1f")
+        check(f"telemetry {epoch}/{counter} by CCM", message["frame_ccm"], frame)
 
 
 def check_step(entry, prev_gateway):

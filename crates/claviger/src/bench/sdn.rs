@@ -9,25 +9,13 @@ use claviger_roles::config::{RawController, RawPolicy, RawServer};
 use claviger_wire::sdn::{Admission, Admissions, Event};
 use tokio::process::Command;
 
+use super::figure::{Bar, Figure};
 use super::fleet;
 use super::load::{self, GATEWAY, Load, Outcome, mac_of};
 use crate::cli::bench::BenchArgs;
 use crate::console;
 use crate::lab::own_controller::{OwnController, Settings};
 use crate::sdn::Controller;
-
-/// A figure, with what it should be at least, or at most.
-struct Figure {
-    name: &'static str,
-    value: f64,
-    bar: Bar,
-    unit: &'static str,
-}
-
-enum Bar {
-    AtLeast(f64),
-    AtMost(f64),
-}
 
 /// Measures and prints.
 pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
@@ -56,21 +44,8 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
         figures.push(Figure { name: "sdn_fleet13000_s", value, bar, unit: "s" });
     }
     figures.extend(in_namespaces(args.quick).await?);
-    figures.iter().for_each(|figure| console::out(line(figure, args.json)));
+    figures.iter().for_each(|figure| console::out(figure.line(args.json)));
     Ok(())
-}
-
-fn line(figure: &Figure, json: bool) -> String {
-    if json {
-        let Figure { name, value, unit, .. } = figure;
-        return format!(r#"{{"figure": "{name}", "value": {value}, "unit": "{unit}"}}"#);
-    }
-    let (word, bar, is_met) = match figure.bar {
-        Bar::AtLeast(bar) => ("at least", bar, figure.value >= bar),
-        Bar::AtMost(bar) => ("at most", bar, figure.value <= bar),
-    };
-    let verdict = if is_met { "" } else { "  MISSED" };
-    format!("{:24} {:12.3} {:3}  {word} {bar}{verdict}", figure.name, figure.value, figure.unit)
 }
 
 /// Plays a load against a controller of its own.
@@ -258,16 +233,6 @@ const PORT_BASE: u16 = 15_900;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_figure_says_whether_it_is_what_it_should_be() {
-        let figure = |value, bar| Figure { name: "sdn_x", value, bar, unit: "ms" };
-        assert!(line(&figure(2.0, Bar::AtMost(1.0)), false).ends_with("at most 1  MISSED"));
-        assert!(line(&figure(1.0, Bar::AtMost(1.0)), false).ends_with("at most 1"));
-        assert!(line(&figure(0.5, Bar::AtLeast(1.0)), false).ends_with("MISSED"));
-        let json = r#"{"figure": "sdn_x", "value": 2, "unit": "ms"}"#;
-        assert_eq!(line(&figure(2.0, Bar::AtMost(1.0)), true), json);
-    }
 
     #[test]
     fn quantiles_are_samples() {

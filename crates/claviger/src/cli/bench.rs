@@ -5,6 +5,8 @@ use clap::{Args, Subcommand};
 /// `claviger bench`
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    /// The devices: bytes and public-key work of every path of keys, a live fleet, a storm
+    Devices(BenchArgs),
     /// The controller: set-ups a second, latency, discovery, re-routing, entries
     Sdn(BenchArgs),
     /// The fleet alone: devices on emulated switches, from nothing to everybody's first key

@@ -99,7 +99,7 @@ fn plan(port_base: u16, settings: Settings) -> Plan {
 }
 
 /// Starts a role as the process that it is in the field, inside a host or beside the network.
-pub(super) fn spawn(host: Option<&str>, role: &str, config: &Path, verbosity: u8) -> Result<Child> {
+pub(crate) fn spawn(host: Option<&str>, role: &str, config: &Path, verbosity: u8) -> Result<Child> {
     let program = std::env::current_exe().context("this program does not know where it lies")?;
     let mut command = match host {
         Some(host) => Command::from(claviger_netlab::inside(host, program)),
@@ -113,7 +113,7 @@ pub(super) fn spawn(host: Option<&str>, role: &str, config: &Path, verbosity: u8
 }
 
 /// Waits until a role is ready.
-pub(super) async fn ready(child: &mut Child, role: &str) -> Result<()> {
+pub(crate) async fn ready(child: &mut Child, role: &str) -> Result<()> {
     let said = child.stdout.take().context("a role has no output")?;
     let mut lines = BufReader::new(said).lines();
     while let Some(line) = lines.next_line().await? {

@@ -23,6 +23,13 @@ impl Place {
         place
     }
 
+    /// Makes a folder for what a test writes itself.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        let folder = self.folder.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        folder
+    }
+
     /// Returns the state folder, which is not there at first.
     pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")

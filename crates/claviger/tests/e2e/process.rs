@@ -121,3 +121,9 @@ fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
+
+/// The Python that `cargo xtask test` names, or the one that it would make.
+pub(crate) fn python() -> PathBuf {
+    let made = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../venv/bin/python");
+    std::env::var_os("CLAVIGER_TEST_PYTHON").map_or(made, PathBuf::from)
+}

@@ -1,13 +1,12 @@
 //! ETSI GS QKD 014 with the Python client `etsi-qkd-014-client`, which nobody here wrote.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::parties::{App, PATIENCE};
 use crate::place::{Place, utf8};
-use crate::process::{eventually, run};
+use crate::process::{eventually, python, run};
 
 /// Prints what the client made of each answer, as one JSON object.
 const SCRIPT: &str = r#"
@@ -41,12 +40,6 @@ code, error = a.get_key("app-b", extension_mandatory=[{"colour": "blue"}])
 told["extension"] = [code, error.message]
 print(json.dumps(told))
 "#;
-
-/// The Python that `cargo xtask test` names, or the one that it would make.
-fn python() -> PathBuf {
-    let made = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../venv/bin/python");
-    std::env::var_os("CLAVIGER_TEST_PYTHON").map_or(made, PathBuf::from)
-}
 
 #[test]
 fn the_same_keys_at_both_sites() {

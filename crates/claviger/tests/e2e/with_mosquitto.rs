@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use claviger_frames::{Reading, telemetry};
+use claviger_frames::{Epoch, PskIdentity, PskVersion, Reading, key_frame, telemetry};
 use claviger_units::Timestamp;
 
-use crate::bytes::{contains, from_hex};
+use crate::bytes::{contains, from_hex, hex};
 use crate::network::{Network, Role};
 use crate::parties::{Operator, OurDevice, PATIENCE, StoredReading};
 use crate::place::{Place, utf8};
@@ -109,6 +109,26 @@ fn nobody_may_do_more_than_his_part() {
         let what = ["-V", "5", "-W", "1", "-t", filter];
         mosquitto(&place, "mosquitto_sub", &[who, &what].concat())
     };
+
+    // With the pre-shared key of the epoch; the frame that waits is pushed as soon as it is asked for.
+    let psk = |user: &str, device: &OurDevice| {
+        // Its clients speak TLS 1.3 where they can.
+        let (version, secret) = (PskVersion::Tls13, device.first_secret());
+        let identity = PskIdentity { eui: device.eui, epoch: Epoch::new(0), version };
+        let key = hex(secret.pre_shared_key(version).expose());
+        let (port, topic) = (place.ports().gateway_mqtt_psk.port().to_string(), topic(user, "key"));
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-h", "127.0.0.1", "-p", &port, "--psk", &key]);
+        command.args(["--psk-identity", &identity.to_string(), "-u", user, "-i", user]);
+        command.args(["-P", &proof, "-t", &topic, "-q", "1", "-C", "1", "-W", "10", "-F", "%x"]);
+        run(&mut command)
+    };
+    let pushed = psk(&eui, &device);
+    let frame = from_hex(pushed.out.trim());
+    let opened = key_frame::open(&device.first_secret(), Epoch::new(0), &frame);
+    assert!(opened.is_ok(), "{pushed:?}");
+    let foreign = psk("02005efffe100001", &device);
+    assert!(foreign.code != Some(0) && foreign.out.is_empty(), "{foreign:?}");
 
     // `-W 1`: whoever may listen hears nothing for a second and goes, with code 27.
     let heard = subscribe(&viewer, "claviger/v1/+/up");

@@ -27,6 +27,18 @@ pub struct Profile {
     /// How old its key may be before readings wait for a new one (fail closed); `None`: it goes on with the
     /// old key (degrade). Counted from the start of the device where that is later than the key.
     pub max_age: Option<Span>,
+    /// When a device that has a key wakes first.
+    pub at_boot: AtBoot,
+}
+
+/// When a device that has a key wakes first after its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtBoot {
+    /// In its slot, which spreads a fleet.
+    #[default]
+    InSlot,
+    /// At once, as after a power cut that has hit all alike.
+    AtOnce,
 }
 
 impl Profile {
@@ -41,6 +53,7 @@ impl Profile {
             path: KeyPath::Https,
             renew_period: Span::ZERO,
             max_age: None,
+            at_boot: AtBoot::InSlot,
         }
     }
 }

@@ -13,7 +13,7 @@ use rand_core::Rng;
 use sha2::{Digest, Sha256};
 
 use self::asking::Asked;
-use crate::actions::{Action, BootError, Counters, Delivery, KeyAnswer, Profile};
+use crate::actions::{Action, AtBoot, BootError, Counters, Delivery, KeyAnswer, Profile};
 use crate::flash::{FlashImage, FlashWrite, Held, Slot};
 use crate::path::KeyPath;
 use crate::sensor::Sensor;
@@ -158,6 +158,7 @@ impl Device {
             Epoch::BOOTSTRAP => {
                 Phase::Asleep { until: now + device.share_of(device.profile.spread, 0) }
             }
+            _ if device.profile.at_boot == AtBoot::AtOnce => Phase::Asleep { until: now },
             _ => device.asleep(now),
         };
         Ok(device)

@@ -26,7 +26,7 @@ mod flash;
 mod path;
 mod sensor;
 
-pub use actions::{Action, BootError, Counters, Delivery, KeyAnswer, KeyRequest, Profile};
+pub use actions::{Action, AtBoot, BootError, Counters, Delivery, KeyAnswer, KeyRequest, Profile};
 pub use device::Device;
 pub use flash::{FlashImage, FlashWrite, Slot};
 pub use path::{KeyPath, UnknownPath};

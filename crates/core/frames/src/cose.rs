@@ -1,6 +1,6 @@
 //! The one shape of `COSE_Encrypt0` that is spoken here (RFC 9052 §5.2).
 //!
-//! Tagged, AES-256-GCM, everything in the protected header, the unprotected one empty, and every
+//! Tagged, AES-256-GCM or AES-256-CCM, everything in the protected header, the unprotected one empty, and every
 //! length in its shortest form, so that a message has exactly one encoding: whoever changes a byte
 //! on the way breaks the tag, and can never make a second message that verifies as well.
 //! The decoder is written out by hand because a general one would follow nested headers, which
@@ -8,12 +8,25 @@
 
 use alloc::vec::Vec;
 
-use aes_gcm::aead::{Aead, KeyInit, Payload};
-use aes_gcm::{Aes256Gcm, Nonce};
+use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::{Aead, AeadCore, KeyInit, Nonce, Payload};
 use claviger_units::Key256;
 use coset::{CoseEncrypt0Builder, HeaderBuilder, TaggedCborSerializable, iana};
 
 use crate::Epoch;
+
+/// AES-CCM-16-128-256: a nonce of 13 bytes, a tag of 16.
+type Aes256Ccm = ccm::Ccm<aes::Aes256, ccm::consts::U16, ccm::consts::U13>;
+
+/// How a message is encrypted (RFC 9053 §4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// A256GCM.
+    #[default]
+    Gcm,
+    /// AES-CCM-16-128-256: for devices whose hardware has AES and nothing else.
+    Ccm,
+}
 
 /// The initialization vector as the header carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,25 +37,30 @@ pub(crate) enum Iv {
     Partial(u32),
 }
 
-/// The protected header beside the algorithm, which is always A256GCM.
+/// The protected header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Protected {
+    /// The algorithm.
+    pub(crate) algorithm: Algorithm,
     /// The `kid`.
     pub(crate) epoch: Epoch,
     /// The IV or Partial IV.
     pub(crate) iv: Iv,
 }
 
-/// Encrypts into the tagged message.
+/// Encrypts into the tagged message; the nonce is as long as the algorithm has it.
 pub(crate) fn seal(
     key: &Key256,
-    nonce: &[u8; 12],
+    nonce: &[u8],
     header: Protected,
     external_aad: &[u8],
     plaintext: &[u8],
 ) -> Vec<u8> {
     let builder = HeaderBuilder::new()
-        .algorithm(iana::Algorithm::A256GCM)
+        .algorithm(match header.algorithm {
+            Algorithm::Gcm => iana::Algorithm::A256GCM,
+            Algorithm::Ccm => iana::Algorithm::AES_CCM_16_128_256,
+        })
         .key_id(header.epoch.to_bytes().to_vec());
     let protected = match header.iv {
         Iv::Full(iv) => builder.iv(iv.to_vec()),
@@ -51,9 +69,12 @@ pub(crate) fn seal(
     CoseEncrypt0Builder::new()
         .protected(protected.build())
         .create_ciphertext(plaintext, external_aad, |msg, aad| {
-            cipher(key)
-                .encrypt(&Nonce::from(*nonce), Payload { msg, aad })
-                .expect("a message in memory is far below the 64 GiB of GCM")
+            let payload = Payload { msg, aad };
+            let encrypted = match header.algorithm {
+                Algorithm::Gcm => encrypt::<Aes256Gcm>(key, nonce, payload),
+                Algorithm::Ccm => encrypt::<Aes256Ccm>(key, nonce, payload),
+            };
+            encrypted.expect("a reading is far shorter than the 64 KiB of CCM, and its nonce fits")
         })
         .build()
         .to_tagged_vec()
@@ -79,12 +100,7 @@ impl<'a> Sealed<'a> {
     }
 
     /// Decrypts; `None` if anything is not as it was sealed.
-    pub(crate) fn open(
-        &self,
-        key: &Key256,
-        nonce: &[u8; 12],
-        external_aad: &[u8],
-    ) -> Option<Vec<u8>> {
+    pub(crate) fn open(&self, key: &Key256, nonce: &[u8], external_aad: &[u8]) -> Option<Vec<u8>> {
         let aad = coset::enc_structure_data(
             coset::EncryptionContext::CoseEncrypt0,
             coset::ProtectedHeader {
@@ -93,26 +109,48 @@ impl<'a> Sealed<'a> {
             },
             external_aad,
         );
-        cipher(key).decrypt(&Nonce::from(*nonce), Payload { msg: self.ciphertext, aad: &aad }).ok()
+        let payload = Payload { msg: self.ciphertext, aad: &aad };
+        match self.header.algorithm {
+            Algorithm::Gcm => decrypt::<Aes256Gcm>(key, nonce, payload),
+            Algorithm::Ccm => decrypt::<Aes256Ccm>(key, nonce, payload),
+        }
     }
 }
 
-fn cipher(key: &Key256) -> Aes256Gcm {
-    Aes256Gcm::new(key.expose().into())
+fn encrypt<C: Aead + AeadCore + KeyInit>(
+    key: &Key256,
+    nonce: &[u8],
+    payload: Payload<'_, '_>,
+) -> Option<Vec<u8>> {
+    let nonce: &Nonce<C> = nonce.try_into().ok()?;
+    C::new_from_slice(key.expose()).ok()?.encrypt(nonce, payload).ok()
 }
 
-/// Reads `{1: 3, 4: kid, 5: IV}` or `{1: 3, 4: kid, 6: Partial IV}`.
+fn decrypt<C: Aead + AeadCore + KeyInit>(
+    key: &Key256,
+    nonce: &[u8],
+    payload: Payload<'_, '_>,
+) -> Option<Vec<u8>> {
+    let nonce: &Nonce<C> = nonce.try_into().ok()?;
+    C::new_from_slice(key.expose()).ok()?.decrypt(nonce, payload).ok()
+}
+
+/// Reads `{1: algorithm, 4: kid, 5: IV}` or `{1: algorithm, 4: kid, 6: Partial IV}`.
 fn parse_protected(bytes: &[u8]) -> Option<Protected> {
-    let &[MAP_OF_3, 1, A256GCM, 4, 0x44, a, b, c, d, label, ref iv @ ..] = bytes else {
-        return None;
+    let (algorithm, rest) = match bytes {
+        [MAP_OF_3, 1, A256GCM, rest @ ..] => (Algorithm::Gcm, rest),
+        [MAP_OF_3, 1, ONE_BYTE, AES_CCM_16_128_256, rest @ ..] => (Algorithm::Ccm, rest),
+        _ => return None,
     };
+    let &[4, 0x44, a, b, c, d, label, ref iv @ ..] = rest else { return None };
     let (iv, end) = byte_string(iv)?;
     let iv = match label {
         5 => Iv::Full(iv.try_into().ok()?),
         6 => Iv::Partial(counter(iv)?),
         _ => return None,
     };
-    end.is_empty().then_some(Protected { epoch: Epoch::from_bytes([a, b, c, d]), iv })
+    let epoch = Epoch::from_bytes([a, b, c, d]);
+    end.is_empty().then_some(Protected { algorithm, epoch, iv })
 }
 
 /// Reads a counter of 1 to 4 bytes, refusing leading zeros.
@@ -149,6 +187,9 @@ const MAP_OF_3: u8 = 0xA3;
 const EMPTY_MAP: u8 = 0xA0;
 /// RFC 9053 §4.1.
 const A256GCM: u8 = 3;
+/// RFC 9053 §4.2, behind the head of a number of one byte.
+const AES_CCM_16_128_256: u8 = 31;
+const ONE_BYTE: u8 = 0x18;
 
 #[cfg(test)]
 mod tests {
@@ -161,7 +202,26 @@ mod tests {
     }
 
     fn sealed(iv: Iv, plaintext: &[u8]) -> Vec<u8> {
-        seal(&key(), &[1; 12], Protected { epoch: Epoch::new(7), iv }, b"aad", plaintext)
+        seal(&key(), &[1; 12], header(Algorithm::Gcm, iv), b"aad", plaintext)
+    }
+
+    fn header(algorithm: Algorithm, iv: Iv) -> Protected {
+        Protected { algorithm, epoch: Epoch::new(7), iv }
+    }
+
+    #[test]
+    fn either_algorithm_opens_what_it_has_sealed_and_nothing_else() {
+        let ccm = header(Algorithm::Ccm, Iv::Partial(300));
+        let frame = seal(&key(), &[1; 13], ccm, b"aad", b"21.5");
+        let shape = [0xD0, 0x83, 0x4E, 0xA3, 1, 0x18, 31, 4, 0x44, 0, 0, 0, 7, 6, 0x42, 1, 44];
+        assert_eq!(frame[..17], shape);
+        let parsed = Sealed::parse(&frame).unwrap();
+        assert_eq!(parsed.header, ccm);
+        let opened = parsed.open(&key(), &[1; 13], b"aad");
+        assert_eq!(opened.as_deref(), Some(&b"21.5"[..]));
+        assert_eq!(parsed.open(&key(), &[1; 12], b"aad"), None, "a nonce of the other");
+        let renamed = Sealed { header: header(Algorithm::Gcm, Iv::Partial(300)), ..parsed };
+        assert_eq!(renamed.open(&key(), &[1; 12], b"aad"), None);
     }
 
     /// The header of a key frame and of a telemetry frame, byte for byte.
@@ -203,7 +263,7 @@ mod tests {
             let frame = sealed(Iv::Partial(counter), &plaintext);
             let ours = Sealed::parse(&frame).unwrap();
             let theirs = CoseEncrypt0::from_tagged_slice(&frame).unwrap();
-            prop_assert_eq!(ours.header, Protected { epoch: Epoch::new(7), iv: Iv::Partial(counter) });
+            prop_assert_eq!(ours.header, header(Algorithm::Gcm, Iv::Partial(counter)));
             prop_assert_eq!(theirs.ciphertext.as_deref(), Some(ours.ciphertext));
             prop_assert_eq!(&theirs.protected.header.key_id, &[0, 0, 0, 7]);
             prop_assert!(theirs.unprotected.is_empty());

@@ -9,7 +9,7 @@ use aes_kw::{KeyInit, KwAes256};
 use claviger_units::Key256;
 use zeroize::Zeroizing;
 
-use crate::cose::{self, Iv, Protected, Sealed};
+use crate::cose::{self, Algorithm, Iv, Protected, Sealed};
 use crate::{Epoch, GatewaySecret};
 
 /// Why a key frame changes nothing.
@@ -48,7 +48,7 @@ pub const MAX_STEP: u32 = 1024;
 /// `iv` is fresh from a generator; a frame is made once, then stored and resent byte for byte.
 #[must_use]
 pub fn seal(prev: &GatewaySecret, target: Epoch, qkd: &Key256, iv: [u8; 12]) -> Vec<u8> {
-    let header = Protected { epoch: target, iv: Iv::Full(iv) };
+    let header = Protected { algorithm: Algorithm::Gcm, epoch: target, iv: Iv::Full(iv) };
     cose::seal(&prev.key_wrapping_key(target), &iv, header, b"", qkd.expose())
 }
 
@@ -88,7 +88,7 @@ pub fn target(frame: &[u8]) -> Result<Epoch, KeyFrameError> {
         return Ok(Epoch::from_bytes(epoch));
     }
     match Sealed::parse(frame).ok_or(KeyFrameError::Malformed)?.header {
-        Protected { epoch, iv: Iv::Full(_) } => Ok(epoch),
+        Protected { epoch, iv: Iv::Full(_), .. } => Ok(epoch),
         Protected { iv: Iv::Partial(_), .. } => Err(KeyFrameError::Malformed),
     }
 }
@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_telemetry_frame_is_no_key_frame() {
-        let header = Protected { epoch: Epoch::new(1), iv: Iv::Partial(0) };
+        let header =
+            Protected { algorithm: Algorithm::Gcm, epoch: Epoch::new(1), iv: Iv::Partial(0) };
         let frame =
             cose::seal(&secret().key_wrapping_key(Epoch::new(1)), &[0; 12], header, b"", &[0; 32]);
         let opened = open(&secret(), Epoch::BOOTSTRAP, &frame);
@@ -161,7 +162,8 @@ mod tests {
     #[test]
     fn a_key_of_another_length_is_refused() {
         let iv = [0; 12];
-        let header = Protected { epoch: Epoch::new(1), iv: Iv::Full(iv) };
+        let header =
+            Protected { algorithm: Algorithm::Gcm, epoch: Epoch::new(1), iv: Iv::Full(iv) };
         let frame =
             cose::seal(&secret().key_wrapping_key(Epoch::new(1)), &iv, header, b"", &[0; 16]);
         let opened = open(&secret(), Epoch::BOOTSTRAP, &frame);

@@ -224,9 +224,9 @@ impl DataKeys {
     }
 
     /// Returns the nonce of telemetry number `counter`: the context IV XOR the Partial IV, both
-    /// brought to 12 bytes, the former from the right, the latter from the left (RFC 9052 §3.1).
-    pub(crate) fn nonce_up(&self, counter: u32) -> [u8; 12] {
-        let mut nonce = [0; 12];
+    /// brought to its length, the former from the right, the latter from the left (RFC 9052 §3.1).
+    pub(crate) fn nonce_up<const LENGTH: usize>(&self, counter: u32) -> [u8; LENGTH] {
+        let mut nonce = [0; LENGTH];
         for (byte, iv) in nonce.iter_mut().zip(self.iv_up.expose()) {
             *byte = *iv;
         }
@@ -310,7 +310,7 @@ mod tests {
         let bytes = keys.to_bytes();
         let back = DataKeys::from_bytes(bytes.expose()).unwrap();
         assert!(back.to_bytes().ct_eq(&bytes));
-        assert_eq!(back.nonce_up(1), keys.duplicate().nonce_up(1));
+        assert_eq!(back.nonce_up::<12>(1), keys.duplicate().nonce_up(1));
         for length in [0, 31, 64, 71, 73] {
             assert!(DataKeys::from_bytes(&alloc::vec![0; length]).is_none(), "{length} bytes");
         }
@@ -331,7 +331,7 @@ mod tests {
     fn the_counter_stands_at_the_end_of_the_nonce() {
         let (root, gateway) = split_bootstrap(&Key256::from_bytes([7; 32]));
         let keys = DataKeys::derive(&root, &gateway, EUI, Epoch::new(1));
-        let (zero, high) = (keys.nonce_up(0), keys.nonce_up(0x0102_0304));
+        let (zero, high) = (keys.nonce_up::<12>(0), keys.nonce_up::<12>(0x0102_0304));
         assert_eq!(zero[..8], high[..8]);
         assert_eq!((&zero[8..], &high[8..]), (&[0; 4][..], &[1, 2, 3, 4][..]));
     }

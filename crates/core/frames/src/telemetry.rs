@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use claviger_units::Eui64;
 
+pub use crate::cose::Algorithm;
 use crate::cose::{self, Iv, Protected, Sealed};
 use crate::{DataKeys, Epoch};
 
@@ -42,11 +43,36 @@ pub fn seal(
     counter: u32,
     plaintext: &[u8],
 ) -> Result<Vec<u8>, TelemetryError> {
+    seal_with(Algorithm::Gcm, keys, eui, Header { epoch, counter }, plaintext)
+}
+
+/// Does what [`seal`] does with the algorithm that the device has; one device uses one.
+pub fn seal_with(
+    algorithm: Algorithm,
+    keys: &DataKeys,
+    eui: Eui64,
+    Header { epoch, counter }: Header,
+    plaintext: &[u8],
+) -> Result<Vec<u8>, TelemetryError> {
     if epoch == Epoch::BOOTSTRAP {
         return Err(TelemetryError::Bootstrap);
     }
-    let header = Protected { epoch, iv: Iv::Partial(counter) };
-    Ok(cose::seal(keys.up(), &keys.nonce_up(counter), header, &external_aad(eui), plaintext))
+    let header = Protected { algorithm, epoch, iv: Iv::Partial(counter) };
+    let (nonce, length) = nonce(algorithm, keys, counter);
+    let nonce = nonce.split_at(length).0;
+    Ok(cose::seal(keys.up(), nonce, header, &external_aad(eui), plaintext))
+}
+
+/// Returns the nonce, and how long it is.
+fn nonce(algorithm: Algorithm, keys: &DataKeys, counter: u32) -> ([u8; 13], usize) {
+    match algorithm {
+        Algorithm::Ccm => (keys.nonce_up(counter), 13),
+        Algorithm::Gcm => {
+            let mut nonce = [0; 13];
+            nonce.split_at_mut(12).0.copy_from_slice(&keys.nonce_up::<12>(counter));
+            (nonce, 12)
+        }
+    }
 }
 
 /// Reads the header, to find the keys; nothing of it is authenticated before [`open`].
@@ -61,7 +87,9 @@ pub fn open(
     frame: &[u8],
 ) -> Result<(Header, Vec<u8>), TelemetryError> {
     let (header, sealed) = split(frame)?;
-    let plaintext = sealed.open(keys.up(), &keys.nonce_up(header.counter), &external_aad(eui));
+    let (nonce, length) = nonce(sealed.header.algorithm, keys, header.counter);
+    let nonce = nonce.split_at(length).0;
+    let plaintext = sealed.open(keys.up(), nonce, &external_aad(eui));
     Ok((header, plaintext.ok_or(TelemetryError::Unverified)?))
 }
 
@@ -69,7 +97,9 @@ fn split(frame: &[u8]) -> Result<(Header, Sealed<'_>), TelemetryError> {
     let sealed = Sealed::parse(frame).ok_or(TelemetryError::Malformed)?;
     match sealed.header {
         Protected { epoch: Epoch::BOOTSTRAP, .. } => Err(TelemetryError::Bootstrap),
-        Protected { epoch, iv: Iv::Partial(counter) } => Ok((Header { epoch, counter }, sealed)),
+        Protected { epoch, iv: Iv::Partial(counter), .. } => {
+            Ok((Header { epoch, counter }, sealed))
+        }
         Protected { iv: Iv::Full(_), .. } => Err(TelemetryError::Malformed),
     }
 }
@@ -97,8 +127,10 @@ mod tests {
         let keys = keys(Epoch::BOOTSTRAP);
         let refused = seal(&keys, EUI, Epoch::BOOTSTRAP, 0, b"x");
         assert_eq!(refused, Err(TelemetryError::Bootstrap));
-        let header = Protected { epoch: Epoch::BOOTSTRAP, iv: Iv::Partial(0) };
-        let forced = cose::seal(keys.up(), &keys.nonce_up(0), header, &external_aad(EUI), b"x");
+        let header =
+            Protected { algorithm: Algorithm::Gcm, epoch: Epoch::BOOTSTRAP, iv: Iv::Partial(0) };
+        let forced =
+            cose::seal(keys.up(), &keys.nonce_up::<12>(0), header, &external_aad(EUI), b"x");
         assert_eq!(open(&keys, EUI, &forced), Err(TelemetryError::Bootstrap));
         assert_eq!(peek(&forced), Err(TelemetryError::Bootstrap));
     }

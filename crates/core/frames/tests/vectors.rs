@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use claviger_frames::telemetry::Algorithm;
 use claviger_frames::{
     DataKeys, Epoch, GatewaySecret, PskIdentity, PskVersion, key_frame, oscore_id_context,
     split_bootstrap, telemetry,
@@ -109,7 +110,14 @@ fn data_of(data: &DataKeys, eui: Eui64, epoch: Epoch) -> Value {
         let frame = telemetry::seal(data, eui, epoch, counter, &plaintext).unwrap();
         let header = telemetry::Header { epoch, counter };
         assert_eq!(telemetry::open(data, eui, &frame), Ok((header, plaintext.clone())));
-        json!({ "counter": counter, "plaintext": hex(&plaintext), "frame": hex(&frame) })
+        let ccm = telemetry::seal_with(Algorithm::Ccm, data, eui, header, &plaintext).unwrap();
+        assert_eq!(telemetry::open(data, eui, &ccm), Ok((header, plaintext.clone())));
+        json!({
+            "counter": counter,
+            "plaintext": hex(&plaintext),
+            "frame": hex(&frame),
+            "frame_ccm": hex(&ccm),
+        })
     });
     let telemetry: Vec<Value> = telemetry.collect();
     json!({

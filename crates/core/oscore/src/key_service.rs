@@ -30,11 +30,11 @@ pub fn context(side: Side, secret: &GatewaySecret, eui: Eui64, epoch: Epoch) -> 
         Side::Device => (&device, &gateway),
         Side::Gateway => (&gateway, &device),
     };
-    let master = secret.oscore_master_secret();
+    let (master, id_context) = (secret.oscore_master_secret(), oscore_id_context(eui, epoch));
     let keying = Keying {
         master_secret: master.expose(),
         master_salt: &[],
-        id_context: Some(&oscore_id_context(eui, epoch)),
+        id_context: Some(&id_context),
         own_id,
         peer_id,
     };

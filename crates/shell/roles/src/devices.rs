@@ -3,6 +3,7 @@
 //! They share the process, the store in which their flash lies, and nothing that devices in the
 //! field would not share. The operator who brings their labels to the platform works here too.
 
+mod account;
 mod cables;
 mod complaints;
 mod labels;
@@ -24,6 +25,9 @@ use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub use self::account::DevicesAccount;
+
+use self::account::Account;
 use self::cables::Cables;
 use self::complaints::Complaints;
 use self::life::Surroundings;
@@ -59,6 +63,7 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
         uplink: uplink(&config, tls::client_constrained(&authority)),
         cables,
         exchanges: Semaphore::new(EXCHANGES),
+        account: Account::new(numbers.clone().count(), oldest_key(&config)),
         strangers: Complaints::quiet_until(now + ADOPTION_TIME),
         refusals: Complaints::quiet_until(now),
         context,
@@ -69,11 +74,14 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
             None => std::future::pending().await,
         }
     };
+    let kept = folder.file(account::NAME);
     let ended = tokio::select! {
         ended = live(numbers, by_hand, &surroundings) => ended,
+        never = surroundings.account.keep(&kept) => match never {},
         () = carried => Err(RoleError::Lost("cables".to_owned())),
     };
     shelf.stop().await;
+    surroundings.account.write(&kept);
     ended
 }
 
@@ -139,9 +147,16 @@ fn profiles(config: &DevicesConfig) -> Vec<Profile> {
         path,
         renew_period: config.renew.unwrap_or(Span::ZERO),
         max_age: config.max_age,
+        at_boot: config.at_boot,
         ..Profile::waking_every(config.wake)
     };
     config.paths.iter().copied().map(with).collect()
+}
+
+/// How old a key may be at the end of a wake: its time, and one wake more.
+fn oldest_key(config: &DevicesConfig) -> Option<Span> {
+    let with_wake = |renew: Span| Span::from_micros(renew.as_micros() + config.wake.as_micros());
+    config.renew.map(with_wake)
 }
 
 fn uplink(config: &DevicesConfig, tls: Arc<ClientConfig>) -> Uplink {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use claviger_device::KeyPath;
+use claviger_device::{AtBoot, KeyPath};
 use claviger_fleet::FrameForm;
 use claviger_units::{SaeId, Span};
 use serde::{Deserialize, Serialize};
@@ -145,6 +145,9 @@ pub struct RawDevices {
     /// the old one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age_s: Option<f64>,
+    /// When devices that have a key wake first.
+    #[serde(default)]
+    pub at_boot: RawAtBoot,
     /// How key frames come to the devices, who take these paths in turn: `https`, `psk12`, `psk13_ke`,
     /// `psk13_dhe`, `oscore`, `push`.
     #[serde(default = "https")]
@@ -171,6 +174,17 @@ pub struct RawDevices {
     pub lan: Option<String>,
 }
 
+/// When devices that have a key wake first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawAtBoot {
+    /// Each in its slot.
+    #[default]
+    Slot,
+    /// All at once.
+    Once,
+}
+
 /// Checked devices.
 #[derive(Clone, Debug)]
 pub struct DevicesConfig {
@@ -182,6 +196,8 @@ pub struct DevicesConfig {
     pub renew: Option<Span>,
     /// How old a key may be before readings wait for a new one.
     pub max_age: Option<Span>,
+    /// When devices that have a key wake first.
+    pub at_boot: AtBoot,
     /// The paths of keys, one at least, which devices take in turn.
     pub paths: Vec<KeyPath>,
     /// The gateway's key service.
@@ -228,6 +244,10 @@ impl Raw for RawDevices {
             wake: wake?,
             renew: renew.flatten(),
             max_age: max_age.flatten(),
+            at_boot: match self.at_boot {
+                RawAtBoot::Slot => AtBoot::InSlot,
+                RawAtBoot::Once => AtBoot::AtOnce,
+            },
             paths: paths?,
             gateway_url: self.gateway_url,
             gateway_psk: gateway_psk?,

@@ -11,11 +11,12 @@ use claviger_frames::telemetry::Header;
 use claviger_net::meter::Meter;
 use claviger_net::mqtt::{self, ConnectError, PublishError};
 use claviger_store::StoreError;
-use claviger_units::Eui64;
+use claviger_units::{Eui64, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use tokio::sync::Semaphore;
 
+use super::account::{Account, Wake};
 use super::cables::{Cables, Door};
 use super::complaints::Complaints;
 use super::operator::Operator;
@@ -36,6 +37,8 @@ pub(super) struct Surroundings {
     pub(super) uplink: Uplink,
     /// The cables to the emulated network, where there is one.
     pub(super) cables: Option<Cables>,
+    /// What the devices have done.
+    pub(super) account: Account,
     /// Exchanges with the gateway that may be under way at once.
     pub(super) exchanges: Semaphore,
     /// That a device is denied which has no key of the link yet.
@@ -90,6 +93,10 @@ struct Life {
     patience: Duration,
     /// The session of this wake.
     session: Option<Session>,
+    /// When this wake began.
+    woke: Option<Timestamp>,
+    /// When the key was taken up, where that was since the start.
+    keyed: Option<Timestamp>,
 }
 
 /// A connection with the broker, and what arrives on it.
@@ -103,7 +110,17 @@ impl Life {
     fn begin(device: Device, profile: Profile, surroundings: Arc<Surroundings>) -> Self {
         let rng = StdRng::try_from_rng(&mut SysRng).expect("the system's generator never fails");
         let (epoch, patience) = (device.epoch(), Duration::from(profile.patience));
-        Self { epoch, device, surroundings, rng, sent: None, patience, session: None }
+        Self {
+            epoch,
+            device,
+            surroundings,
+            rng,
+            sent: None,
+            patience,
+            session: None,
+            woke: None,
+            keyed: None,
+        }
     }
 
     async fn run(mut self) -> Result<(), StoreError> {
@@ -119,6 +136,7 @@ impl Life {
                 }
                 None if self.device.is_asleep() => {
                     self.end_session().await;
+                    self.end_wake();
                     // What was pushed at the last moment is kept before it sleeps.
                     if self.device.is_asleep() && self.sleep().await == Waking::Never {
                         return Ok(());
@@ -138,6 +156,7 @@ impl Life {
         }
         if self.device.epoch() > self.epoch {
             self.epoch = self.device.epoch();
+            self.keyed = Some(self.surroundings.context.clock.now());
             let epoch = self.epoch.number();
             self.surroundings.context.reports.tell(Report::Keyed { eui, epoch });
         }
@@ -338,6 +357,19 @@ impl Life {
         }
     }
 
+    /// Notes how a wake went.
+    fn end_wake(&mut self) {
+        let now = self.surroundings.context.clock.now();
+        if let Some(woke) = self.woke.take().filter(|_| self.epoch > Epoch::BOOTSTRAP) {
+            let wake = Wake {
+                took: now.since(woke),
+                is_delivered: self.device.n_waiting() == 0,
+                key_age: self.keyed.map(|keyed| now.since(keyed)),
+            };
+            self.surroundings.account.note(self.device.eui(), &wake);
+        }
+    }
+
     fn broker_door(&self) -> Door {
         if self.device.path().session_version().is_some() { BROKER_PSK } else { BROKER }
     }
@@ -357,7 +389,10 @@ impl Life {
         tokio::select! {
             biased;
             () = surroundings.context.shutdown.cancelled() => Waking::Never,
-            () = self.wait() => Waking::Due,
+            () = self.wait() => {
+                self.woke = Some(self.surroundings.context.clock.now());
+                Waking::Due
+            }
         }
     }
 
