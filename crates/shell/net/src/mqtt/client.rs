@@ -78,6 +78,8 @@ impl Access {
         options.set_credentials(self.user.clone(), self.password.clone());
         options.set_keep_alive(KEEP_ALIVE_S).set_connect_timeout(CONNECT);
         options.set_max_packet_size(Some(MAX_PACKET));
+        // The library keeps a place for each message that may be under way: without this for 65 535.
+        options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
         let mut network = options.network_options();
         network.set_tcp_nodelay(true);
         options.set_network_options(network);
@@ -190,7 +192,7 @@ impl Client {
     /// Connects and logs in, with a new session.
     pub async fn connect(access: &Access) -> Result<(Self, Inbox), ConnectError> {
         let (requests, mut events) =
-            AsyncClient::builder(access.options()).capacity(IN_FLIGHT).build();
+            AsyncClient::builder(access.options()).capacity(IN_FLIGHT.into()).build();
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => break,
@@ -368,7 +370,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Publications on their way on one connection.
-const IN_FLIGHT: usize = 128;
+const IN_FLIGHT: u16 = 128;
 
 /// Messages that a slow reader may leave lying.
 const INBOX: usize = 64;
