@@ -25,6 +25,16 @@ pub(crate) fn cargo() -> Command {
     program(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// Returns where cargo puts what it builds.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    let metadata =
+        output(cargo().args(["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?;
+    let folder = metadata["target_directory"].as_str().context("cargo names no target folder")?;
+    Ok(PathBuf::from(folder))
+}
+
 /// Tells whether the command ends well; what it prints goes to the terminal.
 pub(crate) fn passes(command: &mut Command) -> Result<bool> {
     let status = command.status().with_context(|| format!("{command:?} could not be started"))?;

@@ -4,6 +4,7 @@
 
 mod bench;
 mod command;
+mod firmware;
 mod test;
 mod tidy;
 mod tools;
@@ -18,10 +19,11 @@ The tasks of this repository. Every one can be run from any folder in it.
   cargo xtask test            Everything a change must pass, on this machine, now.
   cargo xtask test --quick    The edit loop: formatting, tidy, clippy and the unit tests.
   cargo xtask tidy            Only the rules that no compiler knows (well under a second).
+  cargo xtask firmware        The device core for a Cortex-M4F, and how large it is.
   cargo xtask bench AREA      The figures of an area, against their bars.
 
 test
-  Runs, in this order, and times: tools, fmt, tidy, clippy, tests, doctests, rustdoc. A failed
+  Runs, in this order, and times: tools, fmt, tidy, clippy, tests, doctests, rustdoc, firmware. A failed
   part does not stop the later ones. Some tests talk to programs that nobody here wrote (curl,
   mosquitto, tshark, the Python client of ETSI GS QKD 014). As root on Debian the missing ones
   are installed first; otherwise their tests are named under `not run` with what to install.
@@ -39,6 +41,9 @@ bench AREA [--quick] [--json]
 ";
 
 fn main() -> ExitCode {
+    if let Some(code) = firmware::wrapped() {
+        return code;
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match dispatch(&args) {
@@ -58,6 +63,7 @@ fn dispatch(args: &[&str]) -> Result<ExitCode> {
         }
         ["test"] => test::run(test::Scope::Everything),
         ["test", "--quick"] => test::run(test::Scope::Quick),
+        ["firmware"] => firmware::run(),
         ["tidy"] => tidy::run(),
         ["bench", area, flags @ ..] => bench::run(area, flags),
         ["bench"] => bail!("bench needs an area, one of:\n{}", bench::areas()),

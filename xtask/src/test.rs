@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::command::{answers, cargo, output, passes, watch};
+use crate::firmware;
 use crate::tidy;
 use crate::tools::{self, Lacking, Missing, PYTHON, WITHOUT};
 
@@ -74,8 +75,15 @@ pub(crate) fn run(scope: Scope) -> Result<ExitCode> {
         board.part("rustdoc", || {
             verdict(with_profile("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
         });
+        if firmware::can_build() {
+            board.part("firmware", || firmware::build().map(Verdict::of));
+        }
     }
-    let not_run = not_run(runner, scope, &lacking);
+    let mut not_run = not_run(runner, scope, &lacking);
+    if scope == Scope::Everything && !firmware::can_build() {
+        let remedy = tools::CORTEX_M.install;
+        not_run.push(format!("not run: the build of the firmware; install {remedy}"));
+    }
     println!("\n{board}");
     if runner == Runner::Cargo {
         println!("ran with cargo test: cargo-nextest is not installed");

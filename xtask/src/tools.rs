@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{answers, cargo, output, passes, program};
+use crate::command::{answers, output, passes, program, target_folder};
+use crate::firmware;
 
 /// The environment variable that names, for a run, the programs to do without.
 pub(crate) const WITHOUT: &str = "CLAVIGER_TEST_WITHOUT";
@@ -123,6 +124,14 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// What builds the firmware, of which no test of `cargo test` tells.
+pub(crate) const CORTEX_M: Tool = Tool {
+    name: "cortex_m",
+    install: "Debian's rustc-web and rust-web-src, or `rustup target add thumbv7em-none-eabihf`",
+    debian: Some("rustc-web rust-web-src"),
+    works: firmware::can_build,
+};
+
 /// Returns the Unix port of MicroPython, which lies beside a Python that has it.
 fn micropython(python: &Path) -> Command {
     program(python.with_file_name("micropython"))
@@ -156,7 +165,8 @@ pub(crate) fn prepare(missing: Missing) -> Result<Vec<Lacking>> {
         !unwanted.iter().any(|unwanted| unwanted.name == tool.name) && !(tool.works)()
     };
     if missing == Missing::Install {
-        let packages = TOOLS.iter().filter(lacks).filter_map(|tool| tool.debian);
+        let firmware = [&CORTEX_M].into_iter().filter(lacks);
+        let packages = TOOLS.iter().filter(lacks).chain(firmware).filter_map(|tool| tool.debian);
         install_debian(&packages.flat_map(str::split_whitespace).collect::<Vec<_>>())?;
         let of = |tool: &Tool| PYTHON_PACKAGES.iter().find(|(name, _)| *name == tool.name);
         let packages: Vec<&str> =
@@ -177,12 +187,7 @@ pub(crate) fn prepare(missing: Missing) -> Result<Vec<Lacking>> {
 
 /// Returns the Python of the virtual environment for tests, whether or not it exists yet.
 pub(crate) fn python() -> Result<PathBuf> {
-    let metadata =
-        output(cargo().args(["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?;
-    let target = metadata["target_directory"].as_str().context("cargo names no target folder")?;
-    Ok(PathBuf::from(target).join("venv/bin/python"))
+    Ok(target_folder()?.join("venv/bin/python"))
 }
 
 fn unwanted(names: &str) -> Result<Vec<&'static Tool>> {

@@ -11,8 +11,11 @@ use alloc::vec::Vec;
 use core::hint::black_box;
 use core::panic::PanicInfo;
 
-use claviger_device::{Action, Delivery, Device, FlashImage, KeyAnswer, KeyPath, KeyRequest, Profile};
+use claviger_device::{
+    Action, Delivery, Device, FlashImage, KeyAnswer, KeyPath, KeyRequest, Profile,
+};
 use claviger_units::{Span, Timestamp};
+use cortex_m_rt::entry;
 use rand_core::{Infallible, TryRng};
 use static_alloc::Bump;
 
@@ -20,8 +23,8 @@ use static_alloc::Bump;
 #[global_allocator]
 static HEAP: Bump<[u8; 1 << 14]> = Bump::uninit();
 
-#[unsafe(no_mangle)]
-extern "C" fn _start() -> ! {
+#[entry]
+fn start() -> ! {
     let slot = || black_box(Vec::new());
     let flash = FlashImage::from_slots(slot(), slot());
     let path = black_box(KeyPath::Push);

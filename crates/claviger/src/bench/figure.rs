@@ -12,8 +12,6 @@ pub(super) struct Figure {
 pub(super) enum Bar {
     AtLeast(f64),
     AtMost(f64),
-    /// So much, but for this share of it.
-    Near(f64, f64),
     /// There is nothing that it has to be.
     Shown,
 }
@@ -28,9 +26,6 @@ impl Figure {
         let (words, is_met) = match *bar {
             Bar::AtLeast(bar) => (format!("at least {bar}"), value >= bar),
             Bar::AtMost(bar) => (format!("at most {bar}"), value <= bar),
-            Bar::Near(bar, share) => {
-                (format!("{bar} within {:.0} %", 100.0 * share), (value - bar).abs() <= share * bar)
-            }
             Bar::Shown => (String::new(), true),
         };
         let verdict = if is_met { "" } else { "  MISSED" };
@@ -48,8 +43,6 @@ mod tests {
         for (value, bar, is_missed) in [
             (1.0, Bar::AtLeast(2.0), true),
             (1.0, Bar::AtMost(2.0), false),
-            (104.0, Bar::Near(100.0, 0.05), false),
-            (94.0, Bar::Near(100.0, 0.05), true),
             (1.0, Bar::Shown, false),
         ] {
             let line = line(value, bar);

@@ -19,7 +19,8 @@ pub(crate) fn summary(ended: &Ended) -> Value {
 #[test]
 fn ends_with_zero_and_with_the_figures_of_a_good_run() {
     let place = Place::new();
-    let quick = ["--renew", "4s", "--simulated-speed", "5", "--json"];
+    let paths = "https,psk12,psk13_ke,psk13_dhe,oscore,push";
+    let quick = ["--renew", "4s", "--simulated-speed", "5", "--json", "--keys-by", paths];
     let ended = place.up(&[&["--devices", "6", "--for", "18s"], &quick[..]].concat()).wait(LENGTH);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.out.lines().count(), 1, "with --json the summary stands alone");
@@ -39,6 +40,28 @@ fn ends_with_zero_and_with_the_figures_of_a_good_run() {
     assert_eq!(summary["simulated"], Value::Bool(true), "{summary}");
     assert!(ended.err.contains("(simulated"), "{}", ended.err);
     assert!(!place.state().join("run.json").exists(), "nobody runs any more");
+    every_path_was_counted(&summary);
+}
+
+/// What each path takes: handshakes of at most what `PHYSICS.md` §5 measured, but for what is named here.
+fn every_path_was_counted(summary: &Value) {
+    let paths = summary["paths"].as_array().unwrap();
+    assert_eq!(paths.len(), 6, "{summary}");
+    for (path, handshake, bytes, operations) in [
+        // The leaf has names and is signed by an authority. OpenSSL makes a share for `psk13_ke` too.
+        ("https", 900.0..1250.0, 1200.0..1700.0, 4.0),
+        ("psk12", 250.0..537.0, 500.0..786.0, 0.0),
+        ("psk13_ke", 300.0..534.0, 600.0..900.0, 1.0),
+        ("psk13_dhe", 350.0..639.0, 700.0..1000.0, 2.0),
+        ("oscore", 0.0..1.0, 90.0..100.0, 0.0),
+        ("push", 0.0..1.0, 60.0..200.0, 0.0),
+    ] {
+        let found = paths.iter().find(|found| found["path"] == path).unwrap();
+        let number = |name: &str| found[name].as_f64().unwrap();
+        assert!(handshake.contains(&number("handshake_bytes")), "{found}");
+        assert!(bytes.contains(&number("bytes")), "{found}");
+        assert_eq!(found["public_key_operations"], operations, "{found}");
+    }
 }
 
 #[test]

@@ -151,3 +151,62 @@ fn hellos<T>(bytes: &[u8], pick: impl Fn(TlsMessageHandshake<'_>) -> Option<T>) 
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Hellos that were on a wire, a line each: name, certificates, key generations, agreements,
+    /// verifications, the client's first bytes, the server's. To write them anew, see `tests/handshakes.rs`.
+    const CAPTURES: &str = include_str!("../tests/captures.txt");
+
+    fn captures() -> impl Iterator<Item = (&'static str, [u32; 4], Vec<u8>, Vec<u8>)> {
+        CAPTURES.lines().map(|line| {
+            let [name, certificates, made, agreed, verified, sent, received] =
+                line.split(' ').collect::<Vec<_>>()[..]
+            else {
+                panic!("{line}")
+            };
+            let numbers = [certificates, made, agreed, verified].map(|n| n.parse().unwrap());
+            (name, numbers, bytes(sent), bytes(received))
+        })
+    }
+
+    fn bytes(digits: &str) -> Vec<u8> {
+        let pair = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        (0..digits.len()).step_by(2).map(pair).collect()
+    }
+
+    #[test]
+    fn captured_handshakes_are_counted() {
+        let mut n_captures = 0;
+        for (name, [certificates, made, agreed, verified], sent, received) in captures() {
+            let expected = PublicKeyWork {
+                key_generations: made,
+                agreements: agreed,
+                signatures: 0,
+                verifications: verified,
+            };
+            assert_eq!(client_work(&sent, &received, certificates), Ok(expected), "{name}");
+            assert_eq!(client_work(&received, &sent, 0), Err(Unread::NoHellos), "{name} swapped");
+            n_captures += 1;
+        }
+        assert_eq!(n_captures, 5);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(
+            which in 0..5_usize, cut: prop::sample::Index, at: prop::sample::Index, flip: u8,
+        ) {
+            let (_, _, mut sent, mut received) = captures().nth(which).unwrap();
+            for bytes in [&mut sent, &mut received] {
+                bytes.truncate(cut.index(bytes.len()) + 1);
+                let at = at.index(bytes.len());
+                bytes[at] ^= flip;
+            }
+            let _: Result<_, _> = client_work(&sent, &received, 1);
+        }
+    }
+}

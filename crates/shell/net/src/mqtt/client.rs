@@ -78,6 +78,8 @@ impl Access {
         options.set_credentials(self.user.clone(), self.password.clone());
         options.set_keep_alive(KEEP_ALIVE_S).set_connect_timeout(CONNECT);
         options.set_max_packet_size(Some(MAX_PACKET));
+        // A session ends with its connection; a broker may keep one for long that does not say so.
+        options.set_session_expiry_interval(Some(0));
         // The library keeps a place for each message that may be under way: without this for 65 535.
         options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
         let mut network = options.network_options();
