@@ -26,6 +26,7 @@ mod with_aiocoap;
 mod with_curl;
 mod with_etsi_client;
 mod with_gnutls;
+mod with_micropython;
 mod with_mininet;
 mod with_mosquitto;
 mod with_netlab;

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use claviger_frames::telemetry::Header;
 use claviger_units::Span;
 
+#[cfg(doc)]
+use crate::device::Device;
 use crate::path::KeyPath;
 
 /// How a device spends its time.

@@ -4,7 +4,7 @@ use claviger_device::energy::{Ledger, State};
 use claviger_units::Span;
 
 use crate::Profile;
-use crate::way::{Symmetric, Way};
+use crate::way::{Exchange, Symmetric, Way};
 
 /// Whether the radio stays on while the processor does cryptography. A stack that keeps its connection
 /// open does not switch it off; one that is written for the purpose can.
@@ -37,12 +37,17 @@ pub struct Cost {
 
 impl Cost {
     /// Works out what a way costs on some hardware.
+    #[must_use]
+    pub fn of(way: Way, profile: &Profile) -> Self {
+        Self::of_exchange(&way.exchange(), profile)
+    }
+
+    /// Works out what an exchange costs on some hardware: one of a way, or one that was counted.
     ///
     /// Time awake is cryptography, waiting for round trips, and what each packet takes; all but cryptography
     /// has the radio on, at `listen_ma`. Sending costs `transmit_ma` for half of the time on the air.
     #[must_use]
-    pub fn of(way: Way, profile: &Profile) -> Self {
-        let exchange = way.exchange();
+    pub fn of_exchange(exchange: &Exchange, profile: &Profile) -> Self {
         let times = |number: u32, ms: f64| f64::from(number) * ms / 1e3;
         let public_key_s = times(exchange.key_generations, profile.key_generation_ms)
             + times(exchange.agreements, profile.agreement_ms)

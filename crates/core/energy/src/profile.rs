@@ -71,9 +71,17 @@ pub enum ProfileError {
 }
 
 /// The profiles that come with this program.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 12] = [
     ("fipy", include_str!("../../../../profiles/fipy.toml")),
     ("esp32-fast-ecc", include_str!("../../../../profiles/esp32-fast-ecc.toml")),
+    ("cortex-m4", include_str!("../../../../profiles/cortex-m4.toml")),
+    ("nrf52840", include_str!("../../../../profiles/nrf52840.toml")),
+    ("lora-sf7", include_str!("../../../../profiles/lora-sf7.toml")),
+    ("lora-sf8", include_str!("../../../../profiles/lora-sf8.toml")),
+    ("lora-sf9", include_str!("../../../../profiles/lora-sf9.toml")),
+    ("lora-sf10", include_str!("../../../../profiles/lora-sf10.toml")),
+    ("lora-sf11", include_str!("../../../../profiles/lora-sf11.toml")),
+    ("lora-sf12", include_str!("../../../../profiles/lora-sf12.toml")),
     ("reference", include_str!("../../../../profiles/reference.toml")),
     ("reference-fast-ecc", include_str!("../../../../profiles/reference-fast-ecc.toml")),
 ];
