@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::figure::{Bar, Figure};
-use super::{dkg, live};
+use super::{dkg, live, virtual_fleet};
 use crate::cli::bench::BenchArgs;
 use crate::console;
 
@@ -35,6 +35,13 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
     let value = model_error_pct()?;
     let bar = Bar::AtMost(0.1);
     figures.push(Figure { name: "dev_model_error_pct", value, bar, unit: "%" });
+    let fed = tokio::task::spawn_blocking(|| virtual_fleet::measure(8_500)).await??;
+    let (value, bar) = (fed.missed, Bar::AtMost(0.0));
+    figures.push(Figure { name: "dev_paper_fleet_missed", value, bar, unit: "" });
+    let short = tokio::task::spawn_blocking(|| virtual_fleet::measure(15_000)).await??;
+    let value = (short.missed_pct - short.expected_pct).abs();
+    let bar = Bar::AtMost(1.0);
+    figures.push(Figure { name: "dev_paper_overload_pct", value, bar, unit: "pp" });
     let length = Duration::from_secs(if args.quick { 180 } else { 1800 });
     let live = live::measure(DEVICES, length).await?;
     console::err(format_args!("{} wakes of {DEVICES} devices in {length:?}", live.wakes));

@@ -8,6 +8,7 @@ mod live;
 mod load;
 mod sdn;
 mod sites;
+mod virtual_fleet;
 
 use anyhow::Result;
 

@@ -36,7 +36,7 @@ pub use platform::{
 use claviger_durable::EngineError;
 use claviger_durable::peer::PeerError;
 use claviger_frames::Epoch;
-use claviger_units::Eui64;
+use claviger_units::{Eui64, Span};
 use claviger_wire::DecodeError;
 
 /// Something that should never happen to a device.
@@ -64,6 +64,15 @@ pub enum Alarm {
     LabelUsed {
         /// The device whose label it is.
         eui: Eui64,
+    },
+    /// The key management entity has too few keys: some devices go on with their present one. Renew less
+    /// often, or give the fleet a larger share of the link (`PROTOCOL.md` P3b.2).
+    KeysShort {
+        /// Devices that wait for a key.
+        waiting: u64,
+        /// How long until the last of them has one, at the pace of the last ten minutes; `None` while no
+        /// key comes at all.
+        expected: Option<Span>,
     },
     /// The platform's broker refuses a telemetry frame for good, which is dropped: see what the
     /// broker says, and what the device sends (`PROTOCOL.md` P3d).

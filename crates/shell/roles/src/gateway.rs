@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_durable::{EngineError, Tx};
-use claviger_fleet::{Gateway, GatewayConfig, GatewayEvent, QueuedUplink, topics};
+use claviger_fleet::{Alarm, Gateway, GatewayConfig, GatewayEvent, QueuedUplink, topics};
 use claviger_net::accept::Limits as Connections;
 use claviger_net::link;
 use claviger_net::mqtt::{Access, Broker, Forwarder, PublishError, STANDARD_LIMITS};
@@ -266,9 +266,18 @@ const MOST_PASSED: u32 = 64;
 impl Service {
     fn tell(&self, event: GatewayEvent) {
         match event {
+            GatewayEvent::Alarm(Alarm::KeysShort { waiting, expected }) => {
+                let until = expected.map_or_else(
+                    || "no key comes at all".to_owned(),
+                    |span| format!("at the present pace until the last has one: {span}"),
+                );
+                let why = format_args!("keys are short: {waiting} devices wait for one; {until}");
+                self.context.reports.refused("gateway", why);
+            }
             GatewayEvent::Alarm(alarm) => {
                 self.context.reports.refused("gateway", format_args!("alarm: {alarm:?}"));
             }
+            GatewayEvent::KeysSuffice => tracing::info!("keys are no longer short"),
             GatewayEvent::Refused { eui, epoch } => {
                 let why = format_args!("{eui}: the platform could not hold epoch {epoch}");
                 self.context.reports.refused("gateway", why);

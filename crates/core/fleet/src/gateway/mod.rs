@@ -5,6 +5,7 @@ mod coap;
 mod doors;
 mod prepare;
 mod rows;
+mod shortage;
 mod uplinks;
 
 pub use doors::KeyAnswer;
@@ -84,6 +85,7 @@ pub struct Gateway {
     // How often in a row the platform has refused a device's next epoch.
     setbacks: BTreeMap<Eui64, u32>,
     seen: BTreeMap<Eui64, Timestamp>,
+    shortage: shortage::Shortage,
     n_devices: u64,
     uplinks: uplinks::Levels,
     // Stands in for the secrets of strangers, so that refusing them takes as long.
@@ -125,6 +127,8 @@ pub enum GatewayEvent {
         /// The device.
         eui: Eui64,
     },
+    /// A shortage that was told is over: nobody waits for a key any more.
+    KeysSuffice,
     /// Somebody must look.
     Alarm(Alarm),
 }
@@ -194,6 +198,7 @@ impl Gateway {
             events: VecDeque::new(),
             setbacks: BTreeMap::new(),
             seen: BTreeMap::new(),
+            shortage: shortage::Shortage::default(),
             n_devices: 0,
             uplinks: uplinks::Levels::default(),
             decoy: GatewaySecret::from_key(Key256::random(rng)),

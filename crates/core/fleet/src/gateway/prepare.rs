@@ -25,14 +25,18 @@ impl Gateway {
     ) -> Result<(), EngineError> {
         match outcome {
             Extraction::Key(key_id, key, origin) => {
+                self.shortage.note_key(now);
                 self.extracts.succeed((eui, epoch));
                 self.announce(tx, eui, epoch, (key_id, key, origin), rng)?;
             }
             Extraction::TokenAnswered => self.ask_anew(tx, eui, epoch, rng)?,
-            Extraction::Shortage | Extraction::Unreachable => {
+            Extraction::Shortage => {
+                self.shortage.note_refusal(now);
                 self.extracts.fail(now, (eui, epoch));
             }
+            Extraction::Unreachable => self.extracts.fail(now, (eui, epoch)),
         }
+        self.events.extend(self.shortage.judge(now, self.extracts.len()));
         self.pump(now);
         Ok(())
     }

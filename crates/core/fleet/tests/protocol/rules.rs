@@ -139,6 +139,30 @@ fn a_shortage_costs_patience_and_nothing_else() {
     assert!(world.ask(0).is_some());
 }
 
+/// A shortage that lasts is an alarm, with how many wait, and so is its end.
+#[test]
+fn a_lasting_shortage_is_told_and_so_is_its_end() {
+    let mut world = keyed();
+    world.now = world.now + PREPARE_AFTER;
+    world.time_out();
+    let told = |world: &World| {
+        let is_told = |event: &&GatewayEvent| {
+            matches!(event, GatewayEvent::Alarm(Alarm::KeysShort { waiting: 1, .. }))
+        };
+        world.gateway_events.iter().filter(is_told).count()
+    };
+    for n in 0..12 {
+        assert_eq!(told(&world), usize::from(n > 7), "after {n} refusals");
+        assert!(world.serve_gateway(Fate::Shortage));
+        world.now = world.now + Span::from_secs(10);
+        world.time_out();
+    }
+    assert!(!world.gateway_events.contains(&GatewayEvent::KeysSuffice));
+    world.settle();
+    assert!(world.gateway_events.contains(&GatewayEvent::KeysSuffice));
+    assert_eq!(told(&world), 1);
+}
+
 /// P3b.4: a key that the platform cannot get is refused, and another epoch follows.
 #[test]
 fn a_lost_key_costs_an_epoch_number() {
