@@ -189,6 +189,8 @@ impl Audit {
 
     pub(super) fn note_gateway(&mut self, event: GatewayEvent) {
         match event {
+            // Too large a fleet for its link breaks no promise.
+            GatewayEvent::Alarm(Alarm::KeysShort { .. }) => {}
             GatewayEvent::Alarm(alarm) => self.note_alarm(alarm),
             GatewayEvent::Refused { .. } => self.tally.refused += 1,
             _ => {}
