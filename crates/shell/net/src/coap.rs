@@ -19,7 +19,8 @@ use crate::shutdown::Shutdown;
 ///
 /// Whoever repeats a datagram (`RFC 7252` §4.5) gets the answer that it got before, for as long as a
 /// sender may repeat it; `answer` sees each only once. `None` is silence. A datagram that comes while
-/// [`MOST_AT_ONCE`] are being answered is dropped: its sender repeats it.
+/// [`MOST_AT_ONCE`] are being answered is dropped: its sender repeats it. One longer than [`LONGEST_QUESTION`]
+/// is dropped too: anybody can send datagrams, and what they are answered is kept.
 pub async fn serve<F, A>(socket: UdpSocket, shutdown: &Shutdown, answer: F)
 where
     F: Fn(Vec<u8>) -> A + Clone + Send + Sync + 'static,
@@ -28,7 +29,8 @@ where
     let socket = Arc::new(socket);
     let answers = Arc::new(Mutex::new(Answers::default()));
     let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
-    let mut buffer = vec![0; LONGEST];
+    // One byte more, by which what is too long is known.
+    let mut buffer = vec![0; LONGEST_QUESTION + 1];
     loop {
         let received = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -36,6 +38,9 @@ where
         };
         // An error tells of an earlier answer that found nobody.
         let Ok((length, from)) = received else { continue };
+        if length > LONGEST_QUESTION {
+            continue;
+        }
         let datagram = buffer[..length].to_vec();
         let key = (from, datagram.clone());
         let known = answers.lock().unwrap_or_else(PoisonError::into_inner).begin(&key);
@@ -151,12 +156,15 @@ pub async fn ask(
     Ok((None, traffic))
 }
 
-/// The longest datagram: all of ours are far shorter.
+/// The longest question: those for keys have 34 bytes, and whatever token a client adds.
+pub const LONGEST_QUESTION: usize = 256;
+/// The longest answer: all of ours are far shorter.
 const LONGEST: usize = 1500;
 /// `EXCHANGE_LIFETIME` of RFC 7252 §4.8.2.
 const KEPT: Duration = Duration::from_secs(247);
-/// Answers that are kept: about 30 MB at most.
-const MOST_KEPT: usize = 100_000;
+/// Answers that are kept: about 20 MB at most, whoever asks. A fleet that asks more in that time has answers
+/// forgotten, and who repeats a question then is refused and asks anew.
+const MOST_KEPT: usize = 20_000;
 /// Datagrams that are answered at once.
 pub const MOST_AT_ONCE: usize = 1024;
 /// `ACK_TIMEOUT` and `MAX_RETRANSMIT` of RFC 7252 §4.8.
@@ -196,6 +204,27 @@ mod tests {
         }
         assert_eq!(asked.load(Relaxed), 2);
         shutdown.trigger();
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_dropped_and_what_is_kept_is_bounded() {
+        let (address, asked, shutdown) = serving(0).await;
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(address).await.unwrap();
+        socket.send(&[1; LONGEST_QUESTION + 1]).await.unwrap();
+        socket.send(&[2; LONGEST_QUESTION]).await.unwrap();
+        let mut heard = [0; 2 * LONGEST_QUESTION];
+        let length = socket.recv(&mut heard).await.unwrap();
+        assert_eq!((length, heard[0], asked.load(Relaxed)), (LONGEST_QUESTION + 4, 2, 1));
+        shutdown.trigger();
+
+        let mut answers = Answers::default();
+        for n in 0..MOST_KEPT + 100 {
+            let key = (address, n.to_be_bytes().to_vec());
+            assert!(matches!(answers.begin(&key), Known::Nothing));
+            answers.end(&key, Some(Vec::new()));
+        }
+        assert!(answers.of.len() <= MOST_KEPT + 1 && answers.order.len() <= MOST_KEPT + 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -152,7 +152,7 @@ fn a_lasting_shortage_is_told_and_so_is_its_end() {
         world.gateway_events.iter().filter(is_told).count()
     };
     for n in 0..12 {
-        assert_eq!(told(&world), usize::from(n > 7), "after {n} refusals");
+        assert_eq!(told(&world), usize::from(n > 6), "after {n} refusals");
         assert!(world.serve_gateway(Fate::Shortage));
         world.now = world.now + Span::from_secs(10);
         world.time_out();
