@@ -73,7 +73,8 @@ fn a_sensor_wakes_gets_a_fresh_key_and_is_read_with_micropython() {
         (own.len() == epochs.len()).then_some(own)
     });
     for (reading, epoch) in readings.iter().zip(&epochs) {
-        assert_eq!(reading.epoch, *epoch);
+        // The next key may have come between the reading and its acknowledgement.
+        assert!([reading.epoch, reading.epoch + 1].contains(epoch), "{reading:?} at {epoch}");
         assert!((reading.temperature_c + 3.25).abs() < 1e-9, "{reading:?}");
         assert_eq!((reading.light_lux, reading.key_origin.as_str()), (1200, "simulated"));
     }
