@@ -38,6 +38,7 @@ use crate::cli::{Cli, Command, DevicesCommand, KeyCommand, KmeCommand};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     claviger_net::tls::install_provider();
+    claviger_net::accept::raise_file_limit();
     start(cli).unwrap_or_else(|error| {
         console::err(console::explained(&error));
         ExitCode::FAILURE

@@ -3,7 +3,9 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use claviger_frames::{DataKeys, DeviceRoot, Epoch, Reading, split_bootstrap, telemetry};
+use claviger_frames::{
+    DataKeys, DeviceRoot, Epoch, EpochKeys, Reading, split_bootstrap, telemetry,
+};
 use claviger_net::http::Answer;
 use claviger_net::mqtt::{Access, Client};
 use claviger_net::tls;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use claviger_frames::{Epoch, GatewaySecret, key_frame, split_bootstrap};
+use claviger_frames::{Epoch, EpochKeys, GatewaySecret, key_frame, split_bootstrap};
 use claviger_net::http::{Answer, Client};
 use claviger_net::pki::{Authority, Identity};
 use claviger_net::tls;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use claviger_frames::{Epoch, key_frame, oscore_id_context};
+use claviger_frames::{Epoch, EpochKeys, key_frame, oscore_id_context};
 
 use crate::bytes::{from_hex, hex};
 use crate::network::{Network, Role};

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use claviger_frames::{Epoch, PskIdentity, PskVersion};
+use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion};
 use claviger_net::handshake::client_work;
 
 use crate::bytes::{contains, hex};

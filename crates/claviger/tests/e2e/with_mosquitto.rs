@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use claviger_frames::{Epoch, PskIdentity, PskVersion, Reading, key_frame, telemetry};
+use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion, Reading, key_frame, telemetry};
 use claviger_units::Timestamp;
 
 use crate::bytes::{contains, from_hex, hex};

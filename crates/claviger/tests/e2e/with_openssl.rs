@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use claviger_frames::{Epoch, PskIdentity, PskVersion, key_frame};
+use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion, key_frame};
 
 use crate::bytes::hex;
 use crate::network::{Network, Role};

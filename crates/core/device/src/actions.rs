@@ -24,7 +24,7 @@ pub struct Profile {
     /// How key frames come to it.
     pub path: KeyPath,
     /// How old its key becomes before it asks for the next; zero: it asks at every wake. A device asks in a
-    /// wake that it makes anyway, and where frames are pushed it never asks.
+    /// wake that it makes anyway, and where frames are pushed it asks only with a key older than `max_age`.
     pub renew_period: Span,
     /// How old its key may be before readings wait for a new one (fail closed); `None`: it goes on with the
     /// old key (degrade). Counted from the start of the device where that is later than the key.

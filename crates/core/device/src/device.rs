@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use claviger_frames::telemetry::{self, Header};
-use claviger_frames::{DataKeys, Epoch, PskIdentity, PskVersion, Reading, next_wake};
+use claviger_frames::{DataKeys, Epoch, EpochKeys, PskIdentity, PskVersion, Reading, next_wake};
 use claviger_units::{Eui64, Key256, Span, Timestamp};
 use rand_core::Rng;
 use sha2::{Digest, Sha256};
@@ -115,6 +115,8 @@ struct Commit {
     slot: Slot,
     stage: Stage,
     n_faults: u32,
+    // When the frame came that a new key was in.
+    keyed: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +138,7 @@ impl Device {
             slot: slot.other(),
             stage: Stage::Second,
             n_faults: 0,
+            keyed: None,
         });
         let mut device = Self {
             profile,
@@ -249,7 +252,7 @@ impl Device {
                 let (slot, stage) = (commit.slot.other(), Stage::Second);
                 self.commit = Some(Commit { slot, stage, ..commit });
             }
-            Stage::Second => self.take_up(commit.held),
+            Stage::Second => self.take_up(commit),
         }
     }
 
@@ -358,7 +361,7 @@ impl Device {
     }
 
     /// Tells whether the key is too old to seal anything under.
-    fn is_stale(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_stale(&self, now: Timestamp) -> bool {
         self.profile.max_age.is_some_and(|max_age| now.since(self.keyed) > max_age)
     }
 
@@ -366,13 +369,14 @@ impl Device {
         self.counters.dropped += u64::from(self.waiting.pop_front().is_some());
     }
 
-    /// Makes sure that the next counter is reserved in flash; false if the epoch has no more.
+    /// Makes sure that the next counter is reserved in flash; false if the epoch has no more. What is on its
+    /// way into flash reserves counters too, and is never given up for that.
     fn reserve_counter(&mut self) -> bool {
-        if self.next_counter < self.held.counter_limit {
+        if self.commit.is_some() || self.next_counter < self.held.counter_limit {
             return true;
         }
         let Some(limit) = self.held.counter_limit.checked_add(RESERVED) else { return false };
-        self.begin_commit(self.held.reserving(limit));
+        self.begin_commit(self.held.reserving(limit), None);
         true
     }
 
@@ -409,16 +413,16 @@ impl Device {
         };
     }
 
-    fn begin_commit(&mut self, held: Held) {
+    fn begin_commit(&mut self, held: Held, keyed: Option<Timestamp>) {
         let slot = if held.sequence.is_multiple_of(2) { Slot::A } else { Slot::B };
-        self.commit = Some(Commit { held, slot, stage: Stage::First, n_faults: 0 });
+        self.commit = Some(Commit { held, slot, stage: Stage::First, n_faults: 0, keyed });
     }
 
     /// Makes what both slots hold now the device's own.
-    fn take_up(&mut self, held: Held) {
-        let same_epoch = held.epoch == self.held.epoch;
+    fn take_up(&mut self, Commit { held, keyed, .. }: Commit) {
         self.held = held;
-        if !same_epoch {
+        if let Some(keyed) = keyed {
+            (self.keyed, self.is_renewed) = (keyed, true);
             self.next_counter = 0;
             self.derive_data_keys();
         }

@@ -10,8 +10,8 @@ use claviger_device::{
 };
 use claviger_frames::telemetry::{self, Header};
 use claviger_frames::{
-    DataKeys, DeviceRoot, Epoch, GatewaySecret, Reading, ReplayWindow, Seen, key_frame, next_wake,
-    parse_authorization, split_bootstrap,
+    DataKeys, DeviceRoot, Epoch, EpochKeys, GatewaySecret, Reading, ReplayWindow, Seen, key_frame,
+    next_wake, parse_authorization, split_bootstrap,
 };
 use claviger_oscore::key_service::{self, Answer, Side};
 use claviger_units::{Eui64, Key256, SecretBytes, Span, Timestamp};
@@ -454,9 +454,16 @@ fn a_device_asks_once_a_period_in_a_wake_that_it_makes_anyway() {
 
 #[test]
 fn a_key_that_is_too_old_seals_nothing_where_that_is_the_policy() {
+    for path in KeyPath::ALL {
+        a_key_that_is_too_old_seals_nothing(path);
+    }
+}
+
+fn a_key_that_is_too_old_seals_nothing(path: KeyPath) {
     let (mut flash, mut site, mut now) = (fresh(), Site::new(2), Timestamp::START);
     publishing(&mut site, &mut flash, &mut now);
-    let profile = Profile { max_age: Some(Span::from_secs(600)), ..Profile::waking_every(PERIOD) };
+    let max_age = Some(Span::from_secs(600));
+    let profile = Profile { max_age, path, ..Profile::waking_every(PERIOD) };
     let mut device = Device::boot(now, &flash, profile).unwrap();
     let start = now;
     let mut last = start;
@@ -471,12 +478,16 @@ fn a_key_that_is_too_old_seals_nothing_where_that_is_the_policy() {
         }
     }
     let age = last.since(start);
-    assert!(age <= Span::from_secs(600) && age > Span::from_secs(530), "{age:?}");
+    assert!(age <= Span::from_secs(600) && age > Span::from_secs(530), "{path}: {age:?}");
     assert!(device.n_waiting() >= 9, "readings wait for a key");
-    // A fresh key lets them go.
+    // It asks for one by whatever path, and a fresh key lets them go.
     while !matches!(step(&mut device, &mut flash, &mut now), Some(Action::RequestKey(_))) {}
     site.prepare();
-    device.handle_key_answer(now, KeyAnswer::Frame(&site.next.take().unwrap()));
+    let frame = site.next.take().unwrap();
+    match path {
+        KeyPath::Push => device.handle_pushed(now, &frame),
+        _ => device.handle_key_answer(now, KeyAnswer::Frame(&frame)),
+    }
     settle(&mut device, &mut flash);
     let publish = step(&mut device, &mut flash, &mut now);
     assert!(matches!(publish, Some(Action::Publish { header, .. }) if header.epoch.number() == 2));
@@ -497,15 +508,66 @@ fn only_the_gateway_answers_by_coap() {
     let mut forged = answer.clone();
     *forged.last_mut().unwrap() ^= 1;
     for noise in [&b"junk"[..], &forged, &datagram, &[0x60, 0x81, 0x7F, 0xFF]] {
-        device.handle_coap(now, noise);
+        assert!(!device.handle_coap(now, noise));
         assert!(device.poll_flash().is_none() && !device.is_asleep(), "it waits on");
     }
-    device.handle_coap(now, &answer);
+    assert!(device.handle_coap(now, &answer));
     settle(&mut device, &mut flash);
     assert_eq!(device.epoch().number(), 1);
     // Nothing is asked any more: the same answer is passed over.
-    device.handle_coap(now, &answer);
+    assert!(!device.handle_coap(now, &answer));
     assert_eq!((device.epoch().number(), device.counters().refused_frames), (1, 0));
+}
+
+/// A frame may be pushed while the acknowledgement of a reading is on its way, and its commit must not be
+/// given up for the counters that the next reading needs.
+#[test]
+fn a_key_on_its_way_into_flash_is_not_given_up_for_counters() {
+    let (mut flash, mut site, mut now) = (fresh(), Site::new(2), Timestamp::START);
+    publishing(&mut site, &mut flash, &mut now);
+    let profile = Profile { path: KeyPath::Push, ..Profile::waking_every(PERIOD) };
+    let mut device = Device::boot(now, &flash, profile).unwrap();
+    // Sixteen readings wait, more than were reserved when the device started anew.
+    let mut n_published = 0;
+    loop {
+        let Some(Action::Publish { header, .. }) = step(&mut device, &mut flash, &mut now) else {
+            continue;
+        };
+        n_published += 1;
+        if header.counter % 64 == 63 {
+            // A second reading waits, for which nothing is reserved.
+            device.handle_published(now, header, Delivery::Failed);
+            while !device.is_asleep() {
+                let action = step(&mut device, &mut flash, &mut now);
+                if let Some(Action::Publish { header, .. }) = action {
+                    device.handle_published(now, header, Delivery::Failed);
+                }
+            }
+            break;
+        }
+        device.handle_published(now, header, Delivery::Acknowledged);
+        assert!(n_published < 200, "a counter ends in 63");
+    }
+    let Some(Action::Publish { header, .. }) = step_to_publish(&mut device, &mut flash, &mut now)
+    else {
+        panic!("it publishes the old reading first")
+    };
+    site.prepare();
+    device.handle_pushed(now, &site.next.take().unwrap());
+    assert!(device.poll_flash().is_some(), "the key goes into flash");
+    device.handle_published(now, header, Delivery::Acknowledged);
+    settle(&mut device, &mut flash);
+    assert_eq!(device.epoch().number(), 2, "the key is there");
+}
+
+fn step_to_publish(
+    device: &mut Device,
+    flash: &mut FlashImage,
+    now: &mut Timestamp,
+) -> Option<Action> {
+    (0..10).find_map(|_| {
+        step(device, flash, now).filter(|action| matches!(action, Action::Publish { .. }))
+    })
 }
 
 /// One key for a long time: here only the reserved counters are written.

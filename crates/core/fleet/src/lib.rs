@@ -23,8 +23,8 @@ mod rows;
 pub mod topics;
 
 pub use gateway::{
-    FrameForm, Gateway, GatewayConfig, GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer,
-    LostUplinks, NextEpoch, QueueRefusal, QueuedUplink,
+    CoapAnswer, CoapClaim, CoapDatagram, FrameForm, Gateway, GatewayConfig, GatewayDevice,
+    GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks, NextEpoch, QueueRefusal, QueuedUplink,
 };
 pub use half::Half;
 pub use orders::{Extraction, Fetching, KeyOrder, Origin, PlatformOrder, RequestToken};

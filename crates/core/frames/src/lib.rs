@@ -36,19 +36,19 @@ extern crate alloc;
 
 mod cose;
 pub mod key_frame;
+mod proof;
 mod psk;
 mod reading;
 mod replay;
-mod request;
 mod schedule;
 mod slot;
 pub mod telemetry;
 
 pub use key_frame::KeyFrameError;
+pub use proof::{Door, EpochKeys, ProofKeys, parse_authorization};
 pub use psk::{NoPskIdentity, PskIdentity, PskVersion, oscore_id_context, parse_oscore_id_context};
 pub use reading::{Reading, ReadingError};
 pub use replay::{ReplayWindow, Seen};
-pub use request::{RequestKey, parse_authorization};
 pub use schedule::{DataKeys, DeviceRoot, Epoch, GatewaySecret, split_bootstrap};
 pub use slot::next_wake;
 pub use telemetry::TelemetryError;

@@ -3,9 +3,9 @@
 use core::fmt;
 use core::str::FromStr;
 
-use claviger_units::{Eui64, Key256};
+use claviger_units::Eui64;
 
-use crate::{Epoch, GatewaySecret};
+use crate::Epoch;
 
 /// A version of TLS that takes a pre-shared key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,23 +76,6 @@ impl FromStr for PskIdentity {
     }
 }
 
-impl GatewaySecret {
-    /// Derives the pre-shared key of this epoch for a version of TLS.
-    #[must_use]
-    pub fn pre_shared_key(&self, version: PskVersion) -> Key256 {
-        self.labelled(match version {
-            PskVersion::Tls12 => b"psk12",
-            PskVersion::Tls13 => b"psk13",
-        })
-    }
-
-    /// Derives the master secret of OSCORE for this epoch.
-    #[must_use]
-    pub fn oscore_master_secret(&self) -> Key256 {
-        self.labelled(b"oscore")
-    }
-}
-
 /// Writes the id context of OSCORE for a device in an epoch: `eui ‖ be32(epoch)`.
 #[must_use]
 pub fn oscore_id_context(eui: Eui64, epoch: Epoch) -> [u8; 12] {
@@ -132,14 +115,6 @@ mod tests {
         ] {
             assert_eq!(text.parse::<PskIdentity>(), Err(NoPskIdentity), "{text}");
         }
-    }
-
-    #[test]
-    fn each_use_has_a_key_of_its_own() {
-        let secret = GatewaySecret::from_key(Key256::from_bytes([3; 32]));
-        let twelve = secret.pre_shared_key(PskVersion::Tls12);
-        let thirteen = secret.pre_shared_key(PskVersion::Tls13);
-        assert!(!twelve.ct_eq(&thirteen) && !twelve.ct_eq(&secret.oscore_master_secret()));
     }
 
     proptest! {

@@ -1,6 +1,5 @@
 //! From the bootstrap key to every key of every epoch (`PROTOCOL.md` P3).
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -8,8 +7,6 @@ use claviger_units::{Eui64, Key256, SecretBytes};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
-
-use crate::request::{RequestKey, mac_of, password_of};
 
 /// The number of a device's key, rising by every key frame; 0 is the bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,43 +111,6 @@ impl GatewaySecret {
         let info: [&[u8]; 4] =
             [b"claviger/1 epoch", eui.as_bytes(), &prev.to_bytes(), &epoch.to_bytes()];
         Self(extract_and_expand(&self.labelled(b"chain"), qkd, &info))
-    }
-
-    /// Computes the MAC of a request, over its method, a space, its path and its query.
-    #[must_use]
-    pub fn request_mac(&self, method_and_path: &str) -> [u8; 32] {
-        self.request_key().mac(method_and_path)
-    }
-
-    /// Checks the MAC of a request without telling by time where it differs.
-    #[must_use]
-    pub fn verify_request(&self, method_and_path: &str, mac: &[u8; 32]) -> bool {
-        self.request_key().verify(method_and_path, mac)
-    }
-
-    /// Writes the `Authorization` header of a GET under this secret, which is of epoch `epoch`.
-    #[must_use]
-    pub fn request_authorization(&self, epoch: Epoch, path_and_query: &str) -> String {
-        self.request_key().authorization(epoch, path_and_query)
-    }
-
-    /// Derives the one sub-key that a gateway keeps of epoch 0 to notice its later use.
-    #[must_use]
-    pub fn request_key(&self) -> RequestKey {
-        RequestKey::from_key(self.labelled(b"req"))
-    }
-
-    /// Computes the password with which the device logs in at the broker; the user is its EUI-64.
-    #[must_use]
-    pub fn mqtt_password(&self, eui: Eui64) -> String {
-        password_of(&mac_of(&self.labelled(b"mqtt"), &[b"connect", eui.as_bytes()]))
-    }
-
-    /// Checks a log-in password without telling by time where it differs.
-    #[must_use]
-    pub fn verify_mqtt_password(&self, eui: Eui64, password: &[u8]) -> bool {
-        use subtle::ConstantTimeEq;
-        self.mqtt_password(eui).as_bytes().ct_eq(password).into()
     }
 
     /// Derives the key under which the key frame to `target` is wrapped.
@@ -321,9 +281,9 @@ mod tests {
         let (root, gateway) = split_bootstrap(&Key256::from_bytes([0xAB; 32]));
         let keys = DataKeys::derive(&root, &gateway, EUI, Epoch::new(1));
         assert_eq!(
-            format!("{root:?} {gateway:?} {keys:?} {:?}", gateway.request_key()),
+            format!("{root:?} {gateway:?} {keys:?}"),
             "DeviceRoot(Key256(..)) GatewaySecret(Key256(..)) DataKeys { up: Key256(..), \
-             down: Key256(..), iv_up: SecretBytes(.. 8 bytes) } RequestKey(Key256(..))"
+             down: Key256(..), iv_up: SecretBytes(.. 8 bytes) }"
         );
     }
 
@@ -334,14 +294,5 @@ mod tests {
         let (zero, high) = (keys.nonce_up::<12>(0), keys.nonce_up::<12>(0x0102_0304));
         assert_eq!(zero[..8], high[..8]);
         assert_eq!((&zero[8..], &high[8..]), (&[0; 4][..], &[1, 2, 3, 4][..]));
-    }
-
-    #[test]
-    fn only_the_right_password_logs_in() {
-        let password = secret(1).mqtt_password(EUI);
-        assert_eq!(password.len(), 43);
-        assert!(secret(1).verify_mqtt_password(EUI, password.as_bytes()));
-        assert!(!secret(2).verify_mqtt_password(EUI, password.as_bytes()));
-        assert!(!secret(1).verify_mqtt_password(EUI, b""));
     }
 }

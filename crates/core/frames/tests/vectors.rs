@@ -7,8 +7,8 @@
 
 use claviger_frames::telemetry::Algorithm;
 use claviger_frames::{
-    DataKeys, Epoch, GatewaySecret, PskIdentity, PskVersion, key_frame, oscore_id_context,
-    split_bootstrap, telemetry,
+    DataKeys, Door, Epoch, EpochKeys, GatewaySecret, PskIdentity, PskVersion, key_frame,
+    oscore_id_context, split_bootstrap, telemetry,
 };
 use claviger_units::{Eui64, Key256};
 use serde_json::{Value, json};
@@ -89,7 +89,7 @@ fn secrets_of(gateway: &GatewaySecret, eui: Eui64, epoch: Epoch) -> Value {
     json!({
         "epoch": epoch.number(),
         "gateway_secret": hex(gateway.as_key().expose()),
-        "request_key": hex(gateway.request_key().as_key().expose()),
+        "request_key": hex(gateway.key_of(Door::Request).expose()),
         "request_mac": hex(&gateway.request_mac(&request)),
         "authorization": gateway.request_authorization(epoch, &path),
         "request": request,

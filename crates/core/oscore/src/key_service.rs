@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use claviger_frames::{Epoch, GatewaySecret, oscore_id_context, parse_oscore_id_context};
+use claviger_frames::{Epoch, EpochKeys, oscore_id_context, parse_oscore_id_context};
 use claviger_units::Eui64;
 use coap_lite::{CoapOption, MessageClass, Packet, RequestType, ResponseType};
 
@@ -24,13 +24,13 @@ pub enum Side {
 /// Derives the context of one end for a device in an epoch.
 #[must_use]
 #[expect(clippy::missing_panics_doc, reason = "the lengths are constants that fit")]
-pub fn context(side: Side, secret: &GatewaySecret, eui: Eui64, epoch: Epoch) -> Context {
+pub fn context(side: Side, keys: &dyn EpochKeys, eui: Eui64, epoch: Epoch) -> Context {
     let (device, gateway) = ([1], [0]);
     let (own_id, peer_id) = match side {
         Side::Device => (&device, &gateway),
         Side::Gateway => (&gateway, &device),
     };
-    let (master, id_context) = (secret.oscore_master_secret(), oscore_id_context(eui, epoch));
+    let (master, id_context) = (keys.oscore_master_secret(), oscore_id_context(eui, epoch));
     let keying = Keying {
         master_secret: master.expose(),
         master_salt: &[],
@@ -148,6 +148,7 @@ const DEFAULT_MAX_AGE: u32 = 60;
 mod tests {
     use super::*;
     use alloc::vec;
+    use claviger_frames::GatewaySecret;
     use claviger_units::Key256;
 
     const EUI: Eui64 = Eui64::from_bytes([2, 0, 0x5e, 0xff, 0xfe, 0x10, 0, 1]);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -30,6 +31,16 @@ impl Limits {
     /// 1024 connections, 128 half-open ones of at most 5 s.
     pub const STANDARD: Self =
         Self { connections: 1024, half_open: 128, opening: Duration::from_secs(5) };
+}
+
+/// Lets this process open as many files, and so connections, as the system allows: often a thousand by
+/// default, and far more on request.
+pub fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // Without it, fewer connections are accepted, which is told where it happens.
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
+    }
 }
 
 /// What a listener has seen since it started.
@@ -58,9 +69,13 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Makes a guard with counters at zero; its clones share them.
+    /// Makes a guard with counters at zero; its clones share them. One listener gets at most three
+    /// quarters of the files that the system lets this process open.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most = usize::try_from(files / 4 * 3).unwrap_or(usize::MAX);
+        let limits = Limits { connections: limits.connections.min(most), ..limits };
         Self { limits, counters: Arc::default() }
     }
 

@@ -1,13 +1,12 @@
 //! CoAP over UDP: datagrams answered one by one, and asked for until an answer comes (RFC 7252).
-//!
-//! What is in a datagram is not looked at but for its head: type, message id and token.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use claviger_units::Eui64;
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -15,16 +14,26 @@ use tokio::time::Instant;
 use crate::meter::Traffic;
 use crate::shutdown::Shutdown;
 
+/// What a datagram is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The datagram to send back.
+    pub datagram: Vec<u8>,
+    /// Who has proven to ask, where anybody has: for him the answer is kept.
+    pub asker: Option<Eui64>,
+}
+
 /// Answers datagrams until `shutdown`.
 ///
-/// Whoever repeats a datagram (`RFC 7252` §4.5) gets the answer that it got before, for as long as a
-/// sender may repeat it; `answer` sees each only once. `None` is silence. A datagram that comes while
-/// [`MOST_AT_ONCE`] are being answered is dropped: its sender repeats it. One longer than [`LONGEST_QUESTION`]
-/// is dropped too: anybody can send datagrams, and what they are answered is kept.
+/// Whoever has proven to be an asker and repeats his newest datagram (`RFC 7252` §4.5) gets the answer that
+/// he got before, for as long as a sender may repeat it; `answer` sees it only once. One answer is kept for
+/// each asker (`NSTART` of §4.7 is 1), and none for strangers, who so can displace nothing. `None` is
+/// silence. A datagram that comes while [`MOST_AT_ONCE`] are being answered is dropped: its sender repeats
+/// it. One longer than [`LONGEST_QUESTION`] is dropped too.
 pub async fn serve<F, A>(socket: UdpSocket, shutdown: &Shutdown, answer: F)
 where
     F: Fn(Vec<u8>) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Option<Vec<u8>>> + Send + 'static,
+    A: Future<Output = Option<Answer>> + Send + 'static,
 {
     let socket = Arc::new(socket);
     let answers = Arc::new(Mutex::new(Answers::default()));
@@ -42,6 +51,7 @@ where
             continue;
         }
         let datagram = buffer[..length].to_vec();
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let key = (from, datagram.clone());
         let known = answers.lock().unwrap_or_else(PoisonError::into_inner).begin(&key);
         match known {
@@ -52,28 +62,27 @@ where
                 continue;
             }
         }
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            answers.lock().unwrap_or_else(PoisonError::into_inner).forget(&key);
-            continue;
-        };
         let (socket, answers, answer) = (Arc::clone(&socket), Arc::clone(&answers), answer.clone());
         tokio::spawn(async move {
             let answered = answer(datagram).await;
-            if let Some(bytes) = &answered {
-                socket.send_to(bytes, from).await.ok();
+            if let Some(Answer { datagram, .. }) = &answered {
+                socket.send_to(datagram, from).await.ok();
             }
-            answers.lock().unwrap_or_else(PoisonError::into_inner).end(&key, answered);
+            answers.lock().unwrap_or_else(PoisonError::into_inner).end(key, answered);
             drop(place);
         });
     }
 }
 
-/// What was answered of late.
+/// What is being answered, and what each asker was answered last.
 #[derive(Default)]
 struct Answers {
-    of: HashMap<Key, Option<Vec<u8>>>,
-    // Oldest first.
-    order: VecDeque<(Instant, Key)>,
+    under_way: HashSet<Key>,
+    answered: HashMap<Key, Vec<u8>>,
+    // Invariant: holds the keys of `answered`, each once.
+    newest: HashMap<Eui64, (Instant, Key)>,
+    /// For how many askers answers are kept before old ones are looked for.
+    next_sweep: usize,
 }
 
 /// Who sent what.
@@ -87,39 +96,36 @@ enum Known {
 
 impl Answers {
     fn begin(&mut self, key: &Key) -> Known {
+        if let Some(bytes) = self.answered.get(key) {
+            return Known::Answered(bytes.clone());
+        }
+        if self.under_way.insert(key.clone()) { Known::Nothing } else { Known::UnderWay }
+    }
+
+    fn end(&mut self, key: Key, answered: Option<Answer>) {
+        self.under_way.remove(&key);
+        let Some(Answer { datagram, asker: Some(asker) }) = answered else { return };
         let now = Instant::now();
-        while let Some((since, _)) = self.order.front() {
-            if now.duration_since(*since) < KEPT && self.order.len() <= MOST_KEPT {
-                break;
-            }
-            if let Some((_, key)) = self.order.pop_front() {
-                self.of.remove(&key);
-            }
+        if let Some((_, earlier)) = self.newest.insert(asker, (now, key.clone())) {
+            self.answered.remove(&earlier);
         }
-        match self.of.get(key) {
-            Some(Some(bytes)) => Known::Answered(bytes.clone()),
-            Some(None) => Known::UnderWay,
-            None => {
-                self.of.insert(key.clone(), None);
-                self.order.push_back((now, key.clone()));
-                Known::Nothing
-            }
+        self.answered.insert(key, datagram);
+        if self.newest.len() >= self.next_sweep {
+            self.sweep(now);
         }
     }
 
-    fn end(&mut self, key: &Key, answered: Option<Vec<u8>>) {
-        match answered {
-            Some(bytes) => {
-                if let Some(place) = self.of.get_mut(key) {
-                    *place = Some(bytes);
-                }
+    /// Forgets what nobody can repeat any more; what is left doubles before the next time.
+    fn sweep(&mut self, now: Instant) {
+        let answered = &mut self.answered;
+        self.newest.retain(|_, (since, key)| {
+            let is_kept = now.duration_since(*since) < KEPT;
+            if !is_kept {
+                answered.remove(key);
             }
-            None => self.forget(key),
-        }
-    }
-
-    fn forget(&mut self, key: &Key) {
-        self.of.remove(key);
+            is_kept
+        });
+        self.next_sweep = (2 * self.newest.len()).max(FIRST_SWEEP);
     }
 }
 
@@ -162,9 +168,8 @@ pub const LONGEST_QUESTION: usize = 256;
 const LONGEST: usize = 1500;
 /// `EXCHANGE_LIFETIME` of RFC 7252 §4.8.2.
 const KEPT: Duration = Duration::from_secs(247);
-/// Answers that are kept: about 20 MB at most, whoever asks. A fleet that asks more in that time has answers
-/// forgotten, and who repeats a question then is refused and asks anew.
-const MOST_KEPT: usize = 20_000;
+/// For how many askers answers are kept before old ones are first looked for.
+const FIRST_SWEEP: usize = 1024;
 /// Datagrams that are answered at once.
 pub const MOST_AT_ONCE: usize = 1024;
 /// `ACK_TIMEOUT` and `MAX_RETRANSMIT` of RFC 7252 §4.8.
@@ -184,7 +189,13 @@ mod tests {
         tokio::spawn(async move {
             let answer = move |datagram: Vec<u8>| {
                 let n = counter.fetch_add(1, Relaxed);
-                async move { (n >= n_silent).then(|| [&datagram[..], &n.to_be_bytes()].concat()) }
+                // Who says who he is has proven it here.
+                let asker = datagram.first().filter(|who| **who != b'?');
+                let asker = asker.map(|who| Eui64::from_bytes([*who; 8]));
+                async move {
+                    let datagram = [&datagram[..], &n.to_be_bytes()].concat();
+                    (n >= n_silent).then_some(Answer { datagram, asker })
+                }
             };
             serve(socket, &signal, answer).await;
         });
@@ -196,35 +207,65 @@ mod tests {
         let (address, asked, shutdown) = serving(0).await;
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(address).await.unwrap();
-        for expected in [b"one\0\0\0\0", b"one\0\0\0\0", b"two\0\0\0\x01"] {
-            socket.send(&expected[..3]).await.unwrap();
+        let turns: [(&[u8], u32); 7] = [
+            (b"one", 0),
+            (b"one", 0),
+            (b"two", 1),
+            // What strangers ask displaces nothing, and is not kept.
+            (b"?any", 2),
+            (b"?any", 3),
+            (b"one", 0),
+            // The newest of each asker is kept.
+            (b"other", 4),
+        ];
+        for (sent, n) in turns {
+            socket.send(sent).await.unwrap();
             let mut heard = [0; 9];
             let length = socket.recv(&mut heard).await.unwrap();
-            assert_eq!(&heard[..length], expected);
+            assert_eq!(heard[..length], [sent, &n.to_be_bytes()].concat());
         }
-        assert_eq!(asked.load(Relaxed), 2);
+        for (sent, n) in [(&b"other"[..], 4_u32), (b"one", 5)] {
+            socket.send(sent).await.unwrap();
+            let mut heard = [0; 9];
+            let length = socket.recv(&mut heard).await.unwrap();
+            assert_eq!(heard[..length], [sent, &n.to_be_bytes()].concat());
+        }
+        assert_eq!(asked.load(Relaxed), 6);
         shutdown.trigger();
     }
 
     #[tokio::test]
-    async fn what_is_too_long_is_dropped_and_what_is_kept_is_bounded() {
+    async fn what_is_too_long_is_dropped() {
         let (address, asked, shutdown) = serving(0).await;
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(address).await.unwrap();
-        socket.send(&[1; LONGEST_QUESTION + 1]).await.unwrap();
-        socket.send(&[2; LONGEST_QUESTION]).await.unwrap();
+        socket.send(&[b'?'; LONGEST_QUESTION + 1]).await.unwrap();
+        socket.send(&[b'?'; LONGEST_QUESTION]).await.unwrap();
         let mut heard = [0; 2 * LONGEST_QUESTION];
         let length = socket.recv(&mut heard).await.unwrap();
-        assert_eq!((length, heard[0], asked.load(Relaxed)), (LONGEST_QUESTION + 4, 2, 1));
+        assert_eq!((length, asked.load(Relaxed)), (LONGEST_QUESTION + 4, 1));
         shutdown.trigger();
+    }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_bounded_by_time_and_by_who_asks() {
         let mut answers = Answers::default();
-        for n in 0..MOST_KEPT + 100 {
-            let key = (address, n.to_be_bytes().to_vec());
+        let from: SocketAddr = "127.0.0.1:5683".parse().unwrap();
+        let mut ask = |asker: Option<u64>, text: u64| {
+            let key = (from, text.to_be_bytes().to_vec());
             assert!(matches!(answers.begin(&key), Known::Nothing));
-            answers.end(&key, Some(Vec::new()));
-        }
-        assert!(answers.of.len() <= MOST_KEPT + 1 && answers.order.len() <= MOST_KEPT + 1);
+            let asker = asker.map(|asker| Eui64::from_bytes(asker.to_be_bytes()));
+            answers.end(key, Some(Answer { datagram: Vec::new(), asker }));
+            assert_eq!(answers.answered.len(), answers.newest.len());
+            answers.answered.len()
+        };
+        assert_eq!((0..5000).map(|n| ask(None, n)).max(), Some(0));
+        assert_eq!((0..5000).map(|n| ask(Some(1), n)).max(), Some(1));
+        assert_eq!((0..1024).map(|n| ask(Some(n), 10_000 + n)).max(), Some(1024));
+        tokio::time::advance(KEPT).await;
+        let most = (0..1025).map(|n| ask(Some(5000 + n), 20_000 + n)).max().unwrap();
+        assert!(most <= 2048, "{most}");
+        assert!(ask(Some(9000), 30_000) < 1100);
     }
 
     #[tokio::test(start_paused = true)]

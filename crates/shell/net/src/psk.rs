@@ -17,14 +17,16 @@ use openssl::ssl::{
     SslVerifyMode, SslVersion,
 };
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_openssl::SslStream;
 
 use crate::accept::{Counts, Guard, Limits};
 use crate::meter::{Meter, Metered};
 use crate::shutdown::Shutdown;
 
-/// Finds the key of an identity for the version that is negotiated, where there is one. It is called in the middle of a handshake, on the
-/// thread of a connection, and may wait for a store, but for nothing slower.
+/// Finds the key of an identity for the version that is negotiated, where there is one. It is called in the
+/// middle of a handshake, on the thread of a connection, and may wait for a store, but for nothing slower;
+/// while [`MOST_LOOKUPS`] are under way, one more handshake goes on as a stranger's.
 pub type Lookup = Arc<dyn Fn(&str, Version) -> Option<Key256> + Send + Sync>;
 
 /// A server that knows its clients by pre-shared keys, behind the accept loop of [`Guard`].
@@ -46,14 +48,24 @@ impl std::fmt::Debug for PskServer {
 pub type ServerStream = SslStream<TcpStream>;
 
 /// Who is at the other end of an accepted connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PskPeer {
     /// Where it comes from.
     pub address: SocketAddr,
-    /// The identity whose key it has proven to hold.
-    pub identity: String,
+    /// Whom it has proven to be.
+    pub proven: Proven,
     /// The version that was negotiated.
     pub version: Version,
+}
+
+/// What a handshake has proven. An identity may get another key while the connection stands: whoever acts
+/// on it later compares the key too.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    /// The identity.
+    pub identity: Arc<str>,
+    /// The key that its holder has used.
+    pub key: Arc<Key256>,
 }
 
 /// A version of TLS.
@@ -81,15 +93,18 @@ impl PskServer {
         let mut builder = base(SslMethod::tls_server())?;
         builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | without_ephemeral_keys());
         builder.set_num_tickets(0)?;
+        let places = Semaphore::new(MOST_LOOKUPS);
         builder.set_psk_server_callback(move |ssl, identity, key| {
             let identity = identity.and_then(|bytes| std::str::from_utf8(bytes).ok());
             let asked = identity.zip(Version::of(ssl));
-            let found =
-                asked.and_then(|(identity, version)| blocking(|| lookup(identity, version)));
-            if let Some(identity) = identity.filter(|_| found.is_some()) {
-                ssl.set_ex_data(*PEER, identity.to_owned());
-            }
-            write_key(found.as_ref(), key)
+            let proven = asked.and_then(|(identity, version)| {
+                let _place = places.try_acquire().ok()?;
+                let found = blocking(|| lookup(identity, version))?;
+                Some(Proven { identity: identity.into(), key: Arc::new(found) })
+            });
+            let written = write_key(proven.as_ref().map(|proven| &*proven.key), key);
+            ssl.set_ex_data(*PEER, proven);
+            written
         });
         Ok(Self { context: builder.build(), guard: Guard::new(limits) })
     }
@@ -122,10 +137,10 @@ async fn accept(
     let ssl = Ssl::new(&context)?;
     let mut stream = SslStream::new(ssl, stream)?;
     Pin::new(&mut stream).accept().await.map_err(io::Error::other)?;
-    let identity = stream.ssl().ex_data(*PEER).cloned();
-    let identity = identity.ok_or_else(|| io::Error::other("no pre-shared key was proven"))?;
+    let proven = stream.ssl().ex_data(*PEER).cloned().flatten();
+    let proven = proven.ok_or_else(|| io::Error::other("no pre-shared key was proven"))?;
     let version = Version::of(stream.ssl()).ok_or_else(|| io::Error::other("unknown version"))?;
-    Ok((stream, PskPeer { address, identity, version }))
+    Ok((stream, PskPeer { address, proven, version }))
 }
 
 /// Lets other connections go on, on other threads, while `work` waits for the store.
@@ -253,8 +268,11 @@ fn write_key(found: Option<&Key256>, place: &mut [u8]) -> Result<usize, ErrorSta
     Ok(place.len())
 }
 
-/// Where a connection keeps the identity that its key was found for.
-static PEER: LazyLock<Index<Ssl, String>> =
+/// How many keys are looked up at once, by one server: each holds a thread while the store is slow.
+pub const MOST_LOOKUPS: usize = 64;
+
+/// Where a connection keeps for whom its key was found, if it was.
+static PEER: LazyLock<Index<Ssl, Option<Proven>>> =
     LazyLock::new(|| Ssl::new_ex_index().expect("OpenSSL has memory for an index"));
 /// Where a client's connection keeps what it shows.
 static OWN: LazyLock<Index<Ssl, Arc<Credentials>>> =
@@ -293,7 +311,7 @@ mod tests {
         let (serving, shutdown) = (server.clone(), shutdown.clone());
         tokio::spawn(async move {
             let handle = |mut stream: ServerStream, peer: PskPeer| async move {
-                let text = format!("{} by {:?}", peer.identity, peer.version);
+                let text = format!("{} by {:?}", peer.proven.identity, peer.version);
                 stream.write_all(text.as_bytes()).await.ok();
                 stream.shutdown().await.ok();
             };
@@ -323,20 +341,84 @@ mod tests {
         let shutdown = Shutdown::new();
         let (address, server, asked) = serve(&shutdown).await;
         for keying in KEYINGS {
+            let mut told = Vec::new();
             for (identity, byte) in [("known", 2), ("stranger", 1)] {
-                let offered = credentials(identity, byte);
-                let refused = connect(address, keying, &offered, Meter::new()).await;
-                assert!(refused.is_err(), "{identity} by {keying:?}");
+                let (offered, meter) = (credentials(identity, byte), Meter::new());
+                let refused = connect(address, keying, &offered, meter.clone()).await;
+                let error = refused.expect_err("no such key").to_string();
+                // The identity is the only thing that differs in length, and only in what is sent.
+                told.push((alert_of(&error), meter.traffic().received));
             }
+            assert_eq!(told[0], told[1], "{keying:?}");
         }
-        while server.counts().failed < 6 {
-            tokio::task::yield_now().await;
-        }
+        let all_failed = async {
+            while server.counts().failed < 6 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(LONG, all_failed).await.expect("six refusals");
         assert_eq!(server.counts().opened, 0);
         let asked = asked.lock().unwrap();
         let of_tls12 = asked.iter().filter(|(_, version)| *version == Version::Tls12).count();
         assert_eq!((asked.len(), of_tls12), (6, 2));
         shutdown.trigger();
+    }
+
+    /// What an error says of its cause, without where in the library it was found.
+    fn alert_of(error: &str) -> String {
+        error.split(':').skip(1).collect()
+    }
+
+    const LONG: std::time::Duration = std::time::Duration::from_secs(20);
+
+    /// Whoever opens handshakes by the thousand takes no threads but these.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn only_so_many_keys_are_looked_up_at_once() {
+        let (under_way, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(())));
+        let held = Arc::clone(&gate);
+        let (noted, barrier) = (Arc::clone(&under_way), Arc::clone(&gate));
+        let lookup: Lookup = Arc::new(move |_, _| {
+            noted.add_permits(1);
+            drop(barrier.lock().unwrap());
+            Some(key(1))
+        });
+        let limits = Limits { half_open: 2 * MOST_LOOKUPS, ..Limits::STANDARD };
+        let server = PskServer::new(lookup, limits).unwrap();
+        let listener = listen::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), Shutdown::new());
+        let (signal, serving) = (shutdown.clone(), server.clone());
+        tokio::spawn(async move {
+            serving.serve(listener, &signal, |_, _| async {}).await;
+        });
+        let connecting = |_| {
+            tokio::spawn(async move {
+                connect(address, Keying::Tls12, &credentials("any", 1), Meter::new()).await.is_ok()
+            })
+        };
+        let (mut waiting, refused) = {
+            let _closed = held.lock().unwrap();
+            let mut waiting: Vec<_> = (0..MOST_LOOKUPS).map(connecting).collect();
+            let most = u32::try_from(MOST_LOOKUPS).unwrap();
+            let all = futures_block(async { under_way.acquire_many(most).await.unwrap().forget() });
+            all.expect("so many look-ups begin");
+            let one_more = connecting(0);
+            let refused = futures_block(one_more).expect("it fails at once").unwrap();
+            assert!(waiting.iter_mut().all(|task| !task.is_finished()));
+            (waiting, refused)
+        };
+        assert!(!refused, "one more is a stranger");
+        for task in &mut waiting {
+            assert!(task.await.unwrap(), "the others had only to wait");
+        }
+        shutdown.trigger();
+    }
+
+    /// Waits on this thread, which holds a lock meanwhile.
+    fn futures_block<F: Future>(future: F) -> Result<F::Output, tokio::time::error::Elapsed> {
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| {
+            runtime.block_on(async { tokio::time::timeout(LONG, future).await })
+        })
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

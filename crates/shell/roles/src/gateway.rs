@@ -26,7 +26,7 @@ use tokio::sync::{Notify, mpsc};
 
 use self::counter::Counter;
 use self::doors::Doors;
-use self::push::{Pushes, Pushing};
+use self::push::Pushes;
 use crate::config::GatewayRoleConfig;
 use crate::hub::{self, Hub, Names, Outputs};
 use crate::report::Report;
@@ -39,7 +39,7 @@ pub async fn run(
     folder: Folder,
     context: Context,
 ) -> Result<(), RoleError> {
-    let (service, outputs, pushing) = Service::open(&config, &folder, context.clone())?;
+    let (service, outputs) = Service::open(&config, &folder, context.clone())?;
     let (identity, authority) = folder.identity()?;
     let client = tls::client_mutual(&identity, &authority);
     let keys = KeyClient::new(&config.kme_url, http::Client::new(&client));
@@ -49,7 +49,7 @@ pub async fn run(
     let server = tls::server_auth_only(&identity);
     service.serve_keys(&mut tasks, &config, Arc::clone(&server)).await?;
     let viewer = read_password(&folder, "viewer.password")?;
-    service.serve_broker(&mut tasks, &config, server, (viewer, pushing)).await?;
+    let broker = service.serve_broker(&mut tasks, &config, server, viewer).await?;
     let password = read_password(&folder, "forwarder.password")?;
     let forwarder = forwarder(config.platform_mqtt, &password).over_tls(client);
     tasks.spawn("forwarder", service.clone().forward(Forwarder::new(forwarder)));
@@ -61,7 +61,7 @@ pub async fn run(
     tasks.spawn("extraction", counter.clone().extract(asking));
     let fill = move |order| counter.clone().fill(order, asked.clone());
     let ended = tokio::select! {
-        ended = hub.run(|event| service.tell(event), fill) => ended,
+        ended = hub.run(|event| service.tell(event, &broker), fill) => ended,
         name = tasks.lost() => Err(RoleError::Lost(name)),
     };
     context.shutdown.trigger();
@@ -95,16 +95,15 @@ impl Service {
         config: &GatewayRoleConfig,
         folder: &Folder,
         context: Context,
-    ) -> Result<(Self, Outputs<Gateway>, Pushing), RoleError> {
+    ) -> Result<(Self, Outputs<Gateway>), RoleError> {
         // A tenth of the period is left for shortages, so that the key is ready at the wake.
         let prepare_after = Span::from_micros(config.renew.as_micros() / 10 * 9);
         let now = context.clock.now();
         let config = GatewayConfig { prepare_after, form: config.form };
         let (writer, outputs) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng))?;
-        let (pushes, pushing) = Pushes::new();
-        let service = Self { writer, context, queued: Arc::new(Notify::new()), pushes };
-        Ok((service, outputs, pushing))
+        let (queued, pushes) = (Arc::new(Notify::new()), Pushes::default());
+        Ok((Self { writer, context, queued, pushes }, outputs))
     }
 
     /// Opens every door at which devices ask for keys.
@@ -146,8 +145,8 @@ impl Service {
         tasks: &mut TaskGroup,
         config: &GatewayRoleConfig,
         server: Arc<ServerConfig>,
-        (viewer, pushing): (SecretBytes, Pushing),
-    ) -> Result<(), RoleError> {
+        viewer: SecretBytes,
+    ) -> Result<Broker<Doors>, RoleError> {
         let doors = Doors { service: self.clone(), viewer, pushes: self.pushes.clone() };
         let broker = Broker::new(Arc::new(doors), STANDARD_LIMITS);
         let shutdown = self.context.shutdown.clone();
@@ -162,8 +161,8 @@ impl Service {
                 serving.serve_psk(listener, &psk, &signal).await;
             });
         }
-        tasks.spawn("pushes", push::run(self.clone(), broker, pushing, shutdown));
-        Ok(())
+        tasks.spawn("pushes", push::run(self.clone(), broker.clone(), shutdown));
+        Ok(broker)
     }
 
     fn psk_server(&self, limits: Connections) -> Result<PskServer, RoleError> {
@@ -264,8 +263,12 @@ const ROUND_PAUSE: Duration = Duration::from_secs(5);
 const MOST_PASSED: u32 = 64;
 
 impl Service {
-    fn tell(&self, event: GatewayEvent) {
+    fn tell(&self, event: GatewayEvent, broker: &Broker<Doors>) {
         match event {
+            // A session must not outlive the life of its device that it was opened in.
+            GatewayEvent::Adopted { eui } | GatewayEvent::Retired { eui } => {
+                broker.close(&eui.to_string());
+            }
             GatewayEvent::Alarm(Alarm::KeysShort { waiting, expected }) => {
                 let until = expected.map_or_else(
                     || "no key comes at all".to_owned(),
@@ -330,6 +333,8 @@ mod tests {
         }
 
         fn handle_attached(&self, _: &str) {}
+
+        fn handle_detached(&self, _: &str) {}
     }
 
     fn service(folder: &Folder) -> Service {
@@ -340,8 +345,7 @@ mod tests {
         let config = GatewayConfig { prepare_after: Span::from_secs(60), form };
         let (writer, _) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng)).unwrap();
-        let (pushes, _) = Pushes::new();
-        Service { writer, context, queued: Arc::new(Notify::new()), pushes }
+        Service { writer, context, queued: Arc::new(Notify::new()), pushes: Pushes::default() }
     }
 
     #[tokio::test]

@@ -197,6 +197,8 @@ impl BrokerHooks for Doors {
     }
 
     fn handle_attached(&self, _: &str) {}
+
+    fn handle_detached(&self, _: &str) {}
 }
 
 impl Service {

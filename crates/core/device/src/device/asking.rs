@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use claviger_frames::{Epoch, KeyFrameError, ReplayWindow, key_frame};
+use claviger_frames::{Epoch, EpochKeys, KeyFrameError, ReplayWindow, key_frame};
 use claviger_oscore::key_service::{self, Answer, Side};
 use claviger_oscore::{Context, OscoreError, Request};
 use claviger_units::{Span, Timestamp};
@@ -42,31 +42,33 @@ impl Device {
         };
     }
 
-    /// Takes a datagram from the gateway's CoAP port. What no question waits for, or nobody could have
-    /// written who holds the key, changes nothing; but a refusal in clear ends the wait, which an attacker
-    /// on the path could also do by dropping the answer.
-    pub fn handle_coap(&mut self, now: Timestamp, datagram: &[u8]) {
-        let Some(asked) = &self.asked else { return };
-        let Ok(packet) = Packet::from_bytes(datagram) else { return };
+    /// Takes a datagram from the gateway's CoAP port, and tells whether it ends the wait for an answer. What
+    /// no question waits for, or nobody could have written who holds the key, changes nothing; but a refusal
+    /// in clear ends the wait, which an attacker on the path could also do by dropping the answer.
+    pub fn handle_coap(&mut self, now: Timestamp, datagram: &[u8]) -> bool {
+        let Some(asked) = &self.asked else { return false };
+        let Ok(packet) = Packet::from_bytes(datagram) else { return false };
         let answer = match asked.context.open_response(&packet, &asked.request) {
             Ok(response) => Answer::of(&response),
             Err(OscoreError::NotProtected) if packet.header.message_id == asked.message_id => {
                 let refused = MessageClass::Response(ResponseType::Unauthorized);
                 let denied = packet.header.code == refused;
                 let answer = if denied { KeyAnswer::Denied } else { KeyAnswer::Unreachable };
-                return self.handle_key_answer(now, answer);
+                self.handle_key_answer(now, answer);
+                return true;
             }
-            Err(_) => return,
+            Err(_) => return false,
         };
-        match answer {
-            Some(Answer::Frame(frame)) => self.handle_key_answer(now, KeyAnswer::Frame(&frame)),
-            Some(Answer::NothingDue) => self.handle_key_answer(now, KeyAnswer::NothingDue),
+        let answer = match &answer {
+            Some(Answer::Frame(frame)) => KeyAnswer::Frame(frame),
+            Some(Answer::NothingDue) => KeyAnswer::NothingDue,
             Some(Answer::Later(secs)) => {
-                let retry_after = Span::from_secs(secs.into());
-                self.handle_key_answer(now, KeyAnswer::Later { retry_after });
+                KeyAnswer::Later { retry_after: Span::from_secs((*secs).into()) }
             }
-            Some(Answer::NotFound) | None => self.handle_key_answer(now, KeyAnswer::Unreachable),
-        }
+            Some(Answer::NotFound) | None => KeyAnswer::Unreachable,
+        };
+        self.handle_key_answer(now, answer);
+        true
     }
 
     /// Takes a message from the device's `key` topic, whatever the device does just now. One that comes
@@ -83,7 +85,7 @@ impl Device {
 
     /// Tells whether this wake is one to ask in.
     pub(super) fn wants_key(&self, now: Timestamp) -> bool {
-        if self.held.epoch == Epoch::BOOTSTRAP {
+        if self.held.epoch == Epoch::BOOTSTRAP || self.is_stale(now) {
             return true;
         }
         let Profile { path, renew_period, wake_period, .. } = self.profile;
@@ -153,7 +155,6 @@ impl Device {
         self.counters.renewals += 1;
         self.counters.derivations += 2;
         self.n_refusals = 0;
-        (self.keyed, self.is_renewed) = (now, true);
-        self.begin_commit(self.held.renewed(epoch, &qkd, RESERVED));
+        self.begin_commit(self.held.renewed(epoch, &qkd, RESERVED), Some(now));
     }
 }

@@ -1,7 +1,7 @@
 //! The key service by CoAP with OSCORE (`PROTOCOL.md` P3): one datagram in, one out.
 
 use claviger_durable::{EngineError, Table, Tx};
-use claviger_frames::{Epoch, ReplayWindow};
+use claviger_frames::{Epoch, EpochKeys, ReplayWindow};
 use claviger_oscore::key_service::{self, Answer, Side, claimed, is_question, response_to};
 use claviger_oscore::{Context, OscoreError};
 use claviger_units::{Eui64, Timestamp};
@@ -12,8 +12,8 @@ use super::doors::{KeyAnswer, Proof};
 use super::rows::DeviceRow;
 use crate::orders::damaged;
 
-/// Requests that were opened: EUI-64 → be32(life) ‖ be32(epoch) ‖ [`ReplayWindow`]. Only what is opened
-/// once may be answered: a response uses the nonce of its request.
+/// Requests that were opened: EUI-64 ‖ be32(epoch) → [`ReplayWindow`]. Only what is opened once may be
+/// answered: a response uses the nonce of its request.
 const OPENED: Table = Table::plain("gateway_oscore");
 
 /// A request that verifies, and all that its answer needs.
@@ -26,8 +26,56 @@ struct Question {
     message: Packet,
 }
 
+/// What a datagram at the CoAP port is, as far as that shows without any key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CoapDatagram {
+    /// Nothing that deserves an answer.
+    Noise,
+    /// Something that can be answered at once, with this.
+    Answered(Vec<u8>),
+    /// A request that claims to be a device's: for [`Gateway::handle_coap`].
+    Claim(CoapClaim),
+}
+
+/// A request that claims to come from a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CoapClaim {
+    packet: Packet,
+    eui: Eui64,
+    epoch: Epoch,
+}
+
+impl CoapDatagram {
+    /// Reads a datagram; costs no look at the store.
+    #[must_use]
+    pub fn read(datagram: &[u8]) -> Self {
+        let Ok(packet) = Packet::from_bytes(datagram) else { return Self::Noise };
+        let answer = match packet.header.code {
+            MessageClass::Request(_) => match claimed(&packet) {
+                Ok((eui, epoch)) => return Self::Claim(CoapClaim { packet, eui, epoch }),
+                Err(refusal) => response_to(&packet, status_of(refusal)),
+            },
+            MessageClass::Empty if packet.header.get_type() == MessageType::Confirmable => {
+                reset(&packet)
+            }
+            _ => return Self::Noise,
+        };
+        answer.to_bytes().map_or(Self::Noise, Self::Answered)
+    }
+}
+
+/// The answer to a request at the CoAP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoapAnswer {
+    /// The datagram to send back.
+    pub datagram: Vec<u8>,
+    /// The device whose question this answers: kept for it, in case it repeats the question. `None` where
+    /// nothing was proven.
+    pub asker: Option<Eui64>,
+}
+
 impl Gateway {
-    /// Answers a datagram at the CoAP port; `None` for what deserves no answer.
+    /// Answers a request at the CoAP port; `None` where the answer cannot be written.
     ///
     /// Wrong, unknown, stale and repeated all get the same 4.01. Whoever retransmits a request is served
     /// by the shell, from the answer that it kept.
@@ -35,68 +83,56 @@ impl Gateway {
         &mut self,
         tx: &mut dyn Tx,
         now: Timestamp,
-        datagram: &[u8],
-    ) -> Result<Option<Vec<u8>>, EngineError> {
-        let Ok(packet) = Packet::from_bytes(datagram) else { return Ok(None) };
-        let response = match packet.header.code {
-            MessageClass::Request(_) => self.respond(tx, now, &packet)?,
-            MessageClass::Empty if packet.header.get_type() == MessageType::Confirmable => {
-                reset(&packet)
-            }
-            _ => return Ok(None),
-        };
-        Ok(response.to_bytes().ok())
+        claim: &CoapClaim,
+    ) -> Result<Option<CoapAnswer>, EngineError> {
+        let (response, asker) = self.respond(tx, now, claim)?;
+        let datagram = response.to_bytes().ok();
+        Ok(datagram.map(|datagram| CoapAnswer { datagram, asker }))
     }
 
     fn respond(
         &mut self,
         tx: &mut dyn Tx,
         now: Timestamp,
-        packet: &Packet,
-    ) -> Result<Packet, EngineError> {
+        claim: &CoapClaim,
+    ) -> Result<(Packet, Option<Eui64>), EngineError> {
+        let refuse = |code| Ok((response_to(&claim.packet, code), None));
         // A store that may be old could open a request again.
         if self.is_barred() {
-            return Ok(response_to(packet, ResponseType::ServiceUnavailable));
+            return refuse(ResponseType::ServiceUnavailable);
         }
-        let question = match self.open_question(tx, packet)? {
+        let question = match self.open_question(tx, claim)? {
             Ok(question) => question,
-            Err(refusal) => return Ok(response_to(packet, status_of(refusal))),
+            Err(refusal) => return refuse(status_of(refusal)),
         };
         let Question { eui, row, proof, context, request, message } = question;
-        let answer = if is_question(&message) {
-            self.serve(tx, now, eui, row, proof)?
-        } else {
-            return Ok(protect(&context, &Answer::NotFound, &message, request));
-        };
-        let answer = match answer {
+        // Whatever it asks for, it proves which epoch the device holds.
+        let answer = match self.serve(tx, now, eui, row, proof)? {
+            KeyAnswer::Denied => return refuse(ResponseType::Unauthorized),
+            _ if !is_question(&message) => Answer::NotFound,
             KeyAnswer::Frame(frame) => Answer::Frame(frame),
             KeyAnswer::NothingDue => Answer::NothingDue,
             KeyAnswer::Later { retry_after } => {
                 let secs = retry_after.as_micros().div_ceil(1_000_000);
                 Answer::Later(u32::try_from(secs).unwrap_or(u32::MAX))
             }
-            KeyAnswer::Denied => return Ok(response_to(packet, ResponseType::Unauthorized)),
         };
-        Ok(protect(&context, &answer, &message, request))
+        Ok((protect(&context, &answer, &message, request), Some(eui)))
     }
 
     /// Opens a request, once for ever, whatever becomes of this process.
     fn open_question(
         &self,
         tx: &mut dyn Tx,
-        packet: &Packet,
+        &CoapClaim { ref packet, eui, epoch }: &CoapClaim,
     ) -> Result<Result<Question, OscoreError>, EngineError> {
-        let (eui, epoch) = match claimed(packet) {
-            Ok(claimed) => claimed,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
         let row = DeviceRow::load(tx, eui)?;
-        let found = row.as_ref().and_then(|row| row.secret_of(epoch));
-        let secret = found.map_or(&self.decoy, |(secret, _)| secret);
+        let found = row.as_ref().and_then(|row| row.keys_of(epoch));
+        let keys = found.map_or(&self.decoy as &dyn EpochKeys, |(keys, _)| keys);
         let proof = found.map(|(_, proof)| proof);
-        let life = row.as_ref().map_or(0, |row| row.life);
-        let window = opened(tx, eui, (life, epoch))?;
-        let context = key_service::context(Side::Gateway, secret, eui, epoch);
+        let mark = mark_of(eui, epoch);
+        let window = opened(tx, &mark)?;
+        let context = key_service::context(Side::Gateway, keys, eui, epoch);
         let mut context = context.resumed(0, window);
         let (message, request) = match context.open_request(packet) {
             Ok(opened) => opened,
@@ -105,14 +141,34 @@ impl Gateway {
         let (Some(row), Some(proof)) = (row, proof) else {
             return Ok(Err(OscoreError::UnknownContext));
         };
-        let mark = [&life.to_be_bytes(), &epoch.to_bytes()[..], &context.window().to_bytes()];
-        tx.write(OPENED, eui.as_bytes(), &mark.concat())?;
+        tx.write(OPENED, &mark, &context.window().to_bytes())?;
         Ok(Ok(Question { eui, row, proof, context, request, message }))
     }
 
-    /// Forgets what a device that is served no longer has asked.
+    /// Forgets what a device has asked from an epoch that it has left; what it asked from epoch 0 stays, since
+    /// whoever asks from there again raises an alarm.
+    pub(super) fn forget_epoch(
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        epoch: Epoch,
+    ) -> Result<(), EngineError> {
+        match epoch {
+            Epoch::BOOTSTRAP => Ok(()),
+            _ => tx.erase(OPENED, &mark_of(eui, epoch)),
+        }
+    }
+
+    /// Forgets what a device has asked in a life that is over.
     pub(super) fn forget_questions(tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
-        tx.erase(OPENED, eui.as_bytes())
+        loop {
+            let marks = tx.scan(OPENED, eui.as_bytes(), b"", MARKS)?;
+            for (mark, _) in &marks {
+                tx.erase(OPENED, mark)?;
+            }
+            if marks.len() < MARKS {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -127,16 +183,18 @@ fn protect(
     protected.unwrap_or_else(|_| response_to(message, ResponseType::InternalServerError))
 }
 
-/// Returns which requests of a device in an epoch of a life were opened.
-fn opened(tx: &dyn Tx, eui: Eui64, at: (u32, Epoch)) -> Result<ReplayWindow, EngineError> {
-    let Some(row) = tx.read(OPENED, eui.as_bytes())? else { return Ok(ReplayWindow::new()) };
-    let (life, rest) = row.expose().split_first_chunk().ok_or(damaged(OPENED))?;
-    let (epoch, window) = rest.split_first_chunk().ok_or(damaged(OPENED))?;
-    if (u32::from_be_bytes(*life), Epoch::from_bytes(*epoch)) != at {
-        return Ok(ReplayWindow::new());
-    }
-    ReplayWindow::from_bytes(window).ok_or(damaged(OPENED))
+/// Returns which requests of a device in an epoch were opened.
+fn opened(tx: &dyn Tx, mark: &[u8]) -> Result<ReplayWindow, EngineError> {
+    let Some(row) = tx.read(OPENED, mark)? else { return Ok(ReplayWindow::new()) };
+    ReplayWindow::from_bytes(row.expose()).ok_or(damaged(OPENED))
 }
+
+fn mark_of(eui: Eui64, epoch: Epoch) -> Vec<u8> {
+    [&eui.as_bytes()[..], &epoch.to_bytes()].concat()
+}
+
+/// A device has asked from epoch 0, its epoch and the next at most.
+const MARKS: usize = 4;
 
 const fn status_of(refusal: OscoreError) -> ResponseType {
     match refusal {

@@ -2,7 +2,7 @@
 
 use claviger_durable::peer::Session;
 use claviger_durable::{EngineError, Tx};
-use claviger_frames::{Epoch, GatewaySecret, PskIdentity, PskVersion, parse_authorization};
+use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion, parse_authorization};
 use claviger_units::{Eui64, Key256, Span, Timestamp};
 
 use super::rows::{DeviceRow, Next, Stage};
@@ -71,19 +71,19 @@ impl Gateway {
             return Ok(None);
         };
         let row = DeviceRow::load(tx, identity.eui)?;
-        let secret = row.as_ref().and_then(|row| row.secret_of(identity.epoch));
-        Ok(secret.map(|(secret, _)| secret.pre_shared_key(version)))
+        let keys = row.as_ref().and_then(|row| row.keys_of(identity.epoch));
+        Ok(keys.map(|(keys, _)| keys.pre_shared_key(version)))
     }
 
-    /// Answers `GET /v1/devices/{eui}/key?have=e` on a connection whose handshake has proven
-    /// `identity`; to ask for another device, or from another epoch, is denied.
+    /// Answers `GET /v1/devices/{eui}/key?have=e` on a connection whose handshake has proven to hold
+    /// `key` as `identity`; to ask for another device, or from another epoch, is denied.
     pub fn handle_proven_request(
         &mut self,
         tx: &mut dyn Tx,
         now: Timestamp,
         eui: &str,
         have: Option<&str>,
-        identity: &str,
+        (identity, key): (&str, &Key256),
     ) -> Result<KeyAnswer, EngineError> {
         let identity: Option<PskIdentity> = identity.parse().ok();
         let own = |identity: &PskIdentity| {
@@ -91,9 +91,11 @@ impl Gateway {
         };
         let Some(identity) = identity.filter(own) else { return Ok(KeyAnswer::Denied) };
         let row = DeviceRow::load(tx, identity.eui)?;
-        // The epoch may be over since the handshake.
-        let proof =
-            row.as_ref().and_then(|row| row.secret_of(identity.epoch)).map(|(_, proof)| proof);
+        // The epoch may be over since the handshake, and its number may have come again in a new life.
+        let keys = row.as_ref().and_then(|row| row.keys_of(identity.epoch));
+        let proof = keys
+            .filter(|(keys, _)| keys.pre_shared_key(identity.version).ct_eq(key))
+            .map(|(_, proof)| proof);
         match row.zip(proof) {
             Some((row, proof)) => self.serve(tx, now, identity.eui, row, proof),
             None => Ok(KeyAnswer::Denied),
@@ -147,10 +149,16 @@ impl Gateway {
         let eui: Option<Eui64> = user.parse().ok();
         let row = eui.map(|eui| DeviceRow::load(tx, eui)).transpose()?.flatten();
         let named = eui.unwrap_or(Eui64::from_bytes([0; 8]));
-        let proof = self.prove(row.as_ref(), |secret| secret.verify_mqtt_password(named, password));
+        let proof = self.prove(row.as_ref(), |keys| keys.verify_mqtt_password(named, password));
         let (Some(eui), Some(row), Some(proof)) = (eui, row, proof) else { return Ok(None) };
-        if proof == Proof::Next && !self.is_barred() {
-            self.promote(tx, now, eui, row)?;
+        match proof {
+            Proof::Current => {}
+            Proof::Next if self.is_barred() => {}
+            Proof::Next => self.promote(tx, now, eui, row)?,
+            Proof::Retired => {
+                self.events.push_back(GatewayEvent::Alarm(Alarm::LabelUsed { eui }));
+                return Ok(None);
+            }
         }
         self.seen.insert(eui, now);
         Ok(Some(eui))
@@ -186,49 +194,50 @@ impl Gateway {
     ) -> Option<Proof> {
         let request = format!("GET {path_and_query}");
         let (claimed, mac) = claim.unwrap_or((Epoch::BOOTSTRAP, [0; 32]));
-        let retired = row.and_then(|row| row.retired.as_ref());
-        let decoy = self.decoy.request_key();
-        let under_retired = retired.unwrap_or(&decoy).verify(&request, &mac);
-        let proof = self.prove(row, |secret| secret.verify_request(&request, &mac));
-        let claim_holds = match proof {
-            Some(Proof::Current) => row.is_some_and(|row| row.cur.epoch == claimed),
-            Some(Proof::Next) => {
-                row.and_then(|row| row.next.as_ref()).is_some_and(|next| next.epoch() == claimed)
-            }
-            Some(Proof::Retired) | None => false,
+        let proof = self.prove(row, |keys| keys.verify_request(&request, &mac))?;
+        let row = row?;
+        let epoch = match proof {
+            Proof::Current => Some(row.cur.epoch),
+            Proof::Next => row.next.as_ref().map(Next::epoch),
+            Proof::Retired => Some(Epoch::BOOTSTRAP),
         };
-        if under_retired && retired.is_some() {
-            return Some(Proof::Retired);
-        }
-        proof.filter(|_| claim_holds && claim.is_some())
+        (claim.is_some() && epoch == Some(claimed)).then_some(proof)
     }
 
-    /// Tries `cur` and `next`, or decoys in their place: always two checks.
+    /// Tries the keys of `cur`, `next` and the retired epoch 0, or decoys in their place: always three
+    /// checks.
     fn prove(
         &self,
         row: Option<&DeviceRow>,
-        holds: impl Fn(&GatewaySecret) -> bool,
+        holds: impl Fn(&dyn EpochKeys) -> bool,
     ) -> Option<Proof> {
+        let check = |keys: Option<&dyn EpochKeys>| {
+            let is_proven = holds(keys.unwrap_or(&self.decoy));
+            is_proven & keys.is_some()
+        };
         let next = match row.and_then(|row| row.next.as_ref()) {
-            Some(Next::Finished { held, .. }) => Some(&held.secret),
+            Some(Next::Finished { held, .. }) => Some(&held.secret as &dyn EpochKeys),
             Some(Next::Asking { .. }) | None => None,
         };
-        let cur = row.map(|row| &row.cur.secret);
-        let under_cur = holds(cur.unwrap_or(&self.decoy)) & cur.is_some();
-        let under_next = holds(next.unwrap_or(&self.decoy)) & next.is_some();
-        match (under_cur, under_next) {
-            (true, _) => Some(Proof::Current),
-            (false, true) => Some(Proof::Next),
-            (false, false) => None,
-        }
+        let retired = row.and_then(|row| row.retired.as_ref());
+        let by = [
+            (check(row.map(|row| &row.cur.secret as &dyn EpochKeys)), Proof::Current),
+            (check(next), Proof::Next),
+            (check(retired.map(|keys| keys as &dyn EpochKeys)), Proof::Retired),
+        ];
+        by.into_iter().find_map(|(is_proven, proof)| is_proven.then_some(proof))
     }
 }
 
 impl DeviceRow {
-    /// Returns the secret of an epoch that the device may hold, and what it proves to hold that.
-    pub(super) fn secret_of(&self, epoch: Epoch) -> Option<(&GatewaySecret, Proof)> {
+    /// Returns the keys of an epoch that the device may hold, or has held as its first, and what it proves
+    /// to hold those.
+    pub(super) fn keys_of(&self, epoch: Epoch) -> Option<(&dyn EpochKeys, Proof)> {
         if self.cur.epoch == epoch {
             return Some((&self.cur.secret, Proof::Current));
+        }
+        if let Some(retired) = self.retired.as_ref().filter(|_| epoch == Epoch::BOOTSTRAP) {
+            return Some((retired, Proof::Retired));
         }
         match &self.next {
             Some(Next::Finished { held, .. }) if held.epoch == epoch => {

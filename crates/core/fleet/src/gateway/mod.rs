@@ -8,6 +8,7 @@ mod rows;
 mod shortage;
 mod uplinks;
 
+pub use coap::{CoapAnswer, CoapClaim, CoapDatagram};
 pub use doors::KeyAnswer;
 pub use uplinks::{LostUplinks, QueueRefusal, QueuedUplink};
 

@@ -1,7 +1,7 @@
 //! Adoption and preparation: announce before release (`PROTOCOL.md` P3a, P3b).
 
 use claviger_durable::{EngineError, Tx};
-use claviger_frames::{Epoch, GatewaySecret, key_frame};
+use claviger_frames::{Epoch, GatewaySecret, ProofKeys, key_frame};
 use claviger_units::{Eui64, Key256, KeyId, Span, Timestamp};
 use claviger_wire::fleet::{Adopt, AdoptedDevice, Announce, EpochName, FleetRecord};
 use rand_core::Rng;
@@ -124,8 +124,9 @@ impl Gateway {
     ) -> Result<(), EngineError> {
         let Some(Next::Finished { held, .. }) = row.next.take() else { return Ok(()) };
         if row.cur.epoch == Epoch::BOOTSTRAP {
-            row.retired = Some(row.cur.secret.request_key());
+            row.retired = Some(ProofKeys::of(&row.cur.secret));
         }
+        Self::forget_epoch(tx, eui, row.cur.epoch)?;
         row.cur = held;
         row.since = now;
         row.store(tx, eui)?;
@@ -298,6 +299,7 @@ impl Gateway {
         let highest = Epoch::BOOTSTRAP;
         let row = DeviceRow { life, cur, highest, since: now, next: None, retired: None };
         row.store(tx, eui)?;
+        Self::forget_questions(tx, eui)?;
         if earlier.is_some() {
             self.extracts.forget(|(of, _), _| *of == eui);
         } else {

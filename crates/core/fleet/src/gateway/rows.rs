@@ -2,8 +2,8 @@
 
 use claviger_durable::peer::PeerTables;
 use claviger_durable::{EngineError, Table, Tx};
-use claviger_frames::{Epoch, GatewaySecret, RequestKey};
-use claviger_units::{Eui64, KeyId, SecretBytes, Timestamp};
+use claviger_frames::{Door, Epoch, GatewaySecret, ProofKeys};
+use claviger_units::{Eui64, Key256, KeyId, SecretBytes, Timestamp};
 use claviger_wire::fleet::EpochName;
 use claviger_wire::{DecodeError, Reader, Writer};
 
@@ -39,8 +39,8 @@ pub(super) struct DeviceRow {
     pub(super) since: Timestamp,
     /// The epoch in preparation, at most one.
     pub(super) next: Option<Next>,
-    /// The request label of epoch 0, once it is past.
-    pub(super) retired: Option<RequestKey>,
+    /// What remains of epoch 0 once it is past: enough to notice who still uses it.
+    pub(super) retired: Option<ProofKeys>,
 }
 
 /// A secret and the epoch it belongs to.
@@ -115,8 +115,11 @@ impl DeviceRow {
             Some(Next::Finished { held, .. }) => &held.secret.as_key().expose()[..],
             Some(Next::Asking { .. }) | None => &[],
         };
-        let retired = self.retired.as_ref().map_or(&[][..], |key| &key.as_key().expose()[..]);
-        join(&plain.finish(), &[self.cur.secret.as_key().expose(), next, retired])
+        let mut secrets = vec![&self.cur.secret.as_key().expose()[..], next];
+        if let Some(retired) = &self.retired {
+            secrets.extend(retired.as_keys().iter().map(|key| &key.expose()[..]));
+        }
+        join(&plain.finish(), &secrets)
     }
 
     fn read(row: &[u8]) -> Result<Self, DecodeError> {
@@ -129,7 +132,7 @@ impl DeviceRow {
         let is_retired = plain.u8()? != 0;
         let next = Next::read(&mut plain, &mut secrets)?;
         plain.finish()?;
-        let retired = if is_retired { Some(RequestKey::from_key(secrets.key256()?)) } else { None };
+        let retired = is_retired.then(|| read_proof_keys(&mut secrets)).transpose()?;
         secrets.finish()?;
         Ok(Self { life, cur, highest, since, next, retired })
     }
@@ -170,6 +173,14 @@ impl Next {
     }
 }
 
+fn read_proof_keys(secrets: &mut Reader<'_>) -> Result<ProofKeys, DecodeError> {
+    let mut keys = Door::ALL.map(|_| Key256::from_bytes([0; 32]));
+    for key in &mut keys {
+        *key = secrets.key256()?;
+    }
+    Ok(ProofKeys::from_keys(keys))
+}
+
 /// Reads the EUI-64 that is the key of a device's row.
 pub(super) fn eui_of(key: &[u8]) -> Result<Eui64, EngineError> {
     key.try_into().map(Eui64::from_bytes).or(Err(damaged(DEVICES)))
@@ -182,7 +193,6 @@ const READY: u8 = 3;
 
 #[cfg(test)]
 mod tests {
-    use claviger_units::Key256;
     use proptest::prelude::*;
 
     use super::*;
@@ -209,7 +219,7 @@ mod tests {
             (Some(finished(Stage::Announced)), 0),
             (Some(finished(Stage::Ready)), 1),
         ] {
-            let retired = (retired == 1).then(|| RequestKey::from_key(Key256::from_bytes([9; 32])));
+            let retired = (retired == 1).then(|| ProofKeys::of(&held(9).secret));
             let since = Timestamp::from_micros(11);
             let highest = Epoch::new(9);
             let row = DeviceRow { life: 2, cur: held(4), highest, since, next, retired };

@@ -7,7 +7,7 @@ use claviger_fleet::{
     NextEpoch, Origin, PlatformEvent, PlatformOrder, ProvisionError, QueueRefusal, UplinkRefusal,
     WhyRefused,
 };
-use claviger_frames::{Epoch, telemetry};
+use claviger_frames::{Epoch, EpochKeys, telemetry};
 use claviger_units::{Eui64, Key256, KeyId, Span};
 
 use crate::world::{Device, Fate, GRACE, PERIOD, PREPARE_AFTER, Side, World};

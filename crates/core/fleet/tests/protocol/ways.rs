@@ -1,13 +1,13 @@
 //! The other ways to a key frame: pre-shared keys, CoAP with OSCORE, and frames that are pushed.
 
-use claviger_fleet::{GatewayEvent, KeyAnswer};
-use claviger_frames::{Epoch, PskIdentity, PskVersion};
+use claviger_fleet::{Alarm, CoapAnswer, CoapDatagram, GatewayEvent, KeyAnswer};
+use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion};
 use claviger_oscore::Context;
 use claviger_oscore::key_service::{self, Answer, Side as End};
 use claviger_units::Key256;
 use coap_lite::{MessageClass, MessageType, Packet, ResponseType};
 
-use crate::world::{Fate, PREPARE_AFTER, Side, World};
+use crate::world::{Device, Fate, PREPARE_AFTER, Side, World};
 
 const ONE: Epoch = Epoch::new(1);
 
@@ -26,12 +26,33 @@ fn key_of(world: &mut World, identity: &str, version: PskVersion) -> Option<Key2
     world.at_gateway(|g, tx, _, _| Ok(g.pre_shared_key(tx, identity, version)?)).unwrap()
 }
 
+/// Asks on a connection that has proven to hold the key of `identity` that the device derives.
 fn ask_by_key(world: &mut World, have: &str, identity: &str) -> KeyAnswer {
+    let version = identity.parse::<PskIdentity>().unwrap().version;
+    let key = world.devices[0].secret.pre_shared_key(version);
+    ask_with(world, have, identity, &key)
+}
+
+fn ask_with(world: &mut World, have: &str, identity: &str, key: &Key256) -> KeyAnswer {
     let eui = world.devices[0].eui.to_string();
     let answer = world.at_gateway(|g, tx, now, _| {
-        Ok(g.handle_proven_request(tx, now, &eui, Some(have), identity)?)
+        Ok(g.handle_proven_request(tx, now, &eui, Some(have), (identity, key))?)
     });
     answer.unwrap()
+}
+
+/// Bootstraps the first device anew, and prepares its first frame.
+fn begin_second_life(world: &mut World) {
+    let (eui, fresh) = (world.devices[0].eui, Key256::from_bytes([77; 32]));
+    world.at_platform(|p, tx, _, _| Ok(p.provision_again(tx, eui, &fresh))).unwrap().unwrap();
+    let sent = std::mem::take(&mut world.devices[0].sent);
+    world.devices[0] = Device { sent, life: 2, ..Device::bootstrapped(eui, &fresh) };
+    world.settle();
+}
+
+fn n_label_alarms(world: &World) -> usize {
+    let alarm = GatewayEvent::Alarm(Alarm::LabelUsed { eui: world.devices[0].eui });
+    world.gateway_events.iter().filter(|event| **event == alarm).count()
 }
 
 #[test]
@@ -54,7 +75,10 @@ fn a_pre_shared_key_is_that_of_the_epoch_and_version() {
 fn a_proven_identity_gets_its_own_frame_and_promotes_by_the_next() {
     let mut world = ready();
     let own = identity(&world, Epoch::BOOTSTRAP, PskVersion::Tls12);
+    let first = world.devices[0].secret.duplicate();
     let KeyAnswer::Frame(frame) = ask_by_key(&mut world, "0", &own) else { panic!() };
+    let wrong = Key256::from_bytes([9; 32]);
+    assert_eq!(ask_with(&mut world, "0", &own, &wrong), KeyAnswer::Denied, "another key");
     assert_eq!(ask_by_key(&mut world, "1", &own), KeyAnswer::Denied, "another epoch than proven");
     let eui = world.devices[0].eui;
     assert_eq!(
@@ -71,9 +95,76 @@ fn a_proven_identity_gets_its_own_frame_and_promotes_by_the_next() {
     assert!(!world.gateway_events.contains(&promoted));
     assert_eq!(ask_by_key(&mut world, "1", &next), KeyAnswer::NothingDue);
     assert!(world.gateway_events.contains(&promoted));
-    assert!(key_of(&mut world, &own, PskVersion::Tls12).is_none(), "epoch 0 is over");
-    assert_eq!(ask_by_key(&mut world, "0", &own), KeyAnswer::Denied);
+    let old = first.pre_shared_key(PskVersion::Tls12);
+    assert_eq!(ask_with(&mut world, "0", &own, &old), KeyAnswer::Denied, "epoch 0 is over");
     assert_eq!(world.at_gateway(|g, tx, _, _| Ok(g.ready_frame(tx, eui)?)).unwrap(), None);
+}
+
+/// A connection that stays open proves what it proved at its beginning, and no more.
+#[test]
+fn a_connection_of_an_earlier_life_is_nobodys() {
+    let mut world = ready();
+    let frame = world.ask(0).unwrap();
+    assert!(world.devices[0].take(&frame));
+    let stolen = world.devices[0].secret.duplicate();
+    let own = identity(&world, ONE, PskVersion::Tls12);
+    assert_eq!(ask_by_key(&mut world, "1", &own), KeyAnswer::NothingDue);
+    begin_second_life(&mut world);
+    assert!(world.ask(0).is_some(), "epoch 1 of the second life is ready");
+    let key = stolen.pre_shared_key(PskVersion::Tls12);
+    world.gateway_events.clear();
+    assert_eq!(ask_with(&mut world, "1", &own, &key), KeyAnswer::Denied);
+    let mut old = key_service::context(End::Device, &stolen, world.devices[0].eui, ONE);
+    let (question, _) = old.protect_request(&key_service::question()).unwrap();
+    assert_eq!(code(send(&mut world, &question.to_bytes().unwrap())), UNAUTHORIZED);
+    assert!(world.gateway_events.is_empty(), "{:?}", world.gateway_events);
+    world.wake(0);
+    world.settle();
+    assert_eq!(world.devices[0].epoch, ONE, "the device goes on");
+}
+
+/// Whoever uses the label after its device has left it has read a label that should be destroyed.
+#[test]
+fn the_use_of_a_label_after_its_time_is_an_alarm_at_every_door() {
+    let mut world = ready();
+    let (eui, label) = (world.devices[0].eui, world.devices[0].secret.duplicate());
+    let mut context = device_end(&world);
+    let ask = |context: &mut Context| {
+        context.protect_request(&key_service::question()).unwrap().0.to_bytes().unwrap()
+    };
+    let recorded = ask(&mut context);
+    send(&mut world, &recorded);
+    world.wake(0);
+    world.settle();
+    assert_eq!((world.devices[0].epoch, n_label_alarms(&world)), (ONE, 0));
+
+    assert_eq!(code(send(&mut world, &recorded)), UNAUTHORIZED);
+    assert_eq!(n_label_alarms(&world), 0, "a recorded question proves nothing");
+    let late = ask(&mut context);
+    assert_eq!(code(send(&mut world, &late)), UNAUTHORIZED);
+    assert_eq!(n_label_alarms(&world), 1, "by CoAP");
+    assert_eq!(code(send(&mut world, &late)), UNAUTHORIZED);
+    assert_eq!(n_label_alarms(&world), 1, "the same once more");
+
+    for (n, version) in [(2, PskVersion::Tls12), (3, PskVersion::Tls13)] {
+        let own = identity(&world, Epoch::BOOTSTRAP, version);
+        let key = key_of(&mut world, &own, version).unwrap();
+        assert!(key.ct_eq(&label.pre_shared_key(version)));
+        assert_eq!(ask_with(&mut world, "0", &own, &key), KeyAnswer::Denied);
+        assert_eq!(n_label_alarms(&world), n, "{version:?}");
+    }
+    let password = label.mqtt_password(eui);
+    let logged_in = world.at_gateway(|g, tx, now, _| {
+        Ok(g.handle_login(tx, now, &eui.to_string(), password.as_bytes())?)
+    });
+    assert_eq!((logged_in, n_label_alarms(&world)), (Some(None), 4), "at the broker");
+    let path = format!("/v1/devices/{eui}/key?have=0");
+    let signed = label.request_authorization(Epoch::BOOTSTRAP, &path);
+    let answer = world.at_gateway(|g, tx, now, _| {
+        let eui = eui.to_string();
+        Ok(g.handle_key_request(tx, now, &eui, Some("0"), &path, Some(&signed))?)
+    });
+    assert_eq!((answer, n_label_alarms(&world)), (Some(KeyAnswer::Denied), 5), "by HTTPS");
 }
 
 /// The device's end of OSCORE.
@@ -83,8 +174,20 @@ fn device_end(world: &World) -> Context {
 }
 
 fn send(world: &mut World, datagram: &[u8]) -> Option<Packet> {
-    let answer = world.at_gateway(|g, tx, now, _| Ok(g.handle_coap(tx, now, datagram)?)).unwrap();
-    answer.map(|bytes| Packet::from_bytes(&bytes).unwrap())
+    let bytes = match CoapDatagram::read(datagram) {
+        CoapDatagram::Noise => return None,
+        CoapDatagram::Answered(bytes) => bytes,
+        CoapDatagram::Claim(claim) => {
+            let answer = world.at_gateway(|g, tx, now, _| Ok(g.handle_coap(tx, now, &claim)?));
+            let CoapAnswer { datagram, asker } = answer.unwrap().unwrap();
+            let eui = world.devices[0].eui;
+            let packet = Packet::from_bytes(&datagram).unwrap();
+            let is_refusal = packet.header.code == UNAUTHORIZED;
+            assert_eq!(asker, Some(eui).filter(|_| !is_refusal), "kept for who has proven");
+            datagram
+        }
+    };
+    Some(Packet::from_bytes(&bytes).unwrap())
 }
 
 fn code(packet: Option<Packet>) -> MessageClass {
@@ -163,10 +266,26 @@ fn strangers_by_coap_learn_nothing_and_change_nothing() {
     let response = send(&mut world, &question.to_bytes().unwrap()).unwrap();
     let opened = own.open_response(&response, &asked).unwrap();
     assert_eq!(Answer::of(&opened), Some(Answer::NotFound));
+    // Under the next epoch it promotes like any other, and opens no question a second time.
+    let recorded = question.to_bytes().unwrap();
+    let frame = world.ask(0).unwrap();
+    assert!(world.devices[0].take(&frame));
+    let mut next = device_end(&world);
+    for _ in 0..2 {
+        let (question, asked) = next.protect_request(&other).unwrap();
+        let datagram = question.to_bytes().unwrap();
+        let response = send(&mut world, &datagram).unwrap();
+        let opened = next.open_response(&response, &asked).unwrap();
+        assert_eq!(Answer::of(&opened), Some(Answer::NotFound));
+        assert_eq!(code(send(&mut world, &datagram)), UNAUTHORIZED);
+        assert_eq!(code(send(&mut world, &recorded)), UNAUTHORIZED);
+    }
+    let eui = world.devices[0].eui;
+    assert!(world.gateway_events.contains(&GatewayEvent::Promoted { eui, epoch: ONE }));
     // A ping gets a reset; noise, answers and empty acknowledgements get nothing.
     assert_eq!(send(&mut world, &[0x40, 0, 1, 2]).unwrap().to_bytes().unwrap(), [0x70, 0, 1, 2]);
     for noise in [&[][..], &[0x40], &[0x60, 0, 1, 2], &[0x60, 0x45, 1, 2], &[0xFF; 40]] {
         assert_eq!(send(&mut world, noise), None, "{noise:?}");
     }
-    assert!(world.ask(0).is_some(), "the device is served as before");
+    assert_eq!(world.request(0), Some(KeyAnswer::NothingDue), "the device is served as before");
 }

@@ -9,7 +9,7 @@ use claviger_fleet::{
     ProvisionError, QueueRefusal, RequestToken, UplinkRefusal,
 };
 use claviger_frames::{
-    DataKeys, DeviceRoot, Epoch, GatewaySecret, key_frame, split_bootstrap, telemetry,
+    DataKeys, DeviceRoot, Epoch, EpochKeys, GatewaySecret, key_frame, split_bootstrap, telemetry,
 };
 use claviger_units::{Eui64, Key256, KeyId, Span, Timestamp};
 use claviger_wire::fleet::{EpochName, FleetRecord};

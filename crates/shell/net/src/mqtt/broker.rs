@@ -6,12 +6,15 @@
 //! closed, so that the client sees at once that it must publish again. Every connection has a
 //! handler of its own, which knows the user and can close just this connection.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::{Pin, pin};
-use std::sync::{Arc, OnceLock};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +28,7 @@ use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::storage::QueueLimits;
 use mqtt5::broker::sys_topics::BrokerStats;
 use mqtt5::broker::tls_acceptor::TlsStreamWrapper;
-use mqtt5::broker::transport::BrokerTransport;
+use mqtt5::broker::transport::{BrokerTransport, WebSocketTransport};
 use mqtt5::broker::{
     BrokerConfig, DynamicStorage, MemoryBackend, ResourceLimits, ResourceMonitor, StorageBackend,
 };
@@ -33,12 +36,13 @@ use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::packet::publish::PublishPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use super::MAX_PACKET;
 use crate::accept::{Guard, Limits};
-use crate::psk::{self, PskPeer, PskServer};
+use crate::psk::{self, Proven, PskPeer, PskServer};
 use crate::shutdown::Shutdown;
 use crate::tls;
 
@@ -68,6 +72,9 @@ pub trait BrokerHooks: Send + Sync + 'static {
     /// Notes that messages published to `user`'s subscriptions now reach it: after a
     /// subscription, and after a connection that goes on with an old session.
     fn handle_attached(&self, user: &str);
+
+    /// Notes that the last connection of `user` has ended.
+    fn handle_detached(&self, user: &str);
 }
 
 /// Who wants to log in.
@@ -79,8 +86,8 @@ pub struct LogIn<'a> {
     pub user: &'a str,
     /// What the user offers as proof.
     pub password: &'a [u8],
-    /// The identity that the connection has proven below MQTT, where it has one ([`Broker::serve_psk`]).
-    pub identity: Option<&'a str>,
+    /// What the connection has proven below MQTT, where that is anything ([`Broker::serve_psk`]).
+    pub proven: Option<&'a Proven>,
 }
 
 impl fmt::Debug for LogIn<'_> {
@@ -88,7 +95,7 @@ impl fmt::Debug for LogIn<'_> {
         f.debug_struct("LogIn")
             .field("client_id", &self.client_id)
             .field("user", &self.user)
-            .field("identity", &self.identity)
+            .field("identity", &self.proven.map(|proven| &proven.identity))
             .finish_non_exhaustive()
     }
 }
@@ -98,8 +105,8 @@ impl fmt::Debug for LogIn<'_> {
 #[error("the message was not committed: publish it again later")]
 pub struct Refused;
 
-/// 10 000 clients, 128 of them still in their TLS handshake.
-pub const STANDARD_LIMITS: Limits = Limits { connections: 10_000, ..Limits::STANDARD };
+/// 20 000 clients, 128 of them still in their TLS handshake.
+pub const STANDARD_LIMITS: Limits = Limits { connections: 20_000, ..Limits::STANDARD };
 
 /// An MQTT 5 and 3.1.1 broker in this process; clones are the same broker.
 ///
@@ -130,6 +137,7 @@ pub const STANDARD_LIMITS: Limits = Limits { connections: 10_000, ..Limits::STAN
 ///         Ok(())
 ///     }
 ///     fn handle_attached(&self, _: &str) {}
+///     fn handle_detached(&self, _: &str) {}
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -162,6 +170,16 @@ struct Shared<H> {
     storage: Arc<DynamicStorage>,
     stats: Arc<BrokerStats>,
     monitor: Arc<ResourceMonitor>,
+    seats: Mutex<Seats>,
+}
+
+/// The connections of each user, by their serial numbers. Invariant: no user has none.
+type Seats = BTreeMap<String, Vec<(u64, broadcast::Sender<()>)>>;
+
+impl<H> Shared<H> {
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<H: BrokerHooks> Broker<H> {
@@ -183,6 +201,7 @@ impl<H: BrokerHooks> Broker<H> {
             storage,
             stats: Arc::new(BrokerStats::new()),
             monitor: Arc::new(ResourceMonitor::new(no_limits())),
+            seats: Mutex::default(),
         }))
     }
 
@@ -213,34 +232,22 @@ impl<H: BrokerHooks> Broker<H> {
         self.with_upkeep(guard.serve(listener, shutdown, open, handle)).await;
     }
 
-    /// Serves clients with pre-shared keys until `shutdown`. Each is carried over loopback to the broker,
-    /// whose library has no transport but its own.
+    /// Serves clients with pre-shared keys until `shutdown`.
     pub async fn serve_psk(&self, listener: TcpListener, psk: &PskServer, shutdown: &Shutdown) {
         let (broker, signal) = (self.clone(), shutdown.clone());
-        let handle = move |stream, peer| {
+        let handle = move |stream, peer: PskPeer| {
             let (broker, signal) = (broker.clone(), signal.clone());
-            async move { broker.attend_psk(stream, peer, &signal).await }
+            let address = peer.address;
+            let transport = BrokerTransport::WebSocket(Box::new(AnyStream { stream, address }));
+            async move { broker.attend(transport, address, Some(peer.proven), &signal).await }
         };
         self.with_upkeep(psk.serve(listener, shutdown, handle)).await;
     }
 
-    async fn attend_psk(&self, mut stream: psk::ServerStream, peer: PskPeer, shutdown: &Shutdown) {
-        let (mut near, far) = match loopback().await {
-            Ok(pair) => pair,
-            Err(error) => {
-                tracing::warn!(%error, "no way over loopback to the broker");
-                return;
-            }
-        };
-        let transport = BrokerTransport::tcp(far);
-        let attended = self.attend(transport, peer.address, Some(peer.identity), shutdown);
-        // It owns both streams, so that its end is seen at either.
-        let carried =
-            async move { drop(tokio::io::copy_bidirectional(&mut stream, &mut near).await) };
-        let (mut attended, mut carried) = (pin!(attended), pin!(carried));
-        tokio::select! {
-            () = &mut carried => attended.await,
-            () = &mut attended => drop(tokio::time::timeout(FAREWELL, carried).await),
+    /// Closes the connections of a user, which may connect again.
+    pub fn close(&self, user: &str) {
+        for (_, close) in self.0.seats().get(user).into_iter().flatten() {
+            drop(close.send(()));
         }
     }
 
@@ -271,15 +278,15 @@ impl<H: BrokerHooks> Broker<H> {
         &self,
         transport: BrokerTransport,
         address: SocketAddr,
-        identity: Option<String>,
+        proven: Option<Proven>,
         shutdown: &Shutdown,
     ) {
         let shared = &self.0;
         let (close, closing) = broadcast::channel(1);
         let seat = Arc::new(Seat {
-            hooks: Arc::clone(&shared.hooks),
+            shared: Arc::clone(shared),
             close: close.clone(),
-            identity,
+            proven,
             guest: OnceLock::new(),
         });
         let mut config = shared.config.clone();
@@ -311,6 +318,7 @@ impl<H: BrokerHooks> Broker<H> {
             },
             () = overdue => tracing::debug!(%address, "an MQTT connection was cut off"),
         }
+        seat.leave();
     }
 
     /// Forgets expired sessions while `serving` goes on.
@@ -345,10 +353,10 @@ impl<H> fmt::Debug for Broker<H> {
 
 /// One connection's place: it connects the broker's questions with the hooks.
 struct Seat<H> {
-    hooks: Arc<H>,
+    shared: Arc<Shared<H>>,
     close: broadcast::Sender<()>,
     // What the connection has proven below MQTT.
-    identity: Option<String>,
+    proven: Option<Proven>,
     // Set at log-in.
     guest: OnceLock<Guest>,
 }
@@ -356,28 +364,51 @@ struct Seat<H> {
 struct Guest {
     user: String,
     version: u8,
+    serial: u64,
 }
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl<H: BrokerHooks> Seat<H> {
     async fn admit(&self, connect: &ConnectPacket) -> bool {
         let (Some(user), Some(password)) = (&connect.username, &connect.password) else {
             return false;
         };
-        let identity = self.identity.as_deref();
-        let log_in = LogIn { client_id: &connect.client_id, user, password, identity };
-        let admitted = self.hooks.authenticate(log_in).await
+        let hooks = &self.shared.hooks;
+        let proven = self.proven.as_ref();
+        let log_in = LogIn { client_id: &connect.client_id, user, password, proven };
+        let admitted = hooks.authenticate(log_in).await
             // The last will goes past `on_client_publish`.
-            && connect.will.as_ref().is_none_or(|will| self.hooks.may_publish(user, &will.topic));
-        let guest = Guest { user: user.clone(), version: connect.protocol_version };
-        admitted && self.guest.set(guest).is_ok()
+            && connect.will.as_ref().is_none_or(|will| hooks.may_publish(user, &will.topic));
+        let serial = SERIAL.fetch_add(1, Relaxed);
+        let guest = Guest { user: user.clone(), version: connect.protocol_version, serial };
+        if !admitted || self.guest.set(guest).is_err() {
+            return false;
+        }
+        self.shared.seats().entry(user.clone()).or_default().push((serial, self.close.clone()));
+        true
+    }
+
+    /// Gives the place up.
+    fn leave(&self) {
+        let Some(Guest { user, serial, .. }) = self.guest.get() else { return };
+        let is_last = {
+            let mut seats = self.shared.seats();
+            let Some(of_user) = seats.get_mut(user) else { return };
+            of_user.retain(|(other, _)| other != serial);
+            of_user.is_empty() && seats.remove(user).is_some()
+        };
+        if is_last {
+            self.shared.hooks.handle_detached(user);
+        }
     }
 
     async fn commit(&self, event: ClientPublishEvent) -> Result<(), Refused> {
         let guest = self.guest.get().ok_or(Refused)?;
-        if !self.hooks.may_publish(&guest.user, &event.topic) {
+        if !self.shared.hooks.may_publish(&guest.user, &event.topic) {
             return Err(Refused);
         }
-        self.hooks.handle_publish(&guest.user, &event.topic, event.payload).await
+        self.shared.hooks.handle_publish(&guest.user, &event.topic, event.payload).await
     }
 }
 
@@ -405,10 +436,9 @@ impl<H: BrokerHooks> AuthProvider for Seat<H> {
         topic: &'a str,
     ) -> Boxed<'a, bool> {
         // MQTT 3.1.1 cannot say no in an acknowledgement: there, `commit` refuses.
-        let allowed = self
-            .guest
-            .get()
-            .is_some_and(|guest| guest.version < 5 || self.hooks.may_publish(&guest.user, topic));
+        let allowed = self.guest.get().is_some_and(|guest| {
+            guest.version < 5 || self.shared.hooks.may_publish(&guest.user, topic)
+        });
         Box::pin(std::future::ready(allowed))
     }
 
@@ -419,7 +449,8 @@ impl<H: BrokerHooks> AuthProvider for Seat<H> {
         filter: &'a str,
     ) -> Boxed<'a, bool> {
         let guest = self.guest.get();
-        let allowed = guest.is_some_and(|guest| self.hooks.may_subscribe(&guest.user, filter));
+        let allowed =
+            guest.is_some_and(|guest| self.shared.hooks.may_subscribe(&guest.user, filter));
         Box::pin(std::future::ready(allowed))
     }
 }
@@ -441,30 +472,57 @@ impl<H: BrokerHooks> BrokerEventHandler for Seat<H> {
 
     fn on_client_connect<'a>(&'a self, event: ClientConnectEvent) -> Boxed<'a, ()> {
         if let (Some(guest), false) = (self.guest.get(), event.clean_start) {
-            self.hooks.handle_attached(&guest.user);
+            self.shared.hooks.handle_attached(&guest.user);
         }
         Box::pin(std::future::ready(()))
     }
 
     fn on_client_subscribe<'a>(&'a self, _event: ClientSubscribeEvent) -> Boxed<'a, ()> {
         if let Some(guest) = self.guest.get() {
-            self.hooks.handle_attached(&guest.user);
+            self.shared.hooks.handle_attached(&guest.user);
         }
         Box::pin(std::future::ready(()))
     }
 }
 
-/// Makes two ends of one connection over loopback, which nobody else can get in between.
-async fn loopback() -> io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let near = TcpStream::connect(listener.local_addr()?).await?;
-    loop {
-        let (far, from) = listener.accept().await?;
-        if from == near.local_addr()? {
-            near.set_nodelay(true)?;
-            far.set_nodelay(true)?;
-            return Ok((near, far));
-        }
+/// Any stream at all, as the library takes it: for a web socket, the only one of its transports that is not
+/// tied to a kind of stream.
+struct AnyStream {
+    stream: psk::ServerStream,
+    address: SocketAddr,
+}
+
+impl WebSocketTransport for AnyStream {
+    fn peer_addr(&self) -> mqtt5::error::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+impl AsyncRead for AnyStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for AnyStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

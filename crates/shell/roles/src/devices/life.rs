@@ -8,13 +8,13 @@ use claviger_device::{Action, Delivery, Device, KeyAnswer, KeyPath, KeyRequest, 
 use claviger_fleet::topics;
 use claviger_frames::Epoch;
 use claviger_frames::telemetry::Header;
-use claviger_net::meter::Meter;
+use claviger_net::meter::{Meter, Traffic};
 use claviger_net::mqtt::{self, ConnectError, PublishError};
 use claviger_store::StoreError;
 use claviger_units::{Eui64, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::account::{Account, Wake};
 use super::cables::{Cables, Door};
@@ -104,6 +104,8 @@ struct Session {
     client: mqtt::Client,
     inbox: mqtt::Inbox,
     meter: Meter,
+    /// What had gone over the wire before the subscription.
+    connected: Traffic,
 }
 
 impl Life {
@@ -194,9 +196,8 @@ impl Life {
         // An error would mean that the semaphore was closed, which nobody does.
         let place = surroundings.exchanges.acquire().await;
         let patience = self.patience;
-        let exchange = self.exchange_key(&surroundings.uplink, request);
+        let exchange = self.exchange_key(&surroundings.uplink, request, place.ok());
         let exchanged = tokio::time::timeout(patience, exchange).await;
-        drop(place);
         let exchanged = exchanged.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if let Err(error) = exchanged {
             tracing::debug!(eui = %self.device.eui(), %error, "no key");
@@ -204,8 +205,13 @@ impl Life {
         }
     }
 
-    /// Asks, and hands the answer to the device.
-    async fn exchange_key(&mut self, uplink: &Uplink, request: &KeyRequest) -> io::Result<()> {
+    /// Asks, and hands the answer to the device; gives its place up when it does nothing but wait.
+    async fn exchange_key(
+        &mut self,
+        uplink: &Uplink,
+        request: &KeyRequest,
+        place: Option<SemaphorePermit<'_>>,
+    ) -> io::Result<()> {
         let (answer, count) = match request {
             KeyRequest::Https { path_and_query, authorization } => {
                 uplink.get(path_and_query, authorization).await?
@@ -214,13 +220,14 @@ impl Life {
                 uplink.get_by_psk(&self.device, *path, path_and_query).await?
             }
             KeyRequest::Coap { datagram } => {
-                let (answer, count) = uplink.ask_by_coap(datagram).await?;
-                let now = self.surroundings.context.clock.now();
-                self.device.handle_coap(now, &answer);
+                let clock = self.surroundings.context.clock;
+                let device = &mut self.device;
+                let ends = |answer: &[u8]| device.handle_coap(clock.now(), answer);
+                let count = uplink.ask_by_coap(datagram, ends).await?;
                 self.tell_exchange(count);
                 return Ok(());
             }
-            KeyRequest::Await => return self.await_key().await,
+            KeyRequest::Await => return self.await_key(place).await,
         };
         self.take_answer(key_answer(answer.status, &answer.headers, answer.body.expose()));
         self.tell_exchange(count);
@@ -243,7 +250,7 @@ impl Life {
     }
 
     /// Holds a session until a key frame is pushed over it.
-    async fn await_key(&mut self) -> io::Result<()> {
+    async fn await_key(&mut self, place: Option<SemaphorePermit<'_>>) -> io::Result<()> {
         let mut session = match self.open_session().await {
             Ok(session) => session,
             Err(Undelivered::Connect(ConnectError::Refused(_))) => {
@@ -252,7 +259,13 @@ impl Life {
             }
             Err(error) => return Err(io::Error::other(error)),
         };
-        let before = session.meter.traffic();
+        drop(place);
+        // What came on the heels of the subscription is counted with it: it cannot be told apart.
+        let pushed = session.inbox.try_next();
+        let before = if pushed.is_some() { session.connected } else { session.meter.traffic() };
+        if let Some(message) = pushed {
+            self.device.handle_pushed(self.surroundings.context.clock.now(), &message.payload);
+        }
         while self.device.poll_flash().is_none() {
             let Some(message) = session.inbox.next().await else {
                 return Err(io::ErrorKind::ConnectionReset.into());
@@ -332,10 +345,11 @@ impl Life {
         let meter = Meter::new();
         let access = self.surroundings.uplink.broker(&self.device).metered(meter.clone());
         let (client, inbox) = mqtt::Client::connect(&access).await?;
+        let connected = meter.traffic();
         if self.device.path() == KeyPath::Push {
             client.subscribe(&topics::key(self.device.eui())).await?;
         }
-        Ok(Session { client, inbox, meter })
+        Ok(Session { client, inbox, meter, connected })
     }
 
     /// Gives the device what was pushed so far.

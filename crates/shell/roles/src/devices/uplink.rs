@@ -69,14 +69,16 @@ impl Uplink {
         Ok((answer, Count::of(&meter, handshake, 0)))
     }
 
-    /// Sends a datagram to the CoAP port until one comes back.
-    pub(super) async fn ask_by_coap(&self, datagram: &[u8]) -> io::Result<(Vec<u8>, Count)> {
+    /// Sends a datagram to the CoAP port until `is_answer` takes one that comes back.
+    pub(super) async fn ask_by_coap(
+        &self,
+        datagram: &[u8],
+        is_answer: impl FnMut(&[u8]) -> bool,
+    ) -> io::Result<Count> {
         let address = self.coap.ok_or_else(unconfigured)?;
-        let head = datagram.get(2..4).map(<[u8]>::to_vec);
-        let is_answer = |bytes: &[u8]| bytes.get(2..4).map(<[u8]>::to_vec) == head;
         let (answer, traffic) = coap::ask(address, datagram, is_answer).await?;
-        let answer = answer.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
-        Ok((answer, Count { traffic, ..Count::default() }))
+        answer.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
+        Ok(Count { traffic, ..Count::default() })
     }
 
     /// Says how a device reaches the broker: over TLS with a pre-shared key, unless it is one that works

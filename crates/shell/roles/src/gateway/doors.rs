@@ -5,6 +5,7 @@ use claviger_durable::Tx;
 use claviger_fleet::{QueueRefusal, topics};
 use claviger_frames::PskIdentity;
 use claviger_net::mqtt::{BrokerHooks, LogIn, Refused};
+use claviger_net::psk::Proven;
 use claviger_units::{Eui64, SecretBytes};
 
 use super::push::Pushes;
@@ -20,10 +21,11 @@ pub(super) struct Doors {
     pub(super) pushes: Pushes,
 }
 
-/// Tells whether a connection that has proven `identity`, if any, is that of `user`.
-fn is_own(identity: Option<&str>, user: &str) -> bool {
-    identity.is_none_or(|identity| {
-        identity.parse().is_ok_and(|identity: PskIdentity| identity.eui.to_string() == user)
+/// Tells whether a connection that has proven something, if anything, is that of `user`. Under which key
+/// it was proven does not matter: the password is of the present.
+fn is_own(proven: Option<&Proven>, user: &str) -> bool {
+    proven.is_none_or(|proven| {
+        proven.identity.parse().is_ok_and(|identity: PskIdentity| identity.eui.to_string() == user)
     })
 }
 
@@ -35,7 +37,7 @@ impl BrokerHooks for Doors {
             return own_session && self.viewer.ct_eq(&SecretBytes::new(log_in.password.to_vec()));
         }
         // One session a device, so that none displaces another's.
-        if log_in.client_id != log_in.user || !is_own(log_in.identity, log_in.user) {
+        if log_in.client_id != log_in.user || !is_own(log_in.proven, log_in.user) {
             return false;
         }
         let (user, password) = (log_in.user.to_owned(), SecretBytes::new(log_in.password.to_vec()));
@@ -93,6 +95,12 @@ impl BrokerHooks for Doors {
     fn handle_attached(&self, user: &str) {
         if let Ok(eui) = user.parse() {
             self.pushes.attach(eui);
+        }
+    }
+
+    fn handle_detached(&self, user: &str) {
+        if let Ok(eui) = user.parse() {
+            self.pushes.detach(eui);
         }
     }
 }

@@ -8,8 +8,9 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use claviger_fleet::KeyAnswer;
+use claviger_fleet::{CoapAnswer, CoapDatagram, KeyAnswer};
 use claviger_frames::PskVersion;
+use claviger_net::coap::Answer;
 use claviger_net::http;
 use claviger_net::psk::{Lookup, PskPeer, Version};
 
@@ -46,10 +47,16 @@ pub(super) fn lookup(service: &Service) -> Lookup {
 }
 
 /// Answers a datagram at the CoAP port.
-pub(super) async fn answer_datagram(service: Service, datagram: Vec<u8>) -> Option<Vec<u8>> {
+pub(super) async fn answer_datagram(service: Service, datagram: Vec<u8>) -> Option<Answer> {
+    let claim = match CoapDatagram::read(&datagram) {
+        CoapDatagram::Noise => return None,
+        CoapDatagram::Answered(datagram) => return Some(Answer { datagram, asker: None }),
+        CoapDatagram::Claim(claim) => claim,
+    };
     let now = service.context.clock.now();
-    let answer = service.core(move |core, tx| core.half.handle_coap(tx, now, &datagram));
-    answer.await.ok().flatten()
+    let answer = service.core(move |core, tx| core.half.handle_coap(tx, now, &claim));
+    let CoapAnswer { datagram, asker } = answer.await.ok().flatten()?;
+    Some(Answer { datagram, asker })
 }
 
 /// `GET /v1/devices/{eui}/key?have=e` (`PROTOCOL.md` P3c).
@@ -80,7 +87,8 @@ async fn key_by_psk(
     let now = service.context.clock.now();
     let asked = uri.path_and_query().map_or_else(String::new, ToString::to_string);
     let answer = service.core(move |core, tx| {
-        core.half.handle_proven_request(tx, now, &eui, have_of(&asked), &peer.identity)
+        let proven = (&*peer.proven.identity, &*peer.proven.key);
+        core.half.handle_proven_request(tx, now, &eui, have_of(&asked), proven)
     });
     respond(answer.await)
 }
