@@ -6,6 +6,8 @@ use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use claviger_roles::init::Ports;
+
 fn claviger(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
     command.args(arguments).stdin(Stdio::null());
@@ -30,9 +32,10 @@ fn free_ports() -> u16 {
             && UdpSocket::bind(("127.0.0.1", port)).is_ok()
     };
     // Far from the range from which the system takes ports by itself, and another row each time.
-    let first = 10_000 + u16::try_from(std::process::id() % 800).unwrap() * 18;
-    let bases = (0..1000).map(|n| 10_000 + (first - 10_000 + n * 18) % 15_000);
-    bases.into_iter().find(|base| (*base..*base + 18).all(is_free)).unwrap()
+    let n_rows = 9600 / Ports::COUNT;
+    let first = u16::try_from(std::process::id() % u32::from(n_rows)).unwrap();
+    let bases = (0..n_rows).map(|n| 10_000 + (first + n) % n_rows * Ports::COUNT);
+    bases.into_iter().find(|base| (*base..*base + Ports::COUNT).all(is_free)).unwrap()
 }
 
 struct Running(Child);

@@ -59,9 +59,9 @@ fn as_f64(number: u64) -> f64 {
 
 const RENEW_S: u64 = 1800;
 /// After how many renewals a fleet is taken to have settled.
-const WARM_UP: u64 = 3;
+const WARM_UP: u64 = 10;
 /// How many renewals of each device are looked at.
-const PERIODS: u64 = 3;
+const PERIODS: u64 = 6;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! What is under way, and when it arrives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_device::Delivery;
 use claviger_fleet::KeyAnswer;
@@ -44,6 +44,30 @@ pub(super) enum Event {
     UplinkAck { attempt: u64, seq: u64 },
     /// The acknowledgement has not come in time.
     UplinkLost { attempt: u64 },
+}
+
+/// When each device wants to be called, in order.
+#[derive(Debug, Default)]
+pub(super) struct Timeouts {
+    // Invariant: holds what `of` says, where it says anything.
+    order: BTreeSet<(Timestamp, usize)>,
+    of: Vec<Option<Timestamp>>,
+}
+
+impl Timeouts {
+    pub(super) fn set(&mut self, device: usize, at: Option<Timestamp>) {
+        if self.of.len() <= device {
+            self.of.resize(device + 1, None);
+        }
+        if let Some(before) = std::mem::replace(&mut self.of[device], at) {
+            self.order.remove(&(before, device));
+        }
+        self.order.extend(at.map(|at| (at, device)));
+    }
+
+    pub(super) fn first(&self) -> Option<(Timestamp, usize)> {
+        self.order.first().copied()
+    }
 }
 
 /// Events in order of time; of one time, in the order in which they were entered.

@@ -111,7 +111,8 @@ impl VirtualChain {
         }
         self.check_followed(n);
         let DeviceSite { eui, boot, ref mut device, .. } = self.devices[n];
-        let (device_password, action) = (device.mqtt_password(), device.poll_action());
+        let action = device.poll_action();
+        self.timeouts.set(n, device.poll_timeout());
         match action {
             Some(Action::RequestKey(KeyRequest::Https { path_and_query, authorization })) => {
                 let request = Event::KeyRequest { device: n, boot, path_and_query, authorization };
@@ -122,7 +123,7 @@ impl VirtualChain {
             }
             Some(Action::Publish { header, frame }) => {
                 self.audit.note_frame(eui, header, &frame);
-                let password = device_password;
+                let password = self.devices[n].device.mqtt_password();
                 let publish = Event::Publish { device: n, boot, header, frame, password };
                 self.enter_after(RADIO, publish);
             }

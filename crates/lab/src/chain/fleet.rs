@@ -195,16 +195,14 @@ impl VirtualChain {
     /// Returns the newest epoch of a device that the platform holds durably.
     pub(super) fn newest_epoch_held(&mut self, eui: Eui64) -> Option<Epoch> {
         let now = self.now;
-        let devices: Result<_, EngineError> = match self.platform.core.as_ref() {
-            Some(platform) => {
-                self.platform.disk.transact(|tx| platform.devices(tx, None, usize::MAX))
-            }
+        let device: Result<_, EngineError> = match self.platform.core.as_ref() {
+            Some(platform) => self.platform.disk.transact(|tx| platform.device(tx, eui)),
             None => self.platform.disk.snapshot().transact(|tx| {
                 let rng = &mut self.rng;
-                Platform::open(tx, now, PLATFORM, rng)?.devices(tx, None, usize::MAX)
+                Platform::open(tx, now, PLATFORM, rng)?.device(tx, eui)
             }),
         };
-        let device = devices.ok()?.into_iter().find(|device| device.eui == eui)?;
+        let device = device.ok()??;
         Some(device.prepared.unwrap_or(device.active))
     }
 }

@@ -30,7 +30,7 @@ use claviger_units::{Bits, Fraction, Key256, OwnerRatio, Site, Span, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use agenda::{Agenda, Event};
+use agenda::{Agenda, Event, Timeouts};
 use audit::Audit;
 use devices::DeviceSite;
 use fleet::Forwarder;
@@ -131,6 +131,7 @@ pub struct VirtualChain {
     platform: Process<Platform>,
     forwarder: Forwarder,
     devices: Vec<DeviceSite>,
+    timeouts: Timeouts,
     connections: [Connection; 2],
     ack_loss: Fraction,
     auditor_got: Option<Reply>,
@@ -170,6 +171,7 @@ impl VirtualChain {
             platform: Process::new(rng(seed, "platform")),
             forwarder: Forwarder::default(),
             devices: Vec::new(),
+            timeouts: Timeouts::default(),
             connections: Default::default(),
             ack_loss: Fraction::ZERO,
             auditor_got: None,
@@ -294,7 +296,9 @@ impl VirtualChain {
             let provisioned: Option<Result<(), ProvisionError>> =
                 self.at_platform(|platform, tx, _, _| platform.provision(tx, eui, &bootstrap));
             ensure!(provisioned == Some(Ok(())), "device {eui} cannot be provisioned");
-            self.devices.push(DeviceSite::new(eui, bootstrap, profile, seed));
+            let site = DeviceSite::new(eui, bootstrap, profile, seed);
+            self.timeouts.set(self.devices.len(), site.device.poll_timeout());
+            self.devices.push(site);
         }
         Ok(())
     }
@@ -336,10 +340,8 @@ impl VirtualChain {
         let platform = self.platform.core.as_ref().and_then(Half::poll_timeout);
         let others = [(gateway, Party::Gateway), (platform, Party::Platform)];
         let others = others.into_iter().map(|(at, party)| Some((at?, party)));
-        let devices = self.devices.iter().enumerate();
-        let devices =
-            devices.map(|(n, site)| Some((site.device.poll_timeout()?, Party::Device(n))));
-        kmes.into_iter().chain(others).chain(devices).flatten().min()
+        let device = self.timeouts.first().map(|(at, n)| (at, Party::Device(n)));
+        kmes.into_iter().chain(others).chain([device]).flatten().min()
     }
 
     fn time_out(&mut self, party: Party) {

@@ -217,6 +217,12 @@ impl Platform {
             .collect()
     }
 
+    /// Returns a device as the platform knows it.
+    pub fn device(&self, tx: &dyn Tx, eui: Eui64) -> Result<Option<PlatformDevice>, EngineError> {
+        let row = DeviceRow::load(tx, eui)?;
+        row.map(|row| self.describe(tx, eui, &row)).transpose()
+    }
+
     /// Returns the platform in one look.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> PlatformStatus {
