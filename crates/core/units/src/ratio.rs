@@ -20,6 +20,9 @@ impl OwnerRatio {
     /// What holds before either site has asked for anything: 7/8 to A, 1/8 to B.
     pub const INITIAL: Self = Self { of_b_in_64: 8 };
 
+    /// What holds while site B has all the keys that it may own, and asks for none.
+    pub const ALL_TO_A: Self = Self { of_b_in_64: 0 };
+
     /// Gives site B so many of 64 keys, at least 1 and at most 63.
     #[must_use]
     pub fn from_64ths_of_b(parts: u64) -> Self {
@@ -36,11 +39,11 @@ impl OwnerRatio {
     }
 
     /// Returns an owner for each of `n_keys` keys, spread evenly; of two or more, each site gets
-    /// at least one.
+    /// at least one, unless [all go to A](Self::ALL_TO_A).
     #[must_use]
     pub fn owners(self, n_keys: usize) -> Vec<Site> {
         let parts = usize::from(self.of_b_in_64);
-        let least = usize::from(n_keys > 1);
+        let least = usize::from(n_keys > 1 && parts > 0);
         let of_b = (n_keys * parts / 64).clamp(least, n_keys.saturating_sub(1).max(least));
         let before = |index: usize| index * of_b / n_keys.max(1);
         let owner = |index| if before(index + 1) > before(index) { Site::B } else { Site::A };
@@ -57,6 +60,12 @@ mod tests {
         assert_eq!(owners.len(), n_keys);
         let got = owners.into_iter().filter(|owner| *owner == Site::B).count();
         assert_eq!(got, bobs, "{parts_of_b}/64 of {n_keys} keys");
+    }
+
+    #[test]
+    fn all_may_go_to_a() {
+        assert_eq!(OwnerRatio::ALL_TO_A.owners(9), [Site::A; 9]);
+        assert_eq!(OwnerRatio::ALL_TO_A.in_64(Site::B), 0);
     }
 
     /// `PROTOCOL.md` P1: at first 7/8 A, 1/8 B, each at least one key.

@@ -10,6 +10,12 @@ use crate::cursor::{DecodeError, Reader, Writer};
 /// The most devices that one ADOPT may hold (PROTOCOL.md P3a.2).
 pub const MAX_ADOPTED: usize = 1000;
 
+/// The most keys of a pad: two years of one every half hour.
+pub const MAX_PAD: u32 = 2 * 365 * 48;
+
+/// The most keys of a pad that are drawn together.
+pub const MAX_PAD_BATCH: usize = 128;
+
 /// The most bytes of a key frame in ANNOUNCE.
 pub const MAX_KEY_FRAME: usize = 4096;
 
@@ -35,6 +41,67 @@ pub enum FleetRecord {
     Confirmed(EpochName),
     /// Platform → gateway: this life of the device is over, wipe its secrets (ours).
     Retire(AdoptedDevice),
+    /// Platform → gateway: draw a pad for the device (ours).
+    PadOrder(PadOrder),
+    /// Gateway → platform: these keys of the pad are drawn, hold them too (ours).
+    PadDrawn(PadDrawn),
+    /// Platform → gateway: so many keys of the pad, from its beginning, are held (ours).
+    PadHeld(PadMark),
+    /// Gateway → platform: the device is docked, its pad serves from this epoch on (ours).
+    PadDock(PadDock),
+    /// Platform → gateway: the pad can be followed, give it to the device (ours).
+    PadDocked(PadDock),
+}
+
+/// The order of a pad: keys that a device is given by cable, for many epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PadOrder {
+    /// The device and its life.
+    pub device: AdoptedDevice,
+    /// How many pads the device has had in this life, with this one; from 1.
+    pub pad: u32,
+    /// How many keys it gets.
+    pub n_keys: u32,
+}
+
+/// Keys of a pad that were drawn together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PadDrawn {
+    /// The pad.
+    pub pad: PadName,
+    /// The place of the first of them in the pad.
+    pub from: u32,
+    /// Their ids, which the platform fetches from its own KME.
+    pub key_ids: Vec<KeyId>,
+}
+
+/// A pad of a life of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PadName {
+    /// The device and its life.
+    pub device: AdoptedDevice,
+    /// Which pad of this life, from 1.
+    pub pad: u32,
+}
+
+/// How much of a pad the platform holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PadMark {
+    /// The pad.
+    pub pad: PadName,
+    /// The keys below this place are held; whatever was drawn above it is lost.
+    pub n_held: u32,
+}
+
+/// From which epoch on a pad serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PadDock {
+    /// The pad.
+    pub pad: PadName,
+    /// The epoch of the device when it is docked.
+    pub prev: u32,
+    /// The epoch that the first key of the pad leads to; the next ones follow one by one.
+    pub first: u32,
 }
 
 /// One epoch of one life of one device; it never has more than one key.
@@ -152,6 +219,45 @@ impl Announce {
     }
 }
 
+impl PadName {
+    fn write(self, writer: Writer) -> Writer {
+        writer.raw(self.device.eui.as_bytes()).u32(self.device.life).u32(self.pad)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let device = AdoptedDevice::read(reader)?;
+        Ok(Self { device, pad: read_positive(reader, "number of the pad")? })
+    }
+}
+
+impl PadDrawn {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let pad = PadName::read(reader)?;
+        let from = reader.u32()?;
+        let n_keys = reader.count(16)?;
+        if !(1..=MAX_PAD_BATCH).contains(&n_keys) {
+            return Err(DecodeError::Field("keys of a pad"));
+        }
+        let key_ids = (0..n_keys).map(|_| reader.key_id()).collect::<Result<_, _>>()?;
+        Ok(Self { pad, from, key_ids })
+    }
+}
+
+impl PadDock {
+    fn write(self, writer: Writer) -> Writer {
+        self.pad.write(writer).u32(self.prev).u32(self.first)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let pad = PadName::read(reader)?;
+        let (prev, first) = (reader.u32()?, reader.u32()?);
+        if prev >= first {
+            return Err(DecodeError::Field("previous epoch"));
+        }
+        Ok(Self { pad, prev, first })
+    }
+}
+
 impl FleetRecord {
     /// Writes the body.
     #[must_use]
@@ -169,6 +275,18 @@ impl FleetRecord {
             Self::Retire(device) => {
                 Writer::kind(RETIRE).raw(device.eui.as_bytes()).u32(device.life)
             }
+            Self::PadOrder(PadOrder { device, pad, n_keys }) => {
+                PadName { device: *device, pad: *pad }.write(Writer::kind(PAD_ORDER)).u32(*n_keys)
+            }
+            Self::PadDrawn(PadDrawn { pad, from, key_ids }) => {
+                let head = pad.write(Writer::kind(PAD_DRAWN)).u32(*from).count(key_ids.len());
+                key_ids.iter().fold(head, |writer, id| writer.raw(id.as_bytes()))
+            }
+            Self::PadHeld(PadMark { pad, n_held }) => {
+                pad.write(Writer::kind(PAD_HELD)).u32(*n_held)
+            }
+            Self::PadDock(dock) => dock.write(Writer::kind(PAD_DOCK)),
+            Self::PadDocked(dock) => dock.write(Writer::kind(PAD_DOCKED)),
         }
         .finish()
     }
@@ -185,6 +303,20 @@ impl FleetRecord {
             DROP => Self::Drop(EpochName::read(&mut reader)?),
             CONFIRMED => Self::Confirmed(EpochName::read(&mut reader)?),
             RETIRE => Self::Retire(AdoptedDevice::read(&mut reader)?),
+            PAD_ORDER => {
+                let PadName { device, pad } = PadName::read(&mut reader)?;
+                let n_keys = read_positive(&mut reader, "keys of a pad")?;
+                if n_keys > MAX_PAD {
+                    return Err(DecodeError::Field("keys of a pad"));
+                }
+                Self::PadOrder(PadOrder { device, pad, n_keys })
+            }
+            PAD_DRAWN => Self::PadDrawn(PadDrawn::read(&mut reader)?),
+            PAD_HELD => {
+                Self::PadHeld(PadMark { pad: PadName::read(&mut reader)?, n_held: reader.u32()? })
+            }
+            PAD_DOCK => Self::PadDock(PadDock::read(&mut reader)?),
+            PAD_DOCKED => Self::PadDocked(PadDock::read(&mut reader)?),
             kind => return Err(DecodeError::Kind(kind)),
         };
         reader.finish()?;
@@ -207,6 +339,11 @@ const NACK: u8 = 5;
 const DROP: u8 = 6;
 const CONFIRMED: u8 = 7;
 const RETIRE: u8 = 8;
+const PAD_ORDER: u8 = 9;
+const PAD_DRAWN: u8 = 10;
+const PAD_HELD: u8 = 11;
+const PAD_DOCK: u8 = 12;
+const PAD_DOCKED: u8 = 13;
 
 #[cfg(test)]
 mod tests {
@@ -244,6 +381,16 @@ mod tests {
         assert_eq!(refused, Err(DecodeError::Field("sealed secrets")));
         let refused = of(FleetRecord::Adopt(Adopt { devices: vec![], ..adopt }));
         assert_eq!(refused, Err(DecodeError::Field("adopted devices")));
+        let pad = PadName { device: AdoptedDevice { eui: EUI, life: 1 }, pad: 1 };
+        let dock = PadDock { pad, prev: 3, first: 3 };
+        assert_eq!(of(FleetRecord::PadDock(dock)), Err(DecodeError::Field("previous epoch")));
+        let order = PadOrder { device: pad.device, pad: 1, n_keys: MAX_PAD + 1 };
+        assert_eq!(of(FleetRecord::PadOrder(order)), Err(DecodeError::Field("keys of a pad")));
+        let drawn = PadDrawn { pad, from: 0, key_ids: vec![] };
+        assert_eq!(of(FleetRecord::PadDrawn(drawn)), Err(DecodeError::Field("keys of a pad")));
+        let zeroth = PadName { pad: 0, ..pad };
+        let mark = FleetRecord::PadHeld(PadMark { pad: zeroth, n_held: 1 });
+        assert_eq!(of(mark), Err(DecodeError::Field("number of the pad")));
         assert_eq!(FleetRecord::decode(&[99]), Err(DecodeError::Kind(99)));
     }
 
@@ -252,6 +399,13 @@ mod tests {
             eui: Eui64::from_bytes(eui),
             life,
             epoch,
+        })
+    }
+
+    fn pads() -> impl Strategy<Value = PadName> {
+        (names(), 1u32..).prop_map(|(name, pad)| {
+            let device = AdoptedDevice { eui: name.eui, life: name.life };
+            PadName { device, pad }
         })
     }
 
@@ -278,6 +432,20 @@ mod tests {
             names().prop_map(FleetRecord::Nack),
             names().prop_map(FleetRecord::Drop),
             names().prop_map(FleetRecord::Confirmed),
+            (pads(), 1..=MAX_PAD).prop_map(|(PadName { device, pad }, n_keys)| {
+                FleetRecord::PadOrder(PadOrder { device, pad, n_keys })
+            }),
+            (pads(), any::<u32>(), prop::collection::vec(key_ids(), 1..20)).prop_map(
+                |(pad, from, key_ids)| FleetRecord::PadDrawn(PadDrawn { pad, from, key_ids })
+            ),
+            (pads(), any::<u32>())
+                .prop_map(|(pad, n_held)| FleetRecord::PadHeld(PadMark { pad, n_held })),
+            (pads(), 1u32..).prop_map(|(pad, first)| {
+                FleetRecord::PadDock(PadDock { pad, prev: first - 1, first })
+            }),
+            (pads(), 1u32..).prop_map(|(pad, first)| {
+                FleetRecord::PadDocked(PadDock { pad, prev: first - 1, first })
+            }),
         ]
     }
 
@@ -288,7 +456,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, kind in 0u8..9) {
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, kind in 0u8..14) {
             let bytes = [&[kind], bytes.as_slice()].concat();
             if let Ok(record) = FleetRecord::decode(&bytes) {
                 prop_assert_eq!(record.encode(), bytes);

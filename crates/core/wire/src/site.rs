@@ -232,6 +232,7 @@ pub(crate) fn put_ratio(writer: Writer, ratio: OwnerRatio) -> Writer {
 
 pub(crate) fn read_ratio(reader: &mut Reader<'_>) -> Result<OwnerRatio, DecodeError> {
     match reader.u8()? {
+        0 => Ok(OwnerRatio::ALL_TO_A),
         parts @ 1..64 => Ok(OwnerRatio::from_64ths_of_b(parts.into())),
         _ => Err(DecodeError::Field("share of B")),
     }
@@ -341,7 +342,8 @@ mod tests {
     #[test]
     fn hostile_fields_are_refused() {
         let check = |bytes: &[u8], expected| assert_eq!(SiteRecord::decode(bytes), Err(expected));
-        check(&[COMMIT, 0, 0, 0, 0, 0, 0, 0, 5, 0], DecodeError::Field("share of B"));
+        let all_to_a = SiteRecord::Commit { block: 5, ratio: OwnerRatio::ALL_TO_A };
+        assert_eq!(SiteRecord::decode(&[COMMIT, 0, 0, 0, 0, 0, 0, 0, 5, 0]), Ok(all_to_a));
         check(&[COMMIT, 0, 0, 0, 0, 0, 0, 0, 5, 64], DecodeError::Field("share of B"));
         let ready = [&[READY][..], &[0; 8], &[3; 32], &[4]].concat();
         check(&ready, DecodeError::Field("claim"));

@@ -32,7 +32,7 @@ use crate::{Alarm, FleetError, Half};
 #[derive(Clone, Copy, Debug)]
 pub struct GatewayConfig {
     /// How long after a device took its epoch the next one is prepared: its renew period less a
-    /// margin for shortages.
+    /// margin. Where keys have been short of late it is prepared at once.
     pub prepare_after: Span,
     /// How key frames are written.
     pub form: FrameForm,

@@ -108,8 +108,8 @@ impl Gateway {
 
     /// Plans the next preparation of a device without one.
     pub(super) fn plan(&mut self, now: Timestamp, eui: Eui64, row: &DeviceRow) {
-        let rest =
-            if row.cur.epoch == Epoch::BOOTSTRAP { Span::ZERO } else { self.config.prepare_after };
+        let at_once = row.cur.epoch == Epoch::BOOTSTRAP || self.shortage.is_recent(now);
+        let rest = if at_once { Span::ZERO } else { self.config.prepare_after };
         // A clock that was set back must not hold a device up for longer than its period.
         self.plan_at(eui, row, row.since.min(now) + rest);
     }

@@ -14,6 +14,7 @@ pub(super) struct Shortage {
     // The first refusal since a key came without one.
     since: Option<Timestamp>,
     is_told: bool,
+    last_refusal: Option<Timestamp>,
     // When keys came, oldest first, within the window.
     came: VecDeque<Timestamp>,
 }
@@ -27,6 +28,7 @@ impl Shortage {
     /// Notes that the key management entity has too few keys.
     pub(super) fn note_refusal(&mut self, now: Timestamp) {
         self.since.get_or_insert(now);
+        self.last_refusal = Some(now);
         self.forget(now);
     }
 
@@ -46,6 +48,13 @@ impl Shortage {
         Some(GatewayEvent::Alarm(alarm))
     }
 
+    /// Tells whether keys have been short of late, so that each device should ask as soon as it can. Asked
+    /// for later, many keys would come after the wake that they are for and wait for the next one; too
+    /// little would be asked for until then, the buffer run over, and all come short together again.
+    pub(super) fn is_recent(&self, now: Timestamp) -> bool {
+        self.last_refusal.is_some_and(|last| now.since(last) < CALM)
+    }
+
     /// Returns how long those who wait now will take to be served; `None` while no key comes at all.
     fn expected(&self, waiting: u64) -> Option<Span> {
         let came = self.came.len() as u64;
@@ -62,6 +71,8 @@ impl Shortage {
 
 /// How long keys may be short before it is an alarm: devices are asked for ahead of their time.
 const PATIENCE: Span = Span::from_secs(60);
+/// How long devices ask early after keys were short.
+const CALM: Span = Span::from_secs(6 * 3600);
 /// Over how long the pace is taken.
 const WINDOW: Span = Span::from_secs(600);
 
@@ -90,6 +101,18 @@ mod tests {
         }
         assert_eq!(shortage.judge(at(700), 0), Some(GatewayEvent::KeysSuffice));
         assert_eq!(shortage.judge(at(701), 0), None);
+    }
+
+    #[test]
+    fn a_shortage_is_recent_for_hours() {
+        let mut shortage = Shortage::default();
+        shortage.note_key(at(0));
+        assert!(!shortage.is_recent(at(0)), "nothing is short");
+        shortage.note_refusal(at(1));
+        shortage.note_refusal(at(1000));
+        shortage.judge(at(1000), 0);
+        let hours = 6 * 3600;
+        assert!(shortage.is_recent(at(999 + hours)) && !shortage.is_recent(at(1000 + hours)));
     }
 
     #[test]
