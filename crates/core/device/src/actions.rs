@@ -100,6 +100,11 @@ pub enum KeyRequest {
         /// Which version, and with or without ephemeral keys.
         path: KeyPath,
     },
+    /// Read this key of the pad out of flash, then [`Device::handle_pad_key`].
+    Pad {
+        /// Its place, from 0.
+        place: u32,
+    },
     /// Send this datagram to the gateway's CoAP port, again while no answer comes, then
     /// [`Device::handle_coap`].
     Coap {

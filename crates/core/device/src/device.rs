@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use self::asking::Asked;
 use crate::actions::{Action, AtBoot, BootError, Counters, Delivery, KeyAnswer, Profile};
 use crate::flash::{FlashImage, FlashWrite, Held, Slot};
+use crate::pad::PadMark;
 use crate::path::KeyPath;
 use crate::sensor::Sensor;
 
@@ -49,7 +50,7 @@ use crate::sensor::Sensor;
 #[derive(Debug)]
 pub struct Device {
     profile: Profile,
-    held: Held,
+    pub(crate) held: Held,
     // None under epoch 0, which carries no telemetry.
     data: Option<DataKeys>,
     // Invariant: never above `held.counter_limit`, and at or above it only until the next commit.
@@ -66,7 +67,11 @@ pub struct Device {
     is_renewed: bool,
     // The question by CoAP that waits for its answer.
     asked: Option<Asked>,
-    counters: Counters,
+    pub(crate) pad: Option<PadMark>,
+    // Whether the gateway has shown that it knows the device at its epoch: only then a pad leads on, so that
+    // it is never more than one epoch ahead.
+    pub(crate) is_followed: bool,
+    pub(crate) counters: Counters,
 }
 
 /// What the device does now.
@@ -153,6 +158,8 @@ impl Device {
             keyed: now,
             is_renewed: false,
             asked: None,
+            pad: None,
+            is_followed: false,
             counters: Counters::default(),
             held,
         };
@@ -324,6 +331,7 @@ impl Device {
         match delivery {
             Delivery::Acknowledged => {
                 self.counters.acknowledged += 1;
+                self.is_followed |= header.epoch == self.held.epoch;
                 self.waiting.pop_front();
                 self.n_attempts = 0;
                 self.publish_oldest(now);
@@ -413,7 +421,7 @@ impl Device {
         };
     }
 
-    fn begin_commit(&mut self, held: Held, keyed: Option<Timestamp>) {
+    pub(crate) fn begin_commit(&mut self, held: Held, keyed: Option<Timestamp>) {
         let slot = if held.sequence.is_multiple_of(2) { Slot::A } else { Slot::B };
         self.commit = Some(Commit { held, slot, stage: Stage::First, n_faults: 0, keyed });
     }
@@ -423,6 +431,7 @@ impl Device {
         self.held = held;
         if let Some(keyed) = keyed {
             (self.keyed, self.is_renewed) = (keyed, true);
+            self.is_followed = false;
             self.next_counter = 0;
             self.derive_data_keys();
         }
@@ -468,7 +477,7 @@ impl Device {
 }
 
 /// How many counters one flash commit reserves.
-const RESERVED: u32 = 64;
+pub(crate) const RESERVED: u32 = 64;
 /// How often a slot is written in vain before the flash counts as broken.
 const MAX_FAULTS: u32 = 3;
 /// How often a frame is published within one wake.

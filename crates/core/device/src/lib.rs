@@ -23,11 +23,13 @@ mod actions;
 mod device;
 pub mod energy;
 mod flash;
+mod pad;
 mod path;
 mod sensor;
 
 pub use actions::{Action, AtBoot, BootError, Counters, Delivery, KeyAnswer, KeyRequest, Profile};
 pub use device::Device;
 pub use flash::{FlashImage, FlashWrite, Slot};
+pub use pad::PadMark;
 pub use path::{KeyPath, UnknownPath};
 pub use sensor::Sensor;

@@ -23,12 +23,21 @@ pub enum KeyPath {
     Oscore,
     /// Pushed over the MQTT session that carries telemetry.
     Push,
+    /// By cable, for many epochs at once; over TLS 1.2 with a pre-shared key where there is no pad.
+    Pad,
 }
 
 impl KeyPath {
     /// Every path.
-    pub const ALL: [Self; 6] =
-        [Self::Https, Self::Psk12, Self::Psk13Ke, Self::Psk13Dhe, Self::Oscore, Self::Push];
+    pub const ALL: [Self; 7] = [
+        Self::Https,
+        Self::Psk12,
+        Self::Psk13Ke,
+        Self::Psk13Dhe,
+        Self::Oscore,
+        Self::Push,
+        Self::Pad,
+    ];
 
     /// Returns what people type for it.
     #[must_use]
@@ -40,6 +49,7 @@ impl KeyPath {
             Self::Psk13Dhe => "psk13_dhe",
             Self::Oscore => "oscore",
             Self::Push => "push",
+            Self::Pad => "pad",
         }
     }
 
@@ -47,7 +57,7 @@ impl KeyPath {
     #[must_use]
     pub const fn psk_version(self) -> Option<PskVersion> {
         match self {
-            Self::Psk12 => Some(PskVersion::Tls12),
+            Self::Psk12 | Self::Pad => Some(PskVersion::Tls12),
             Self::Psk13Ke | Self::Psk13Dhe => Some(PskVersion::Tls13),
             Self::Https | Self::Oscore | Self::Push => None,
         }
@@ -59,7 +69,7 @@ impl KeyPath {
     pub const fn session_version(self) -> Option<PskVersion> {
         match self {
             Self::Https => None,
-            Self::Psk12 | Self::Oscore | Self::Push => Some(PskVersion::Tls12),
+            Self::Psk12 | Self::Oscore | Self::Push | Self::Pad => Some(PskVersion::Tls12),
             Self::Psk13Ke | Self::Psk13Dhe => Some(PskVersion::Tls13),
         }
     }
@@ -74,7 +84,7 @@ impl fmt::Display for KeyPath {
 /// A text that names no path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no path of keys to a device: choose https, psk12, psk13_ke, psk13_dhe, oscore or push"
+    "`{0}` is no path of keys to a device: choose https, psk12, psk13_ke, psk13_dhe, oscore, push or pad"
 )]
 pub struct UnknownPath(String);
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use claviger_device::{
     Action, BootError, Delivery, Device, FlashImage, FlashWrite, KeyAnswer, KeyPath, KeyRequest,
-    Profile, Slot,
+    PadMark, Profile, Slot,
 };
 use claviger_frames::telemetry::{self, Header};
 use claviger_frames::{
@@ -48,6 +48,7 @@ struct Site {
     loses: bool,
     // How the device is told to fetch.
     path: KeyPath,
+    pad: Option<PadMark>,
     rng: StdRng,
     on_air: BTreeMap<(Epoch, u32), Vec<u8>>,
     readings: Vec<Reading>,
@@ -63,6 +64,7 @@ impl Site {
             n_to_give,
             loses: false,
             path: KeyPath::Https,
+            pad: None,
             rng: StdRng::seed_from_u64(1),
             on_air: BTreeMap::new(),
             readings: Vec::new(),
@@ -102,12 +104,14 @@ impl Site {
             KeyRequest::Psk { path_and_query, path } => {
                 let identity = device.psk_identity(path.psk_version().unwrap());
                 let epoch = identity.epoch;
+                self.follow(epoch);
                 assert_eq!(*path_and_query, format!("/v1/devices/{EUI}/key?have={epoch}"));
                 let key = self.known(epoch).gateway.pre_shared_key(identity.version);
                 assert!(key.ct_eq(&device.pre_shared_key(identity.version)));
                 let frame = self.next_after(epoch);
                 device.handle_key_answer(now, answer_of(frame.as_deref()));
             }
+            KeyRequest::Pad { place } => device.handle_pad_key(now, Some(&pad_key(*place))),
             KeyRequest::Coap { datagram } => {
                 if let Some(answer) = self.answer_datagram(datagram) {
                     device.handle_coap(now, &answer);
@@ -139,6 +143,17 @@ impl Site {
         Some(context.protect_response(&response, request).unwrap().to_bytes().unwrap())
     }
 
+    /// Takes the next epoch of the pad, once its device has spoken under it.
+    fn follow(&mut self, epoch: Epoch) {
+        let newest = self.epochs.last().unwrap();
+        if let Some((place, next)) = self.pad.and_then(|pad| pad.next_after(newest.epoch))
+            && next == epoch
+        {
+            let gateway = newest.gateway.next(&pad_key(place), EUI, newest.epoch, next);
+            self.push(next, gateway);
+        }
+    }
+
     /// Finds the epoch that a device says it holds.
     fn known(&mut self, epoch: Epoch) -> &mut SiteEpoch {
         let newest = self.epochs.last().unwrap().epoch;
@@ -156,7 +171,8 @@ impl Site {
         if epoch == self.epochs.last().unwrap().epoch {
             self.next = None;
         }
-        if self.next.is_none() && self.n_to_give > 0 {
+        let leads_on = self.pad.is_some_and(|pad| pad.next_after(epoch).is_some());
+        if self.next.is_none() && self.n_to_give > 0 && !leads_on {
             self.prepare();
         }
         if self.lost() { None } else { self.next.clone() }
@@ -168,7 +184,9 @@ impl Site {
         if self.lost() {
             return Delivery::Failed;
         }
-        let known = self.epochs.iter_mut().find(|known| known.epoch == header.epoch).unwrap();
+        self.follow(header.epoch);
+        let known = self.epochs.iter_mut().find(|known| known.epoch == header.epoch);
+        let known = known.expect("a device is one epoch ahead at the most");
         let (read, plaintext) = telemetry::open(&known.data, EUI, frame).unwrap();
         assert_eq!(read, header);
         if known.window.check(header.counter) == Seen::Fresh {
@@ -184,6 +202,10 @@ impl Site {
     fn lost(&mut self) -> bool {
         self.loses && self.rng.random_ratio(1, 4)
     }
+}
+
+fn pad_key(place: u32) -> Key256 {
+    Key256::from_bytes([place as u8 ^ 0x5A; 32])
 }
 
 fn answer_of(frame: Option<&[u8]>) -> KeyAnswer<'_> {
@@ -249,6 +271,9 @@ fn live(
     let mut rng = StdRng::seed_from_u64(now.as_micros());
     let profile = Profile { path: site.path, ..Profile::waking_every(PERIOD) };
     let mut device = Device::boot(*now, flash, profile).unwrap();
+    if let Some(mark) = site.pad {
+        assert!(device.attach_pad(mark), "a docked pad is never lost");
+    }
     loop {
         while let Some(write) = device.poll_flash() {
             assert_eq!(device.poll_action(), None, "nothing leaves while a write is due");
@@ -404,6 +429,74 @@ proptest! {
         // The network recovers at last, and nothing is lost.
         site.loses = false;
         live_through(&mut flash, &mut site, Vec::new(), now.max(end));
+    }
+}
+
+/// Docks a device that has come to an epoch; its keys lead on from there, with a gap in the numbers.
+fn dock(flash: &mut FlashImage, site: &mut Site, n_keys: u32) -> Timestamp {
+    let mut now = Timestamp::START;
+    site.n_to_give = 2;
+    let end = now + Span::from_secs(300);
+    let device = live(&mut now, end, flash, site, &mut Power::steady()).unwrap();
+    let prev = device.epoch();
+    assert_eq!(prev.number(), 2);
+    site.pad = Some(PadMark { prev, first: Epoch::new(5), n_keys });
+    now
+}
+
+#[test]
+fn a_pad_leads_on_without_a_word_and_then_keys_come_by_air_again() {
+    let (mut flash, mut site) = (fresh(), Site { path: KeyPath::Pad, ..Site::new(0) });
+    let mut now = dock(&mut flash, &mut site, 20);
+    site.n_to_give = 3;
+    let end = now + Span::from_secs(1500);
+    let device = live(&mut now, end, &mut flash, &mut site, &mut Power::steady()).unwrap();
+    assert_eq!(device.epoch(), Epoch::new(5 + 20 - 1 + 3));
+    assert_eq!(device.n_pad_keys_used(), Some(20));
+    assert_eq!(device.counters().refused_frames, 0);
+}
+
+#[test]
+fn nothing_from_the_air_leads_away_from_a_pad() {
+    let (mut flash, mut site) = (fresh(), Site { path: KeyPath::Pad, ..Site::new(0) });
+    let now = dock(&mut flash, &mut site, 20);
+    let profile = Profile { path: KeyPath::Pad, ..Profile::waking_every(PERIOD) };
+    let mut device = Device::boot(now, &flash, profile).unwrap();
+    let cur = site.epochs.last().unwrap();
+    let frame = key_frame::seal_compact(&cur.gateway, Epoch::new(3), &pad_key(1));
+    assert!(device.attach_pad(site.pad.unwrap()));
+    device.handle_pushed(now, &frame);
+    assert!(device.poll_flash().is_none(), "it stays with its pad");
+    // A pad of another state is none, and the air counts again.
+    let other = PadMark { prev: Epoch::new(1), ..site.pad.unwrap() };
+    assert!(!device.attach_pad(other));
+    device.handle_pushed(now, &frame);
+    assert!(device.poll_flash().is_some());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// However often the power fails and the network loses, a docked device is never further ahead than its
+    /// gateway can follow, and never lost.
+    #[test]
+    fn no_power_cut_takes_a_device_off_its_pad(
+        cuts in prop::collection::vec((0..30_u32, prop::sample::select(CUTS.to_vec())), 0..10),
+        loses: bool,
+        seed: u64,
+    ) {
+        let (mut flash, mut site) = (fresh(), Site { path: KeyPath::Pad, ..Site::new(0) });
+        let mut now = dock(&mut flash, &mut site, 12);
+        (site.loses, site.rng) = (loses, StdRng::seed_from_u64(seed));
+        let end = now + Span::from_secs(900);
+        for (n, cut) in cuts {
+            drop(live(&mut now, end, &mut flash, &mut site, &mut Power::failing_at(n, cut)));
+        }
+        site.loses = false;
+        let end = now.max(end) + Span::from_secs(900);
+        let device = live(&mut now, end, &mut flash, &mut site, &mut Power::steady()).unwrap();
+        prop_assert_eq!(device.epoch(), Epoch::new(16));
+        prop_assert_eq!(device.n_waiting(), 0);
     }
 }
 

@@ -41,7 +41,7 @@ fn peak_of(path: KeyPath) -> usize {
                     KeyRequest::Https { .. } | KeyRequest::Psk { .. } | KeyRequest::Coap { .. } => {
                         device.handle_key_answer(now, KeyAnswer::Frame(&frame));
                     }
-                    KeyRequest::Await => device.handle_pushed(now, &frame),
+                    KeyRequest::Await | KeyRequest::Pad { .. } => device.handle_pushed(now, &frame),
                 }
                 (secret, epoch) = next;
             }

@@ -101,6 +101,10 @@ impl<K: Ord + Copy, V: Copy> Lane<K, V> {
         self.resume.since(now)
     }
 
+    pub(crate) fn orders(&self) -> impl Iterator<Item = &V> {
+        self.orders.values()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.orders.len()
     }

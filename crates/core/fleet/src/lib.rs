@@ -17,20 +17,22 @@ mod half;
 pub mod labels;
 mod lane;
 mod orders;
+mod pads;
 mod platform;
 pub mod provisioning;
 mod rows;
 pub mod topics;
 
 pub use gateway::{
-    CoapAnswer, CoapClaim, CoapDatagram, FrameForm, Gateway, GatewayConfig, GatewayDevice,
-    GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks, NextEpoch, QueueRefusal, QueuedUplink,
+    CoapAnswer, CoapClaim, CoapDatagram, DockAnswer, DockedPad, FrameForm, Gateway, GatewayConfig,
+    GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks, NextEpoch, PadExtraction,
+    QueueRefusal, QueuedUplink,
 };
 pub use half::Half;
 pub use orders::{Extraction, Fetching, KeyOrder, Origin, PlatformOrder, RequestToken};
 pub use platform::{
-    Accepted, Adoption, Duplicate, Platform, PlatformConfig, PlatformDevice, PlatformEvent,
-    PlatformStatus, ProvisionError, StoredReading, UplinkRefusal, WhyRefused,
+    Accepted, Adoption, Duplicate, PadError, PadState, Platform, PlatformConfig, PlatformDevice,
+    PlatformEvent, PlatformStatus, ProvisionError, StoredReading, UplinkRefusal, WhyRefused,
 };
 
 use claviger_durable::EngineError;

@@ -20,6 +20,12 @@ pub enum KeyOrder {
         /// The request token: the same for every try until it is answered.
         token: RequestToken,
     },
+    /// Keys for a pad by `enc_keys`, slave = platform, but only if the KME has more than enough; answer by
+    /// [`handle_pad_extracted`](crate::Gateway::handle_pad_extracted).
+    ExtractPad {
+        /// How many at most.
+        most: usize,
+    },
     /// The key W of an adoption by `dec_keys`, master = platform; answer by
     /// [`handle_fetched`](crate::Gateway::handle_fetched).
     Fetch {

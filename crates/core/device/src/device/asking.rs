@@ -28,13 +28,28 @@ impl Device {
     /// Only a frame that verifies changes what the device holds; with a QKD key in hand it goes
     /// on to publish whatever the answer was.
     pub fn handle_key_answer(&mut self, now: Timestamp, answer: KeyAnswer<'_>) {
-        if self.commit.is_some() || !matches!(self.phase, Phase::Asking { .. }) {
+        if self.commit_is_pending() || !self.is_asking() {
             return;
         }
-        self.asked = None;
+        // Whoever refuses may be a stranger; the others have known the device at this epoch.
+        self.is_followed |= !matches!(answer, KeyAnswer::Denied | KeyAnswer::Unreachable);
         if let KeyAnswer::Frame(frame) = answer {
             self.renew(now, frame);
         }
+        self.handle_asked(now, answer);
+    }
+
+    pub(crate) const fn commit_is_pending(&self) -> bool {
+        self.commit.is_some()
+    }
+
+    pub(crate) const fn is_asking(&self) -> bool {
+        matches!(self.phase, Phase::Asking { .. })
+    }
+
+    /// Goes on from a question, whatever came of it.
+    pub(crate) fn handle_asked(&mut self, now: Timestamp, answer: KeyAnswer<'_>) {
+        self.asked = None;
         self.phase = if self.held.epoch > Epoch::BOOTSTRAP || self.commit.is_some() {
             Phase::Measuring { at: now }
         } else {
@@ -115,6 +130,10 @@ impl Device {
                 KeyRequest::Psk { path_and_query: path_and_query(), path }
             }
             KeyPath::Oscore => KeyRequest::Coap { datagram: self.question()? },
+            KeyPath::Pad => match self.pad_next().filter(|_| self.is_followed) {
+                Some((place, _)) => KeyRequest::Pad { place },
+                None => KeyRequest::Psk { path_and_query: path_and_query(), path: KeyPath::Psk12 },
+            },
             KeyPath::Push => KeyRequest::Await,
         }))
     }
@@ -141,6 +160,11 @@ impl Device {
 
     /// Opens a key frame and begins to commit what it leads to.
     pub(super) fn renew(&mut self, now: Timestamp, frame: &[u8]) {
+        if self.pad_next().is_some() {
+            // Both sites follow the pad: a frame would lead away from it.
+            self.counters.refused_frames += 1;
+            return;
+        }
         self.counters.unwraps += 1;
         self.counters.derivations += 1;
         let (epoch, qkd) = match key_frame::open(&self.held.gateway, self.held.epoch, frame) {

@@ -108,7 +108,9 @@ impl Gateway {
             return Ok(None);
         }
         Ok(match DeviceRow::load(tx, eui)?.and_then(|row| row.next) {
-            Some(Next::Finished { frame, stage: Stage::Ready, .. }) => Some(frame),
+            Some(Next::Finished { frame, stage: Stage::Ready, .. }) => {
+                Some(frame).filter(|frame| !frame.is_empty())
+            }
             _ => None,
         })
     }
@@ -166,6 +168,8 @@ impl Gateway {
 
     fn answer(&self, now: Timestamp, eui: Eui64, row: DeviceRow) -> KeyAnswer {
         match row.next {
+            // By its pad.
+            Some(Next::Finished { frame, .. }) if frame.is_empty() => KeyAnswer::NothingDue,
             Some(Next::Finished { frame, stage: Stage::Ready, .. }) => KeyAnswer::Frame(frame),
             None if !self.agenda.is_due(now, eui) => KeyAnswer::NothingDue,
             _ => KeyAnswer::Later { retry_after: self.retry_after(now) },
@@ -186,7 +190,7 @@ impl Gateway {
         }
     }
 
-    fn prove_request(
+    pub(super) fn prove_request(
         &self,
         row: Option<&DeviceRow>,
         path_and_query: &str,

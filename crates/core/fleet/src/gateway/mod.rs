@@ -3,6 +3,7 @@
 mod agenda;
 mod coap;
 mod doors;
+mod pad;
 mod prepare;
 mod rows;
 mod shortage;
@@ -10,6 +11,7 @@ mod uplinks;
 
 pub use coap::{CoapAnswer, CoapClaim, CoapDatagram};
 pub use doors::KeyAnswer;
+pub use pad::{DockAnswer, DockedPad, PadExtraction};
 pub use uplinks::{LostUplinks, QueueRefusal, QueuedUplink};
 
 use std::collections::{BTreeMap, VecDeque};
@@ -87,6 +89,7 @@ pub struct Gateway {
     setbacks: BTreeMap<Eui64, u32>,
     seen: BTreeMap<Eui64, Timestamp>,
     shortage: shortage::Shortage,
+    drawing: pad::Drawing,
     n_devices: u64,
     uplinks: uplinks::Levels,
     // Stands in for the secrets of strangers, so that refusing them takes as long.
@@ -122,6 +125,16 @@ pub enum GatewayEvent {
         eui: Eui64,
         /// The epoch.
         epoch: Epoch,
+    },
+    /// A pad is held at both sites: its device can be docked.
+    PadComplete {
+        /// The device.
+        eui: Eui64,
+    },
+    /// A device is given its pad.
+    Docked {
+        /// The device.
+        eui: Eui64,
     },
     /// A device is served no longer, and nothing of it is kept.
     Retired {
@@ -200,6 +213,7 @@ impl Gateway {
             setbacks: BTreeMap::new(),
             seen: BTreeMap::new(),
             shortage: shortage::Shortage::default(),
+            drawing: pad::Drawing::default(),
             n_devices: 0,
             uplinks: uplinks::Levels::default(),
             decoy: GatewaySecret::from_key(Key256::random(rng)),
@@ -207,6 +221,7 @@ impl Gateway {
         gateway.recall_devices(tx, now)?;
         gateway.recall_uplinks(tx)?;
         gateway.recall_adoptions(tx)?;
+        gateway.recall_pads(tx)?;
         gateway.pump(now);
         Ok(gateway)
     }
@@ -261,18 +276,25 @@ impl Gateway {
 
     fn recall_devices(&mut self, tx: &dyn Tx, now: Timestamp) -> Result<(), EngineError> {
         walk(tx, DEVICES, |key, row| {
-            self.recall_device(now, eui_of(key)?, &DeviceRow::decode(row)?);
-            Ok(())
+            self.recall_device(tx, now, eui_of(key)?, &DeviceRow::decode(row)?)
         })
     }
 
-    fn recall_device(&mut self, now: Timestamp, eui: Eui64, row: &DeviceRow) {
+    fn recall_device(
+        &mut self,
+        tx: &dyn Tx,
+        now: Timestamp,
+        eui: Eui64,
+        row: &DeviceRow,
+    ) -> Result<(), EngineError> {
         self.n_devices += 1;
         match &row.next {
             Some(Next::Asking { epoch, token }) => self.extracts.push((eui, *epoch), *token),
             Some(Next::Finished { .. }) => {}
+            None if pad::PADS.docked(tx, eui)?.is_some() => {}
             None => self.plan(now, eui, row),
         }
+        Ok(())
     }
 
     /// Moves orders out, as far as their lanes are open.
@@ -285,6 +307,7 @@ impl Gateway {
         {
             self.orders.push_back(KeyOrder::Extract { eui, epoch, token });
         }
+        self.pump_pads(now);
     }
 
     /// Tells whether a key is asked for now: its ANNOUNCE would only wait otherwise, while the key
@@ -338,7 +361,8 @@ impl Half for Gateway {
 
     fn poll_timeout(&self) -> Option<Timestamp> {
         let extracts = self.extracts.wake_at().filter(|_| self.may_extract());
-        [self.agenda.first(), extracts, self.fetches.wake_at()].into_iter().flatten().min()
+        let others = [self.fetches.wake_at(), self.pads_wake_at()];
+        [self.agenda.first(), extracts].into_iter().chain(others).flatten().min()
     }
 
     fn poll_transmit(&mut self) -> Option<Vec<u8>> {

@@ -77,9 +77,14 @@ impl Gateway {
             FleetRecord::Nack(name) => self.drop_refused(tx, now, name)?,
             FleetRecord::Confirmed(name) => self.confirm(tx, now, name)?,
             FleetRecord::Retire(device) => self.retire(tx, device)?,
-            FleetRecord::NackAdopt { .. } | FleetRecord::Announce(_) | FleetRecord::Drop(_) => {
-                return Err(FleetError::Misdirected);
-            }
+            FleetRecord::PadOrder(order) => self.hear_pad_order(tx, order)?,
+            FleetRecord::PadHeld(mark) => self.hear_pad_held(tx, mark)?,
+            FleetRecord::PadDocked(dock) => self.hear_docked(tx, dock)?,
+            FleetRecord::NackAdopt { .. }
+            | FleetRecord::Announce(_)
+            | FleetRecord::Drop(_)
+            | FleetRecord::PadDrawn(_)
+            | FleetRecord::PadDock(_) => return Err(FleetError::Misdirected),
         }
         Ok(())
     }
@@ -129,9 +134,13 @@ impl Gateway {
         Self::forget_epoch(tx, eui, row.cur.epoch)?;
         row.cur = held;
         row.since = now;
+        Self::use_pad(tx, eui, row.cur.epoch)?;
+        let by_pad = Self::prepare_by_pad(tx, eui, &mut row)?;
         row.store(tx, eui)?;
         self.setbacks.remove(&eui);
-        self.plan(now, eui, &row);
+        if !by_pad {
+            self.plan(now, eui, &row);
+        }
         self.events.push_back(GatewayEvent::Promoted { eui, epoch: row.cur.epoch });
         Ok(())
     }
@@ -300,6 +309,7 @@ impl Gateway {
         let row = DeviceRow { life, cur, highest, since: now, next: None, retired: None };
         row.store(tx, eui)?;
         Self::forget_questions(tx, eui)?;
+        self.forget_pads(tx, eui)?;
         if earlier.is_some() {
             self.extracts.forget(|(of, _), _| *of == eui);
         } else {
@@ -323,6 +333,7 @@ impl Gateway {
         }
         tx.erase(DEVICES, eui.as_bytes())?;
         Self::forget_questions(tx, eui)?;
+        self.forget_pads(tx, eui)?;
         self.n_devices -= 1;
         self.agenda.strike(eui);
         self.extracts.forget(|(of, _), _| *of == eui);

@@ -57,7 +57,7 @@ pub(super) struct Held {
 pub(super) enum Next {
     /// Its key is being asked for.
     Asking { epoch: Epoch, token: RequestToken },
-    /// Its frame is finished.
+    /// Its frame is finished; an epoch that the device's pad leads to has an empty one.
     Finished { held: Held, key_id: KeyId, frame: Vec<u8>, stage: Stage },
 }
 

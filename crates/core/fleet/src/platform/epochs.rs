@@ -9,7 +9,7 @@ use super::rows::{
     ANNOUNCEMENTS, DeviceRow, EPOCHS, EpochRow, GRACES, HEARD, Source, WINDOWS, epoch_key,
     grace_key, split_epoch_key, split_grace_key,
 };
-use super::{Platform, PlatformEvent, first_expiry};
+use super::{FetchFor, Platform, PlatformEvent, first_expiry};
 use crate::orders::{Fetching, Origin, damaged};
 use crate::rows::PAGE;
 
@@ -34,18 +34,20 @@ impl Platform {
         key_id: KeyId,
         outcome: Fetching,
     ) -> Result<(), EngineError> {
-        let judged = match outcome {
-            Fetching::Unreachable => {
-                self.fetches.fail(now, key_id);
-                None
+        if let Fetching::Unreachable = outcome {
+            self.fetches.fail(now, key_id);
+        } else {
+            match self.fetches.succeed(key_id) {
+                Some(FetchFor::Epoch(eui, epoch)) => {
+                    let key = match outcome {
+                        Fetching::Key(key, origin) => Ok((key, origin)),
+                        _ => Err(WhyRefused::KeyLost),
+                    };
+                    self.settle_announcement(tx, eui, epoch, key)?;
+                }
+                Some(FetchFor::Pad(eui)) => self.settle_pad_key(tx, eui, key_id, outcome)?,
+                None => {}
             }
-            Fetching::Refused => Some(Err(WhyRefused::KeyLost)),
-            Fetching::Key(key, origin) => Some(Ok((key, origin))),
-        };
-        if let Some(key) = judged
-            && let Some((eui, epoch)) = self.fetches.succeed(key_id)
-        {
-            self.settle_announcement(tx, eui, epoch, key)?;
         }
         self.pump(now);
         Ok(())
@@ -75,7 +77,7 @@ impl Platform {
         }
         let record = FleetRecord::Announce(announce).encode();
         tx.write(ANNOUNCEMENTS, &epoch_key(eui, epoch), &record)?;
-        self.fetches.push(key_id, (eui, epoch));
+        self.fetches.push(key_id, FetchFor::Epoch(eui, epoch));
         Ok(())
     }
 
@@ -90,7 +92,7 @@ impl Platform {
         if device.is_some_and(|device| epoch > device.active) {
             tx.erase(EPOCHS, &epoch_key(eui, epoch))?;
             tx.erase(ANNOUNCEMENTS, &epoch_key(eui, epoch))?;
-            self.fetches.forget(|_, order| *order == (eui, epoch));
+            self.fetches.forget(|_, order| *order == FetchFor::Epoch(eui, epoch));
         }
         Ok(())
     }
@@ -226,7 +228,11 @@ fn follow(
     Some(EpochRow::Whole { secret, source: Some(Source { prev: from, key_id, origin, frame }) })
 }
 
-fn load_whole(tx: &dyn Tx, eui: Eui64, epoch: Epoch) -> Result<Option<GatewaySecret>, EngineError> {
+pub(super) fn load_whole(
+    tx: &dyn Tx,
+    eui: Eui64,
+    epoch: Epoch,
+) -> Result<Option<GatewaySecret>, EngineError> {
     Ok(match EpochRow::load(tx, eui, epoch)? {
         Some(EpochRow::Whole { secret, .. }) => Some(secret),
         Some(EpochRow::Grace { .. }) | None => None,

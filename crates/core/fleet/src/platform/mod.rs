@@ -1,11 +1,13 @@
 //! The platform: devices provisioned, epochs held, telemetry read (`PROTOCOL.md` P3).
 
 mod epochs;
+mod pad;
 mod provision;
 mod readings;
 mod rows;
 
 pub use epochs::WhyRefused;
+pub use pad::{PadError, PadState};
 pub use provision::ProvisionError;
 pub use readings::{Accepted, Duplicate, StoredReading, UplinkRefusal};
 
@@ -70,7 +72,7 @@ pub struct Platform {
     // Devices that wait for an ADOPT.
     waiting: BTreeSet<Eui64>,
     masters: Lane<(), RequestToken>,
-    fetches: Lane<KeyId, (Eui64, Epoch)>,
+    fetches: Lane<KeyId, FetchFor>,
     orders: VecDeque<PlatformOrder>,
     events: VecDeque<PlatformEvent>,
     // How many adoptions in a row the gateway could not open.
@@ -82,6 +84,15 @@ pub struct Platform {
     n_readings: u64,
     // Whether the gateway was heard since the start.
     greeted: bool,
+}
+
+/// What a key is fetched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FetchFor {
+    /// An announced epoch.
+    Epoch(Eui64, Epoch),
+    /// The pad that is being drawn for a device.
+    Pad(Eui64),
 }
 
 /// What has become durable at the platform.
@@ -199,6 +210,7 @@ impl Platform {
         };
         platform.recall_devices(tx)?;
         platform.recall_announcements(tx)?;
+        platform.recall_batches(tx)?;
         platform.pump(now);
         Ok(platform)
     }
@@ -246,11 +258,16 @@ impl Platform {
             FleetRecord::NackAdopt { key_id } => self.withdraw_adoption(tx, now, key_id)?,
             FleetRecord::Announce(announce) => self.hear_announcement(tx, announce)?,
             FleetRecord::Drop(name) => self.drop_epoch(tx, name)?,
+            FleetRecord::PadDrawn(drawn) => self.hear_drawn(tx, drawn)?,
+            FleetRecord::PadDock(dock) => self.hear_dock(tx, dock)?,
             FleetRecord::Adopt(_)
             | FleetRecord::Retire(_)
             | FleetRecord::Prepared(_)
             | FleetRecord::Nack(_)
-            | FleetRecord::Confirmed(_) => return Err(FleetError::Misdirected),
+            | FleetRecord::Confirmed(_)
+            | FleetRecord::PadOrder(_)
+            | FleetRecord::PadHeld(_)
+            | FleetRecord::PadDocked(_) => return Err(FleetError::Misdirected),
         }
         Ok(())
     }
@@ -295,7 +312,8 @@ impl Platform {
             let Ok(FleetRecord::Announce(announce)) = FleetRecord::decode(record.expose()) else {
                 return Err(damaged(ANNOUNCEMENTS));
             };
-            self.fetches.push(announce.key_id, split_epoch_key(key)?);
+            let (eui, epoch) = split_epoch_key(key)?;
+            self.fetches.push(announce.key_id, FetchFor::Epoch(eui, epoch));
             Ok(())
         })
     }

@@ -7,7 +7,7 @@ use claviger_wire::fleet::{AdoptedDevice, FleetRecord, MAX_ADOPTED};
 use rand_core::Rng;
 
 use super::rows::{ANNOUNCEMENTS, DeviceRow, EPOCHS, EpochRow, HEARD, OFFERS, Offer, WINDOWS};
-use super::{Platform, PlatformEvent};
+use super::{FetchFor, Platform, PlatformEvent};
 use crate::adoption;
 use crate::lane::pause_after;
 use crate::orders::{Extraction, damaged};
@@ -138,7 +138,11 @@ impl Platform {
         if let Offer::Offered(key_id) = adoption {
             tx.erase(OFFERS, &offer_key(key_id, eui))?;
         }
-        self.fetches.forget(|_, (of, _)| *of == eui);
+        self.fetches.forget(|_, order| {
+            let (FetchFor::Epoch(of, _) | FetchFor::Pad(of)) = order;
+            *of == eui
+        });
+        self.forget_pads(tx, eui)?;
         Ok(())
     }
 

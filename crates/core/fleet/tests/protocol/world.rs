@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use claviger_durable::{Engine, EngineError, MemoryEngine, Tx};
 use claviger_fleet::{
     Accepted, Extraction, Fetching, FleetError, FrameForm, Gateway, GatewayConfig, GatewayEvent,
-    Half, KeyAnswer, KeyOrder, Origin, Platform, PlatformConfig, PlatformEvent, PlatformOrder,
-    ProvisionError, QueueRefusal, RequestToken, UplinkRefusal,
+    Half, KeyAnswer, KeyOrder, Origin, PadExtraction, Platform, PlatformConfig, PlatformEvent,
+    PlatformOrder, ProvisionError, QueueRefusal, RequestToken, UplinkRefusal,
 };
 use claviger_frames::{
     DataKeys, DeviceRoot, Epoch, EpochKeys, GatewaySecret, key_frame, split_bootstrap, telemetry,
@@ -45,10 +45,15 @@ impl Kmes {
         if !self.answered.insert(token) {
             return Extraction::TokenAnswered;
         }
+        let (id, key, origin) = self.new_key(slave, rng);
+        Extraction::Key(id, key, origin)
+    }
+
+    fn new_key(&mut self, slave: Side, rng: &mut StdRng) -> (KeyId, Key256, Origin) {
         let (id, key) = (KeyId::random(rng), Key256::random(rng));
         self.untaken.insert(id, (slave, *key.expose()));
         self.n_keys += 1;
-        Extraction::Key(id, key, Origin::Simulated)
+        (id, key, Origin::Simulated)
     }
 
     pub(crate) fn dec_keys(&mut self, slave: Side, id: KeyId) -> Fetching {
@@ -334,6 +339,17 @@ impl World {
                 self.at_gateway(|g, tx, now, rng| {
                     Ok(g.handle_extracted(tx, now, eui, epoch, outcome, rng)?)
                 });
+            }
+            KeyOrder::ExtractPad { most } => {
+                let outcome = match fate {
+                    Fate::Answered => PadExtraction::Keys(
+                        (0..most)
+                            .map(|_| self.kmes.new_key(Side::Platform, &mut self.rng))
+                            .collect(),
+                    ),
+                    _ => PadExtraction::Later,
+                };
+                self.at_gateway(|g, tx, now, _| Ok(g.handle_pad_extracted(tx, now, outcome)?));
             }
             KeyOrder::Fetch { key_id } => {
                 let outcome = self.fetch(Side::Gateway, key_id, fate);

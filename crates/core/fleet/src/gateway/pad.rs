@@ -1,0 +1,359 @@
+//! Pads at the gateway: drawn when nobody else needs a key, given to a docked device by cable, and followed
+//! without a word over the air.
+
+use std::collections::BTreeMap;
+
+use claviger_durable::{EngineError, Table, Tx};
+use claviger_frames::{Epoch, parse_authorization};
+use claviger_units::{Eui64, Key256, KeyId, SecretBytes, Span, Timestamp};
+use claviger_wire::fleet::{
+    AdoptedDevice, EpochName, FleetRecord, MAX_PAD_BATCH, PadDock, PadDrawn, PadMark, PadName,
+    PadOrder,
+};
+
+use super::doors::Proof;
+use super::rows::{DeviceRow, Held, Next, Stage};
+use super::{Gateway, GatewayEvent};
+use crate::Alarm;
+use crate::orders::{KeyOrder, Origin, damaged};
+use crate::pads::{Dock, PadKey, PadRow, Pads, Step, split_row_key};
+use crate::rows::walk;
+
+/// The pads of the gateway.
+pub(super) const PADS: Pads =
+    Pads { rows: Table::plain("gateway_pad"), keys: Table::secret("gateway_pad_key") };
+
+/// The answer to a device on the cable.
+#[derive(Debug)]
+pub enum DockAnswer {
+    /// First this key frame, which may have left already: take it, and ask again.
+    Frame(Vec<u8>),
+    /// The pad.
+    Pad(DockedPad),
+    /// The platform has yet to agree: ask again.
+    Later {
+        /// When, whole seconds.
+        retry_after: Span,
+    },
+    /// There is no complete pad for this device: order one, or wait until it is drawn.
+    None,
+    /// Wrong, unknown or stale, one answer for all.
+    Denied,
+}
+
+/// A pad on its way over the cable.
+#[derive(Debug)]
+pub struct DockedPad {
+    /// The epoch that the device must hold to begin with it.
+    pub prev: Epoch,
+    /// The epoch that its first key leads to.
+    pub first: Epoch,
+    /// Its keys, 32 bytes each.
+    pub keys: SecretBytes,
+}
+
+/// The answer to [`KeyOrder::ExtractPad`].
+#[derive(Debug)]
+pub enum PadExtraction {
+    /// Keys, as many as were asked for; whoever reports them has no copy left.
+    Keys(Vec<(KeyId, Key256, Origin)>),
+    /// Devices need the keys that there are, or the KME cannot be reached.
+    Later,
+}
+
+/// Which pads want keys.
+#[derive(Debug, Default)]
+pub(super) struct Drawing {
+    // Pads of which nothing is on its way to the platform, and how many keys they lack.
+    waiting: BTreeMap<(Eui64, u32), u32>,
+    in_flight: Option<((Eui64, u32), u32)>,
+    resume: Timestamp,
+}
+
+impl Gateway {
+    /// Takes the answer to [`KeyOrder::ExtractPad`].
+    pub fn handle_pad_extracted(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        outcome: PadExtraction,
+    ) -> Result<(), EngineError> {
+        if let Some(((eui, pad), n_lacking)) = self.drawing.in_flight.take() {
+            match outcome {
+                PadExtraction::Keys(keys) => self.keep_drawn(tx, eui, pad, &keys)?,
+                PadExtraction::Later => {
+                    self.drawing.waiting.insert((eui, pad), n_lacking);
+                    self.drawing.resume = now + PAUSE;
+                }
+            }
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Answers `GET /v1/devices/{eui}/pad?have=e` of a device on the cable. Asked again, until its device has
+    /// shown that it uses the pad, it gives the same one.
+    pub fn handle_dock(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        eui: &str,
+        have: Option<&str>,
+        (path_and_query, authorization): (&str, Option<&str>),
+    ) -> Result<DockAnswer, EngineError> {
+        let eui: Option<Eui64> = eui.parse().ok();
+        let row = eui.map(|eui| DeviceRow::load(tx, eui)).transpose()?.flatten();
+        let claim = authorization.and_then(parse_authorization);
+        let claim = claim.filter(|(epoch, _)| have == Some(epoch.to_string().as_str()));
+        let proof = self.prove_request(row.as_ref(), path_and_query, claim);
+        let (Some(eui), Some(row), Some(proof)) = (eui, row, proof) else {
+            return Ok(DockAnswer::Denied);
+        };
+        match proof {
+            Proof::Retired => {
+                self.events.push_back(GatewayEvent::Alarm(Alarm::LabelUsed { eui }));
+                return Ok(DockAnswer::Denied);
+            }
+            _ if self.is_barred() => return Ok(DockAnswer::Later { retry_after: SOON }),
+            Proof::Current => {}
+            Proof::Next => self.promote(tx, now, eui, row)?,
+        }
+        self.seen.insert(eui, now);
+        match DeviceRow::load(tx, eui)? {
+            Some(row) => self.dock(tx, eui, row),
+            None => Ok(DockAnswer::Denied),
+        }
+    }
+
+    fn dock(
+        &mut self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        row: DeviceRow,
+    ) -> Result<DockAnswer, EngineError> {
+        let pads = PADS.of(tx, eui)?;
+        let Some((pad, pad_row)) = pads.into_iter().rfind(|(_, pad)| pad.is_complete()) else {
+            return Ok(DockAnswer::None);
+        };
+        let device = AdoptedDevice { eui, life: row.life };
+        let name = PadName { device, pad };
+        match pad_row.dock {
+            None => self.propose_dock(tx, name, pad_row, row),
+            Some(Dock { is_agreed: false, .. }) => Ok(DockAnswer::Later { retry_after: SOON }),
+            // The device uses it: it has all that is left of it.
+            Some(Dock { prev, .. }) if row.cur.epoch != prev => Ok(DockAnswer::None),
+            Some(Dock { prev, first, .. }) => {
+                let mut keys = Vec::new();
+                for place in 0..pad_row.n_keys {
+                    let Some(key) = PADS.key(tx, eui, pad, place)? else {
+                        return Ok(DockAnswer::None);
+                    };
+                    keys.extend_from_slice(key.key.expose());
+                }
+                Ok(DockAnswer::Pad(DockedPad { prev, first, keys: SecretBytes::new(keys) }))
+            }
+        }
+    }
+
+    /// Settles from which epoch on a pad serves: above all that was ever used, and from the one that its
+    /// device holds for certain.
+    fn propose_dock(
+        &mut self,
+        tx: &mut dyn Tx,
+        pad: PadName,
+        mut pad_row: PadRow,
+        mut row: DeviceRow,
+    ) -> Result<DockAnswer, EngineError> {
+        let eui = pad.device.eui;
+        match row.next.take() {
+            Some(Next::Finished { frame, stage: Stage::Ready, .. }) if !frame.is_empty() => {
+                return Ok(DockAnswer::Frame(frame));
+            }
+            Some(Next::Finished { held, frame, .. }) if !frame.is_empty() => {
+                let name = EpochName { eui, life: row.life, epoch: held.epoch.number() };
+                self.peer.append(tx, &FleetRecord::Drop(name).encode())?;
+            }
+            Some(Next::Finished { .. } | Next::Asking { .. }) | None => {}
+        }
+        self.extracts.forget(|(of, _), _| *of == eui);
+        self.agenda.strike(eui);
+        let (prev, first) = (row.cur.epoch, Epoch::new(row.highest.number() + 1));
+        pad_row.dock = Some(Dock { prev, first, is_agreed: false });
+        row.highest = pad_row.last().unwrap_or(first);
+        row.store(tx, eui)?;
+        PADS.store(tx, eui, pad.pad, &pad_row)?;
+        let record = PadDock { pad, prev: prev.number(), first: first.number() };
+        self.peer.append(tx, &FleetRecord::PadDock(record).encode())?;
+        Ok(DockAnswer::Later { retry_after: SOON })
+    }
+
+    /// Takes the order of a pad.
+    pub(super) fn hear_pad_order(
+        &mut self,
+        tx: &mut dyn Tx,
+        PadOrder { device, pad, n_keys }: PadOrder,
+    ) -> Result<(), EngineError> {
+        let AdoptedDevice { eui, life } = device;
+        if DeviceRow::load(tx, eui)?.is_none_or(|row| row.life != life) {
+            return Ok(());
+        }
+        for (earlier, _) in PADS.of(tx, eui)?.into_iter().filter(|(_, row)| row.dock.is_none()) {
+            self.drawing.forget(|(of, n)| (*of, *n) == (eui, earlier));
+            PADS.erase(tx, eui, earlier)?;
+        }
+        PADS.store(tx, eui, pad, &PadRow { life, n_keys, n_drawn: 0, n_held: 0, dock: None })?;
+        self.drawing.waiting.insert((eui, pad), n_keys);
+        Ok(())
+    }
+
+    /// Takes note of how much of a pad the platform holds; what it lost is drawn again.
+    pub(super) fn hear_pad_held(
+        &mut self,
+        tx: &mut dyn Tx,
+        PadMark { pad: name, n_held }: PadMark,
+    ) -> Result<(), EngineError> {
+        let (eui, pad) = (name.device.eui, name.pad);
+        // The platform may also have lost what it held when its device was to be docked.
+        let is_open = |row: &PadRow| row.dock.is_none_or(|dock| !dock.is_agreed);
+        let row = PADS.load_named(tx, name)?.filter(is_open);
+        let Some(mut row) = row.filter(|row| n_held <= row.n_drawn) else { return Ok(()) };
+        row.dock = None;
+        if n_held < row.n_drawn {
+            PADS.erase_keys_from(tx, eui, pad, n_held)?;
+        }
+        (row.n_held, row.n_drawn) = (n_held, n_held);
+        PADS.store(tx, eui, pad, &row)?;
+        if row.is_complete() {
+            self.events.push_back(GatewayEvent::PadComplete { eui });
+        } else {
+            self.drawing.waiting.insert((eui, pad), row.n_keys - n_held);
+        }
+        Ok(())
+    }
+
+    /// The platform can follow the pad: it may be given to its device.
+    pub(super) fn hear_docked(
+        &mut self,
+        tx: &mut dyn Tx,
+        dock: PadDock,
+    ) -> Result<(), EngineError> {
+        let (eui, pad) = (dock.pad.device.eui, dock.pad.pad);
+        let Some(mut row) = PADS.load_named(tx, dock.pad)? else { return Ok(()) };
+        let Some(own) = row.dock.as_mut() else { return Ok(()) };
+        own.is_agreed = true;
+        PADS.store(tx, eui, pad, &row)?;
+        for (earlier, _) in PADS.of(tx, eui)?.into_iter().filter(|(other, _)| *other < pad) {
+            PADS.erase(tx, eui, earlier)?;
+        }
+        let Some(mut device) = DeviceRow::load(tx, eui)? else { return Ok(()) };
+        Self::prepare_by_pad(tx, eui, &mut device)?;
+        device.store(tx, eui)?;
+        self.events.push_back(GatewayEvent::Docked { eui });
+        Ok(())
+    }
+
+    /// Makes the next epoch ready that the pad of a device leads to, if it has one: the device steps there
+    /// by itself. Returns whether a pad decides over the next epoch.
+    pub(super) fn prepare_by_pad(
+        tx: &dyn Tx,
+        eui: Eui64,
+        row: &mut DeviceRow,
+    ) -> Result<bool, EngineError> {
+        let Some((pad, pad_row)) = PADS.docked(tx, eui)? else { return Ok(false) };
+        let at = (row.cur.epoch, &row.cur.secret);
+        if let Some(step) = PADS.step(tx, eui, (pad, &pad_row), at)? {
+            let Step { epoch, secret, key_id, origin, .. } = step;
+            let held = Held { epoch, secret, origin: Some(origin) };
+            // Without a frame: nothing of it ever leaves.
+            row.next =
+                Some(Next::Finished { held, key_id, frame: Vec::new(), stage: Stage::Ready });
+        }
+        Ok(true)
+    }
+
+    /// Erases what of a pad has led to an epoch that its device holds.
+    pub(super) fn use_pad(tx: &mut dyn Tx, eui: Eui64, epoch: Epoch) -> Result<(), EngineError> {
+        match PADS.docked(tx, eui)? {
+            Some((pad, row)) => PADS.use_up(tx, eui, (pad, &row), epoch),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn forget_pads(&mut self, tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
+        self.drawing.forget(|(of, _)| *of == eui);
+        PADS.forget(tx, eui)
+    }
+
+    pub(super) fn recall_pads(&mut self, tx: &dyn Tx) -> Result<(), EngineError> {
+        walk(tx, PADS.rows, |key, _| {
+            let (eui, pad) = split_row_key(key).ok_or(damaged(PADS.rows))?;
+            let row = PADS.load(tx, eui, pad)?;
+            if let Some(row) = row.filter(|row| !row.is_complete() && row.n_drawn == row.n_held) {
+                self.drawing.waiting.insert((eui, pad), row.n_keys - row.n_held);
+            }
+            Ok(())
+        })
+    }
+
+    /// Orders keys for a pad, if no device waits for one.
+    pub(super) fn pump_pads(&mut self, now: Timestamp) {
+        if !self.may_draw() || now < self.drawing.resume {
+            return;
+        }
+        if let Some((pad, n_lacking)) = self.drawing.waiting.pop_first() {
+            self.drawing.in_flight = Some((pad, n_lacking));
+            let most = usize::try_from(n_lacking).unwrap_or(usize::MAX).min(MAX_PAD_BATCH);
+            self.orders.push_back(KeyOrder::ExtractPad { most });
+        }
+    }
+
+    /// Returns when keys for a pad can be ordered, if only time is missing.
+    pub(super) fn pads_wake_at(&self) -> Option<Timestamp> {
+        (self.may_draw() && !self.drawing.waiting.is_empty()).then_some(self.drawing.resume)
+    }
+
+    fn may_draw(&self) -> bool {
+        self.may_extract() && self.extracts.len() == 0 && self.drawing.in_flight.is_none()
+    }
+
+    fn keep_drawn(
+        &mut self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        pad: u32,
+        keys: &[(KeyId, Key256, Origin)],
+    ) -> Result<(), EngineError> {
+        let row = PADS.load(tx, eui, pad)?.filter(|row| row.n_drawn == row.n_held);
+        // Of a pad that is no more: what was drawn for it is burnt.
+        let Some(mut row) = row else { return Ok(()) };
+        let from = row.n_drawn;
+        let room = usize::try_from(row.n_keys - from).unwrap_or(usize::MAX);
+        let mut key_ids = Vec::new();
+        for (place, (key_id, key, origin)) in (from..).zip(keys.iter().take(room)) {
+            let (key_id, origin, key) = (*key_id, *origin, key.duplicate());
+            PADS.put_key(tx, (eui, pad, place), &PadKey { key_id, origin, key })?;
+            key_ids.push(key_id);
+        }
+        if key_ids.is_empty() {
+            self.drawing.waiting.insert((eui, pad), row.n_keys - from);
+            return Ok(());
+        }
+        row.n_drawn += u32::try_from(key_ids.len()).unwrap_or(u32::MAX);
+        PADS.store(tx, eui, pad, &row)?;
+        let device = AdoptedDevice { eui, life: row.life };
+        let drawn = PadDrawn { pad: PadName { device, pad }, from, key_ids };
+        self.peer.append(tx, &FleetRecord::PadDrawn(drawn).encode())?;
+        Ok(())
+    }
+}
+
+impl Drawing {
+    fn forget(&mut self, unwanted: impl Fn(&(Eui64, u32)) -> bool) {
+        self.waiting.retain(|pad, _| !unwanted(pad));
+    }
+}
+
+/// How long pads wait when there are no keys to spare.
+const PAUSE: Span = Span::from_secs(10);
+/// When a device on the cable asks again.
+const SOON: Span = Span::from_secs(1);
