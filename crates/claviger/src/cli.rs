@@ -407,6 +407,32 @@ pub(crate) enum DevicesCommand {
     /// Work out what a fresh key costs a device, all ways side by side
     #[command(after_help = energy::EXAMPLES)]
     Energy(EnergyArgs),
+    /// Order a pad for a device, keys that it takes home by cable; or show its pads
+    #[command(after_help = PAD_EXAMPLES)]
+    Pad(PadArgs),
+}
+
+const PAD_EXAMPLES: &str = "\
+Examples:
+  Order a year of a key every half hour:
+    claviger devices pad 02005efffe100001 --keys 17520
+  Show how much of it is drawn; the device can be docked once all is:
+    claviger devices pad 02005efffe100001";
+
+/// `claviger devices pad`
+#[derive(Debug, Args)]
+pub(crate) struct PadArgs {
+    /// The device, 16 hexadecimal digits
+    #[arg(value_name = "EUI")]
+    pub(crate) eui: Eui64,
+    /// How many keys the new pad gets; without it, the pads are shown
+    #[arg(long, value_name = "N")]
+    pub(crate) keys: Option<u32>,
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
 }
 
 /// `claviger devices`

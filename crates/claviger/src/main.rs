@@ -17,6 +17,7 @@ mod link;
 mod lock;
 mod log;
 mod mud;
+mod pad;
 mod platform;
 mod readings;
 mod reseed;
@@ -69,6 +70,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Readings(args) => readings::readings(&args).await?,
         Command::Devices { command: None, show } => readings::devices(&show).await?,
         Command::Devices { command: Some(DevicesCommand::Energy(args)), .. } => energy::run(&args)?,
+        Command::Devices { command: Some(DevicesCommand::Pad(args)), .. } => {
+            pad::run(&args).await?
+        }
         Command::Link { command: None, status } => link::show(&status)?,
         Command::Link { command: Some(command), .. } => in_link(command).await?,
         Command::Bench(command) => bench::run(command).await?,

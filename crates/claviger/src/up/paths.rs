@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use claviger_device::KeyPath;
-use claviger_energy::{Cost, Exchange, Headers, Profile, RadioInCrypto, Symmetric};
+use claviger_energy::{Cost, Exchange, Headers, Profile, RadioInCrypto, Symmetric, Way};
 use claviger_roles::report::Exchanged;
 use serde::Serialize;
 
@@ -55,6 +55,9 @@ pub(crate) struct PathFigures {
 /// Puts what was counted into the model's terms: packets and half round trips follow from the turns.
 fn counted(exchanged: &Exchanged) -> Exchange {
     let Exchanged { path, traffic, work, .. } = exchanged;
+    if *path == KeyPath::Pad {
+        return Way::Pad.exchange();
+    }
     let (opening, headers, symmetric) = match path {
         KeyPath::Oscore => (0, Headers::Udp, Symmetric::Frame),
         // The session stands already.

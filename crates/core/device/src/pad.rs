@@ -64,6 +64,12 @@ impl Device {
         fits
     }
 
+    /// Tells whether a pad leads on from the epoch that the device holds.
+    #[must_use]
+    pub fn has_pad(&self) -> bool {
+        self.pad_next().is_some()
+    }
+
     /// Returns how many keys of the pad are used: whoever keeps them erases those.
     #[must_use]
     pub fn n_pad_keys_used(&self) -> Option<u32> {

@@ -106,7 +106,7 @@ impl KeyStore {
     pub fn ratio(&self, now: Timestamp) -> OwnerRatio {
         match self.config.site {
             // What B would get would only displace what it has, unused.
-            Site::A if self.peer_lately == 0 && self.levels.theirs >= block::LEAST_SHARE => {
+            Site::A if self.peer_lately == 0 && self.levels.theirs >= LEAST_SHARE => {
                 OwnerRatio::ALL_TO_A
             }
             Site::A => block::ratio_of_demand(self.lately.count(now), self.peer_lately),

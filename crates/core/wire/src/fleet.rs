@@ -10,8 +10,8 @@ use crate::cursor::{DecodeError, Reader, Writer};
 /// The most devices that one ADOPT may hold (PROTOCOL.md P3a.2).
 pub const MAX_ADOPTED: usize = 1000;
 
-/// The most keys of a pad: two years of one every half hour.
-pub const MAX_PAD: u32 = 2 * 365 * 48;
+/// The most keys of a pad: a year of one every half hour.
+pub const MAX_PAD: u32 = 366 * 48;
 
 /// The most keys of a pad that are drawn together.
 pub const MAX_PAD_BATCH: usize = 128;

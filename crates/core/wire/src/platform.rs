@@ -50,6 +50,26 @@ pub struct Devices {
     pub devices: Vec<Device>,
 }
 
+/// `GET /v1/devices/{eui}/pads`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pads {
+    /// Oldest first; a pad that is used up is gone.
+    pub pads: Vec<Pad>,
+}
+
+/// A pad: keys for many epochs of a device, given by cable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pad {
+    /// Which pad of the device's present life, from 1.
+    pub pad: u32,
+    /// How many keys were ordered.
+    pub keys: u32,
+    /// How many are held at both sites; once all are, the device can be docked.
+    pub held: u32,
+    /// The first epoch that the pad leads to, once its device was docked.
+    pub first_epoch: Option<u32>,
+}
+
 /// A device as the platform knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use claviger_durable::{EngineError, Tx};
-use claviger_fleet::{Extraction, Fetching, KeyOrder, Origin, PlatformOrder};
+use claviger_fleet::{Extraction, Fetching, KeyOrder, Origin, PadExtraction, PlatformOrder};
 use claviger_keystore::{Inquiry, KeyStore, StoreConfig};
 use claviger_kme::{Call, Declined, Kme, KmeConfig, Limits, PATIENCE, RefusalKind, SaeBinding};
 use claviger_units::{Key256, KeyId, SaeId, Site, Span, Timestamp};
@@ -75,6 +75,9 @@ impl Asker {
         match self {
             Self::Gateway(KeyOrder::Extract { .. })
             | Self::Platform(PlatformOrder::Master { .. }) => Want::New(1),
+            Self::Gateway(KeyOrder::ExtractPad { most }) => {
+                Want::New(u32::try_from(*most).unwrap_or(u32::MAX))
+            }
             Self::Gateway(KeyOrder::Fetch { key_id })
             | Self::Platform(PlatformOrder::Fetch { key_id }) => Want::Copies(vec![*key_id]),
             Self::Auditor(_, want) => want.clone(),
@@ -214,6 +217,18 @@ impl VirtualChain {
                     gateway.handle_extracted(tx, now, eui, epoch, outcome, rng)
                 });
             }
+            Asker::Gateway(KeyOrder::ExtractPad { .. }) => {
+                let outcome = match reply {
+                    Reply::Keys(KeyContainer { keys }) => {
+                        let keys = keys.into_iter().map(granted).collect::<Option<_>>();
+                        keys.map_or(PadExtraction::Later, PadExtraction::Keys)
+                    }
+                    Reply::Refused(_) | Reply::Unreachable => PadExtraction::Later,
+                };
+                self.at_gateway(|gateway, tx, now, _| {
+                    gateway.handle_pad_extracted(tx, now, outcome)
+                });
+            }
             Asker::Gateway(KeyOrder::Fetch { key_id }) => {
                 let outcome = fetching(reply);
                 self.at_gateway(|gateway, tx, now, _| {
@@ -292,7 +307,10 @@ fn fetching(reply: Reply) -> Fetching {
 }
 
 fn single(KeyContainer { mut keys }: KeyContainer) -> Option<(KeyId, Key256, Origin)> {
-    let Key { id, key, extension } = keys.pop()?;
+    granted(keys.pop()?)
+}
+
+fn granted(Key { id, key, extension }: Key) -> Option<(KeyId, Key256, Origin)> {
     let origin = extension.and_then(|extension| extension.claviger_origin);
     let is_simulated = origin.is_some_and(|origin| origin.starts_with("simulated"));
     let origin = if is_simulated { Origin::Simulated } else { Origin::Link };

@@ -22,8 +22,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
+use crate::local::LocalListener;
 use crate::psk::{PskPeer, PskServer};
 use crate::shutdown::Shutdown;
 use crate::tls::{PeerInfo, TlsServer};
@@ -75,9 +77,40 @@ pub async fn serve_psk(
     psk.serve(listener, shutdown, handle).await;
 }
 
+/// Does what [`serve`] does for programs of this machine, a few at a time; nothing of them is proven.
+pub async fn serve_local(listener: LocalListener, router: Router, shutdown: &Shutdown) {
+    let router = router.layer(DefaultBodyLimit::max(MAX_BODY));
+    let places = Arc::new(Semaphore::new(MOST_LOCAL));
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok(stream) = accepted else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        // One more is closed at once.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let served =
+            serve_connection(stream, Guest::Local, MAX_BODY, router.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            served.await;
+            drop(place);
+        });
+    }
+}
+
+/// Connections of this machine at once.
+const MOST_LOCAL: usize = 16;
+/// How long to wait when the system has no room for a connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Who asks.
 #[derive(Clone)]
 enum Guest {
+    /// A program of this machine.
+    Local,
     /// A connection of TLS with certificates.
     Certified(PeerInfo),
     /// A connection of TLS with a pre-shared key.
@@ -85,15 +118,17 @@ enum Guest {
 }
 
 impl Guest {
-    const fn address(&self) -> SocketAddr {
+    const fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Certified(peer) => peer.address,
-            Self::Keyed(peer) => peer.address,
+            Self::Local => None,
+            Self::Certified(peer) => Some(peer.address),
+            Self::Keyed(peer) => Some(peer.address),
         }
     }
 
     fn introduce(self, extensions: &mut Extensions) {
         match self {
+            Self::Local => {}
             Self::Certified(peer) => {
                 if let Some(name) = peer.name.clone() {
                     extensions.insert(name);
@@ -154,7 +189,7 @@ async fn serve_connection(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%address, %error, "connection broke");
+        tracing::debug!(?address, %error, "connection broke");
     }
 }
 

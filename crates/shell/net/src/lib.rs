@@ -8,6 +8,7 @@ pub mod handshake;
 pub mod http;
 pub mod link;
 pub mod listen;
+pub mod local;
 pub mod meter;
 pub mod mqtt;
 pub mod pki;

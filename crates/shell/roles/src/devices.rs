@@ -6,6 +6,7 @@
 mod account;
 mod cables;
 mod complaints;
+mod dock;
 mod labels;
 mod life;
 mod operator;
@@ -62,6 +63,7 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
         profiles: profiles(&config),
         uplink: uplink(&config, tls::client_constrained(&authority)),
         cables,
+        dock: config.dock.clone().map(|path| (path, config.pad_keys)),
         exchanges: Semaphore::new(EXCHANGES),
         account: Account::new(numbers.clone().count(), oldest_key(&config)),
         strangers: Complaints::quiet_until(now + ADOPTION_TIME),

@@ -2,6 +2,7 @@
 //! other half of the fleet's records.
 
 mod counter;
+mod dock;
 mod doors;
 mod key_service;
 mod push;
@@ -14,6 +15,7 @@ use claviger_durable::{EngineError, Tx};
 use claviger_fleet::{Alarm, Gateway, GatewayConfig, GatewayEvent, QueuedUplink, topics};
 use claviger_net::accept::Limits as Connections;
 use claviger_net::link;
+use claviger_net::local::LocalListener;
 use claviger_net::mqtt::{Access, Broker, Forwarder, PublishError, STANDARD_LIMITS};
 use claviger_net::psk::PskServer;
 use claviger_net::shutdown::TaskGroup;
@@ -125,6 +127,14 @@ impl Service {
             let (router, shutdown) = (key_service::proven(self), self.context.shutdown.clone());
             tasks.spawn("key service by pre-shared keys", async move {
                 http::serve_psk(listener, &psk, router, &shutdown).await;
+            });
+        }
+        if let Some(path) = &config.dock {
+            let listener = LocalListener::bind(path)
+                .map_err(|source| RoleError::Socket { path: path.clone(), source })?;
+            let (router, shutdown) = (dock::router(self), self.context.shutdown.clone());
+            tasks.spawn("dock", async move {
+                http::serve_local(listener, router, &shutdown).await;
             });
         }
         if let Some(address) = config.coap {
@@ -280,6 +290,10 @@ impl Service {
             GatewayEvent::Alarm(alarm) => {
                 self.context.reports.refused("gateway", format_args!("alarm: {alarm:?}"));
             }
+            GatewayEvent::PadComplete { eui } => {
+                tracing::info!(%eui, "its pad is complete: dock the device");
+            }
+            GatewayEvent::Docked { eui } => tracing::info!(%eui, "docked: it is given its pad"),
             GatewayEvent::KeysSuffice => tracing::info!("keys are no longer short"),
             GatewayEvent::Refused { eui, epoch } => {
                 let why = format_args!("{eui}: the platform could not hold epoch {epoch}");

@@ -356,6 +356,7 @@ fn gateway(plan: &Plan, ports: &Ports) -> RawGateway {
         coap_listen: Some(ports.gateway_coap.to_string()),
         mqtt_listen: ports.gateway_mqtt.to_string(),
         mqtt_psk_listen: Some(ports.gateway_mqtt_psk.to_string()),
+        dock: Some("dock.sock".into()),
         key_frames: RawFrameForm::default(),
         kme_url: url(ports.kme_a),
         platform_sae: "platform".into(),
@@ -468,6 +469,8 @@ fn devices(plan: &Plan, ports: &Ports) -> RawDevices {
         gateway_coap: Some(ports.gateway_coap.to_string()),
         gateway_mqtt: ports.gateway_mqtt.to_string(),
         gateway_mqtt_psk: Some(ports.gateway_mqtt_psk.to_string()),
+        dock: Some("../site-a/gateway/dock.sock".into()),
+        pad_keys: None,
         platform_url: Some(url(ports.platform)),
         lan: Some(ports.lan.to_string()),
     }

@@ -28,6 +28,14 @@ pub struct Context {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RoleError {
+    /// A socket cannot be made: see that nobody else uses the folder, and that it may be written to.
+    #[error("cannot listen at {}", .path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The configuration is wrong: mend the keys that it names.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -201,7 +201,7 @@ fn a_pad_is_for_one_life_of_one_device_that_is_served() {
     assert_eq!(order(&mut world, 10), Err(PadError::NotServed(eui)));
     world.settle();
     assert_eq!(order(&mut world, 0), Err(PadError::Length));
-    assert_eq!(order(&mut world, 35_041), Err(PadError::Length));
+    assert_eq!(order(&mut world, 17_569), Err(PadError::Length));
     assert_eq!(order(&mut world, 10), Ok(1));
     assert_eq!(order(&mut world, 10), Err(PadError::UnderWay(eui)));
     assert!(matches!(dock(&mut world), DockAnswer::None), "it is not complete");

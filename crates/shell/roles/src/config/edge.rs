@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use claviger_device::{AtBoot, KeyPath};
 use claviger_fleet::FrameForm;
 use claviger_units::{SaeId, Span};
+use claviger_wire::fleet::MAX_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::{Faults, Raw, check_url};
@@ -28,6 +29,9 @@ pub struct RawGateway {
     /// Where devices publish by MQTT over TLS with pre-shared keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtt_psk_listen: Option<String>,
+    /// The socket at which devices are docked, seen from this file's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dock: Option<PathBuf>,
     /// How key frames are written.
     #[serde(default)]
     pub key_frames: RawFrameForm,
@@ -78,6 +82,8 @@ pub struct GatewayRoleConfig {
     pub mqtt: SocketAddr,
     /// Where devices publish with pre-shared keys.
     pub mqtt_psk: Option<SocketAddr>,
+    /// Where devices are docked.
+    pub dock: Option<PathBuf>,
     /// How key frames are written.
     pub form: FrameForm,
     /// The key management entity of this site.
@@ -97,7 +103,7 @@ pub struct GatewayRoleConfig {
 impl Raw for RawGateway {
     type Config = GatewayRoleConfig;
 
-    fn check(self, faults: &mut Faults, _: &Path) -> Option<GatewayRoleConfig> {
+    fn check(self, faults: &mut Faults, folder: &Path) -> Option<GatewayRoleConfig> {
         let keys = faults.address("keys_listen", &self.keys_listen);
         let psk = faults.address_if("psk_listen", self.psk_listen.as_deref());
         let coap = faults.address_if("coap_listen", self.coap_listen.as_deref());
@@ -115,6 +121,7 @@ impl Raw for RawGateway {
             coap: coap?,
             mqtt: mqtt?,
             mqtt_psk: mqtt_psk?,
+            dock: self.dock.map(|path| folder.join(path)),
             form: self.key_frames.into(),
             kme_url: self.kme_url,
             platform_sae: platform_sae?,
@@ -149,7 +156,7 @@ pub struct RawDevices {
     #[serde(default)]
     pub at_boot: RawAtBoot,
     /// How key frames come to the devices, who take these paths in turn: `https`, `psk12`, `psk13_ke`,
-    /// `psk13_dhe`, `oscore`, `push`.
+    /// `psk13_dhe`, `oscore`, `push`, `pad`.
     #[serde(default = "https")]
     pub paths: Vec<String>,
     /// The gateway's key service.
@@ -165,6 +172,12 @@ pub struct RawDevices {
     /// The gateway's broker for pre-shared keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway_mqtt_psk: Option<String>,
+    /// The socket at which the gateway docks devices, seen from this file's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dock: Option<PathBuf>,
+    /// How many keys a pad has that the operator orders for a device of the path `pad`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pad_keys: Option<u32>,
     /// The platform, where the operator provisions; without it, the labels of new devices are written
     /// to `labels.csv` beside this file, for `claviger sdn import`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,6 +223,10 @@ pub struct DevicesConfig {
     pub gateway_mqtt: SocketAddr,
     /// The gateway's broker for pre-shared keys.
     pub gateway_mqtt_psk: Option<SocketAddr>,
+    /// Where the gateway docks devices.
+    pub dock: Option<PathBuf>,
+    /// How many keys a pad has.
+    pub pad_keys: u32,
     /// The platform.
     pub platform_url: Option<String>,
     /// The emulated network.
@@ -219,7 +236,7 @@ pub struct DevicesConfig {
 impl Raw for RawDevices {
     type Config = DevicesConfig;
 
-    fn check(self, faults: &mut Faults, _: &Path) -> Option<DevicesConfig> {
+    fn check(self, faults: &mut Faults, folder: &Path) -> Option<DevicesConfig> {
         for (key, value) in [("devices", self.devices), ("first", self.first)] {
             if !(1..=100_000).contains(&value) {
                 faults.note(key, value, "must lie between 1 and 100000");
@@ -238,6 +255,10 @@ impl Raw for RawDevices {
         let gateway_mqtt_psk =
             faults.address_if("gateway_mqtt_psk", self.gateway_mqtt_psk.as_deref());
         let paths = self.check_paths(faults);
+        let pad_keys = self.pad_keys.unwrap_or(PAD_KEYS);
+        if !(1..=MAX_PAD).contains(&pad_keys) {
+            faults.note("pad_keys", pad_keys, format_args!("must lie between 1 and {MAX_PAD}"));
+        }
         let lan = self.lan.as_deref().map(|text| faults.loopback("lan", text));
         Some(DevicesConfig {
             numbers: self.first..=self.first.saturating_add(self.devices).saturating_sub(1),
@@ -254,6 +275,8 @@ impl Raw for RawDevices {
             gateway_coap: gateway_coap?,
             gateway_mqtt: gateway_mqtt?,
             gateway_mqtt_psk: gateway_mqtt_psk?,
+            dock: self.dock.map(|path| folder.join(path)),
+            pad_keys,
             platform_url: self.platform_url,
             lan: lan.flatten(),
         })
@@ -279,6 +302,11 @@ impl RawDevices {
                 &self.gateway_mqtt_psk,
                 needs(|path| path.session_version().is_some()),
             ),
+            (
+                "dock",
+                &self.dock.as_ref().map(|path| path.display().to_string()),
+                needs(|path| path == KeyPath::Pad),
+            ),
         ] {
             if let Some(path) = path.filter(|_| given.is_none()) {
                 faults.note(key, "nothing", format_args!("the path {path} needs this address"));
@@ -287,6 +315,9 @@ impl RawDevices {
         Some(paths)
     }
 }
+
+/// A week of a key every half hour.
+const PAD_KEYS: u32 = 7 * 48;
 
 fn https() -> Vec<String> {
     vec![KeyPath::Https.name().to_owned()]

@@ -1,6 +1,7 @@
 //! The life of one device: what its core decides, carried over its flash and its network.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::account::{Account, Wake};
 use super::cables::{Cables, Door};
 use super::complaints::Complaints;
+use super::dock::{self, Given};
 use super::operator::Operator;
 use super::shelf::Shelf;
 use super::uplink::{Count, Uplink, key_answer};
@@ -39,6 +41,8 @@ pub(super) struct Surroundings {
     pub(super) cables: Option<Cables>,
     /// What the devices have done.
     pub(super) account: Account,
+    /// Where the gateway docks devices, and how many keys a pad is ordered with.
+    pub(super) dock: Option<(PathBuf, u32)>,
     /// Exchanges with the gateway that may be under way at once.
     pub(super) exchanges: Semaphore,
     /// That a device is denied which has no key of the link yet.
@@ -63,7 +67,12 @@ pub(super) async fn live(
     let flash = surroundings.shelf.flash(eui).await?;
     let now = surroundings.context.clock.now();
     match Device::boot(now, &flash, profile) {
-        Ok(device) => Life::begin(device, profile, surroundings).run().await,
+        Ok(mut device) => {
+            if let Some(mark) = surroundings.shelf.pad(eui).await? {
+                device.attach_pad(mark);
+            }
+            Life::begin(device, profile, surroundings).run().await
+        }
         Err(error) => {
             surroundings.context.reports.refused("devices", format_args!("{eui}: {error}"));
             Ok(())
@@ -97,6 +106,10 @@ struct Life {
     woke: Option<Timestamp>,
     /// When the key was taken up, where that was since the start.
     keyed: Option<Timestamp>,
+    /// How many keys of its pad were erased last.
+    n_erased: u32,
+    /// Whether the next pad is ordered.
+    is_pad_ordered: bool,
 }
 
 /// A connection with the broker, and what arrives on it.
@@ -122,6 +135,8 @@ impl Life {
             session: None,
             woke: None,
             keyed: None,
+            n_erased: 0,
+            is_pad_ordered: false,
         }
     }
 
@@ -139,8 +154,9 @@ impl Life {
                 None if self.device.is_asleep() => {
                     self.end_session().await;
                     self.end_wake();
+                    let is_docking = self.lacks_pad() && !self.dock().await?;
                     // What was pushed at the last moment is kept before it sleeps.
-                    if self.device.is_asleep() && self.sleep().await == Waking::Never {
+                    if self.device.is_asleep() && self.sleep(is_docking).await == Waking::Never {
                         return Ok(());
                     }
                 }
@@ -162,7 +178,46 @@ impl Life {
             let epoch = self.epoch.number();
             self.surroundings.context.reports.tell(Report::Keyed { eui, epoch });
         }
+        match self.device.n_pad_keys_used() {
+            Some(n_used) if n_used > self.n_erased => {
+                self.surroundings.shelf.use_pad(eui, n_used).await?;
+                self.n_erased = n_used;
+            }
+            _ => {}
+        }
         Ok(())
+    }
+
+    /// Tells whether the device lives by pads and has none, or none that leads on.
+    fn lacks_pad(&self) -> bool {
+        self.device.path() == KeyPath::Pad
+            && self.device.epoch() > Epoch::BOOTSTRAP
+            && !self.device.has_pad()
+    }
+
+    /// Orders a pad, where the operator works here, and asks for it over the cable; tells whether the device
+    /// has it now.
+    async fn dock(&mut self) -> Result<bool, StoreError> {
+        let (eui, surroundings) = (self.device.eui(), Arc::clone(&self.surroundings));
+        let Some((socket, n_keys)) = &surroundings.dock else { return Ok(false) };
+        if let Some(operator) = surroundings.operator.as_ref().filter(|_| !self.is_pad_ordered) {
+            self.is_pad_ordered = operator.order_pad(eui, *n_keys).await;
+        }
+        match dock::ask(socket, &self.device).await {
+            Ok(Given::Frame(frame)) => {
+                self.device.handle_pushed(self.surroundings.context.clock.now(), &frame);
+                self.keep().await?;
+            }
+            Ok(Given::Pad(mark, keys)) => {
+                surroundings.shelf.keep_pad(eui, mark, keys).await?;
+                self.is_pad_ordered = false;
+                self.n_erased = 0;
+                return Ok(self.device.attach_pad(mark));
+            }
+            Ok(Given::Nothing) => {}
+            Err(error) => tracing::debug!(%eui, %error, "not docked"),
+        }
+        Ok(false)
     }
 
     /// Tells whether the network lets the device reach a service of its gateway; complains where not.
@@ -182,12 +237,21 @@ impl Life {
         is_open
     }
 
+    /// Takes a key of the pad, for which nothing goes over the air.
+    async fn take_pad_key(&mut self, place: u32) {
+        let key = self.surroundings.shelf.pad_key(self.device.eui(), place).await;
+        let now = self.surroundings.context.clock.now();
+        self.device.handle_pad_key(now, key.ok().flatten().as_ref());
+        self.tell_exchange(KeyPath::Pad, Count::default());
+    }
+
     async fn request_key(&mut self, request: &KeyRequest) {
         let door = match request {
             KeyRequest::Https { .. } => KEY_SERVICE,
             KeyRequest::Psk { .. } => KEY_SERVICE_PSK,
             KeyRequest::Coap { .. } => KEY_SERVICE_COAP,
             KeyRequest::Await => self.broker_door(),
+            KeyRequest::Pad { place } => return self.take_pad_key(*place).await,
         };
         if !self.reaches(door).await {
             return self.take_answer(KeyAnswer::Unreachable);
@@ -224,13 +288,18 @@ impl Life {
                 let device = &mut self.device;
                 let ends = |answer: &[u8]| device.handle_coap(clock.now(), answer);
                 let count = uplink.ask_by_coap(datagram, ends).await?;
-                self.tell_exchange(count);
+                self.tell_exchange(KeyPath::Oscore, count);
                 return Ok(());
             }
             KeyRequest::Await => return self.await_key(place).await,
+            KeyRequest::Pad { .. } => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        let path = match request {
+            KeyRequest::Psk { path, .. } => *path,
+            _ => self.device.path(),
         };
         self.take_answer(key_answer(answer.status, &answer.headers, answer.body.expose()));
-        self.tell_exchange(count);
+        self.tell_exchange(path, count);
         Ok(())
     }
 
@@ -242,8 +311,8 @@ impl Life {
     }
 
     /// Tells what an exchange took; a key frame has come if the flash is due for it.
-    fn tell_exchange(&self, Count { handshake, traffic, work }: Count) {
-        let (eui, path) = (self.device.eui(), self.device.path());
+    fn tell_exchange(&self, path: KeyPath, Count { handshake, traffic, work }: Count) {
+        let eui = self.device.eui();
         let is_renewal = self.device.poll_flash().is_some();
         let told = Exchanged { eui, path, is_renewal, handshake, traffic, work };
         self.surroundings.context.reports.tell(Report::Exchanged(told));
@@ -280,7 +349,7 @@ impl Life {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let traffic = session.meter.traffic().since(&before);
-        self.tell_exchange(Count { traffic, ..Count::default() });
+        self.tell_exchange(KeyPath::Push, Count { traffic, ..Count::default() });
         self.session = Some(session);
         Ok(())
     }
@@ -397,8 +466,8 @@ impl Life {
         complaints.refused(context.clock.now(), &context.reports, why);
     }
 
-    /// Sleeps until the next wake.
-    async fn sleep(&mut self) -> Waking {
+    /// Sleeps until the next wake, or for a moment while it lies on the cable.
+    async fn sleep(&mut self, is_docking: bool) -> Waking {
         let surroundings = Arc::clone(&self.surroundings);
         tokio::select! {
             biased;
@@ -407,6 +476,7 @@ impl Life {
                 self.woke = Some(self.surroundings.context.clock.now());
                 Waking::Due
             }
+            () = tokio::time::sleep(DOCKING), if is_docking => Waking::Docking,
         }
     }
 
@@ -424,6 +494,9 @@ const KEY_SERVICE_COAP: Door = Door::Udp(5683);
 const BROKER: Door = Door::Tcp(8883);
 const BROKER_PSK: Door = Door::Tcp(8884);
 
+/// How often a device on the cable asks for its pad.
+const DOCKING: Duration = Duration::from_secs(2);
+
 /// How many milliseconds an acknowledgement that is due may take to leave.
 const ACKNOWLEDGING: u32 = 100;
 
@@ -431,6 +504,7 @@ const ACKNOWLEDGING: u32 = 100;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waking {
     Due,
+    Docking,
     Never,
 }
 

@@ -70,6 +70,23 @@ impl Operator {
         }
     }
 
+    /// Orders a pad for a device, unless one is under way; tells whether the platform has answered.
+    pub(super) async fn order_pad(&self, eui: Eui64, n_keys: u32) -> bool {
+        // An error would mean that the semaphore was closed, which nobody does.
+        let _place = self.places.acquire().await;
+        let body = format!(r#"{{"keys":{n_keys}}}"#).into_bytes();
+        let answer = self.client.post_json(&format!("{}/{eui}/pads", self.url), &[], body).await;
+        match verdict(&answer) {
+            Verdict::Provisioned | Verdict::Known => true,
+            Verdict::Away => false,
+            Verdict::Refused(why) => {
+                let why = format_args!("the platform orders no pad for device {eui}: {why}");
+                self.complaints.refused(self.context.clock.now(), &self.context.reports, why);
+                true
+            }
+        }
+    }
+
     async fn bring(&self, eui: Eui64, label: &Key256) -> Verdict {
         // An error would mean that the semaphore was closed, which nobody does.
         let _place = self.places.acquire().await;

@@ -2,8 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use claviger_device::{FlashImage, FlashWrite, Slot};
+use claviger_device::{FlashImage, FlashWrite, PadMark, Slot};
 use claviger_durable::{EngineError, Table, Tx};
+use claviger_frames::Epoch;
 use claviger_store::{StoreError, Writer};
 use claviger_units::{Eui64, Key256, SecretBytes};
 use rand::Rng;
@@ -17,6 +18,10 @@ use crate::role::{Folder, RoleError};
 const FLASH: Table = Table::secret("flash");
 /// EUI-64 → bootstrap key, as it is printed on a device.
 const LABELS: Table = Table::secret("labels");
+/// EUI-64 → [`PadMark`]: be32(prev) ‖ be32(first) ‖ be32(keys).
+const PADS: Table = Table::plain("pad");
+/// EUI-64 ‖ be32(place) → the key.
+const PAD_KEYS: Table = Table::secret("pad_key");
 /// How many devices are made in one transaction.
 const BATCH: u32 = 256;
 
@@ -76,6 +81,60 @@ impl Shelf {
         self.run(move |tx| read_slot(tx, eui, slot)).await
     }
 
+    /// Keeps a pad, in place of any other, as a whole.
+    pub(super) async fn keep_pad(
+        &self,
+        eui: Eui64,
+        mark: PadMark,
+        keys: SecretBytes,
+    ) -> Result<(), StoreError> {
+        self.run(move |tx| {
+            forget_pad(tx, eui)?;
+            let row = [mark.prev.to_bytes(), mark.first.to_bytes(), mark.n_keys.to_be_bytes()];
+            tx.write(PADS, eui.as_bytes(), &row.concat())?;
+            for (place, key) in (0..).zip(keys.expose().chunks(32)) {
+                tx.write(PAD_KEYS, &pad_key(eui, place), key)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns the pad of a device.
+    pub(super) async fn pad(&self, eui: Eui64) -> Result<Option<PadMark>, StoreError> {
+        self.run(move |tx| read_pad(tx, eui)).await
+    }
+
+    /// Reads a key of the pad.
+    pub(super) async fn pad_key(
+        &self,
+        eui: Eui64,
+        place: u32,
+    ) -> Result<Option<Key256>, StoreError> {
+        self.run(move |tx| {
+            let key = tx.read(PAD_KEYS, &pad_key(eui, place))?;
+            Ok(key.and_then(|key| Key256::from_slice(key.expose())))
+        })
+        .await
+    }
+
+    /// Erases the first keys of the pad, which are used; with the last of them the pad.
+    pub(super) async fn use_pad(&self, eui: Eui64, n_used: u32) -> Result<(), StoreError> {
+        self.run(move |tx| {
+            if read_pad(tx, eui)?.is_none_or(|mark| n_used >= mark.n_keys) {
+                return forget_pad(tx, eui);
+            }
+            let end = pad_key(eui, n_used);
+            for (key, _) in tx.scan(PAD_KEYS, eui.as_bytes(), b"", MOST_USED)? {
+                if key < end {
+                    tx.erase(PAD_KEYS, &key)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until the store has failed or was stopped.
     pub(super) async fn ended(&self) {
         self.0.ended().await;
@@ -105,6 +164,35 @@ fn make(tx: &mut dyn Tx, eui: Eui64, rng: &mut impl Rng) -> Result<(), EngineErr
     }
     Ok(())
 }
+
+fn read_pad(tx: &dyn Tx, eui: Eui64) -> Result<Option<PadMark>, EngineError> {
+    let Some(row) = tx.read(PADS, eui.as_bytes())? else { return Ok(None) };
+    let ([prev, first, n_keys], []) = row.expose().as_chunks::<4>() else {
+        return Err(EngineError::Damaged(PADS.name));
+    };
+    let (prev, first) = (Epoch::from_bytes(*prev), Epoch::from_bytes(*first));
+    Ok(Some(PadMark { prev, first, n_keys: u32::from_be_bytes(*n_keys) }))
+}
+
+fn forget_pad(tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
+    tx.erase(PADS, eui.as_bytes())?;
+    loop {
+        let keys = tx.scan(PAD_KEYS, eui.as_bytes(), b"", MOST_USED)?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        for (key, _) in keys {
+            tx.erase(PAD_KEYS, &key)?;
+        }
+    }
+}
+
+fn pad_key(eui: Eui64, place: u32) -> Vec<u8> {
+    [&eui.as_bytes()[..], &place.to_be_bytes()].concat()
+}
+
+/// How many keys of a pad are looked at together.
+const MOST_USED: usize = 256;
 
 fn label(tx: &dyn Tx, eui: Eui64) -> Result<Option<Key256>, EngineError> {
     let Some(label) = tx.read(LABELS, eui.as_bytes())? else { return Ok(None) };

@@ -113,7 +113,9 @@ const fn keying(path: KeyPath) -> Keying {
     match path {
         KeyPath::Psk13Ke => Keying::Tls13,
         KeyPath::Psk13Dhe => Keying::Tls13Ephemeral,
-        KeyPath::Psk12 | KeyPath::Https | KeyPath::Oscore | KeyPath::Push => Keying::Tls12,
+        KeyPath::Psk12 | KeyPath::Https | KeyPath::Oscore | KeyPath::Push | KeyPath::Pad => {
+            Keying::Tls12
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where the gateway gets its keys: the key management entity of its site.
 
 use axum::http::StatusCode;
-use claviger_fleet::{Extraction, KeyOrder};
+use claviger_fleet::{Extraction, KeyOrder, PadExtraction};
 use claviger_frames::Epoch;
 use claviger_units::{Bits, Eui64, SaeId};
 use tokio::sync::mpsc;
@@ -27,6 +27,14 @@ impl Counter {
         match order {
             // The counter ends with the role.
             KeyOrder::Extract { eui, epoch, .. } => drop(asked.send((eui, epoch))),
+            KeyOrder::ExtractPad { most } => {
+                let outcome = self.spare_keys(most).await;
+                let now = self.service.context.clock.now();
+                let filled = self
+                    .service
+                    .core(move |core, tx| core.half.handle_pad_extracted(tx, now, outcome));
+                tell_ended(filled.await);
+            }
             KeyOrder::Fetch { key_id } => {
                 let outcome = fetching(self.keys.dec_keys(&self.platform, &[key_id]).await);
                 let now = self.service.context.clock.now();
@@ -52,6 +60,24 @@ impl Counter {
             () = shutdown.cancelled() => {}
             () = extract_all => {}
         }
+    }
+
+    /// Draws keys for a pad, if the KME has more than a fleet may need at once.
+    async fn spare_keys(&self, most: usize) -> PadExtraction {
+        let Ok(status) = self.keys.status(&self.platform).await else {
+            return PadExtraction::Later;
+        };
+        let left = status.stored_key_count.saturating_sub(most as u64);
+        if left < status.max_key_count / KEPT_FOR_FLEET {
+            return PadExtraction::Later;
+        }
+        let number = u32::try_from(most).unwrap_or(u32::MAX);
+        let answer = self.keys.enc_keys(&self.platform, number, Bits::KEY).await;
+        let keys = extractions(most, answer).into_iter().map(|outcome| match outcome {
+            Extraction::Key(key_id, key, origin) => Some((key_id, key, origin)),
+            _ => None,
+        });
+        keys.collect::<Option<_>>().map_or(PadExtraction::Later, PadExtraction::Keys)
     }
 
     async fn extract_for(&self, mut asked: Vec<Asked>) {
@@ -88,3 +114,6 @@ impl Counter {
         tell_ended(filled.await);
     }
 }
+
+/// Which part of the buffer pads leave to devices that ask.
+const KEPT_FOR_FLEET: u64 = 8;

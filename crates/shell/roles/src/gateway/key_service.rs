@@ -93,7 +93,7 @@ async fn key_by_psk(
     respond(answer.await)
 }
 
-fn have_of(path_and_query: &str) -> Option<&str> {
+pub(super) fn have_of(path_and_query: &str) -> Option<&str> {
     path_and_query.split_once("?have=").map(|(_, have)| have)
 }
 

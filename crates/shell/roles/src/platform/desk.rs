@@ -2,7 +2,7 @@
 //! `registry`.
 
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::labels::Label;
 use claviger_fleet::provisioning::Known;
-use claviger_fleet::{Origin, PlatformDevice, ProvisionError, StoredReading};
+use claviger_fleet::{Origin, PadError, PadState, PlatformDevice, ProvisionError, StoredReading};
 use claviger_frames::{Epoch, Reading};
 use claviger_net::http;
 use claviger_units::{Eui64, Key256, SaeId, SecretBytes};
@@ -21,11 +21,12 @@ use serde::Deserialize;
 
 use super::{Core, Service, registry};
 
-/// Only the operator's certificate opens these doors; an installer's opens one.
+/// Only the operator's certificate opens these doors; an installer's opens those of new devices and pads.
 pub(super) fn router(service: Service) -> Router {
     Router::new()
         .route("/v1/readings", get(readings))
         .route("/v1/devices", get(devices).post(provision))
+        .route("/v1/devices/{eui}/pads", get(pads).post(order_pad))
         .merge(registry::router())
         .with_state(service)
 }
@@ -199,6 +200,65 @@ async fn provision(
         }
         Ok(Err(_)) | Err(_) => Err(Refused::store_failed()),
     }
+}
+
+/// What `POST /v1/devices/{eui}/pads` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PadIn {
+    /// How many keys the pad gets.
+    keys: u32,
+}
+
+async fn pads(
+    State(service): State<Service>,
+    caller: Option<Extension<SaeId>>,
+    Path(eui): Path<String>,
+) -> Result<Response, Refused> {
+    admit(&[&service.operator], caller)?;
+    let eui: Eui64 = eui.parse().map_err(unknown_name)?;
+    let found = service.core(move |core, tx| core.half.platform.pads(tx, eui));
+    let found = found.await.or(Err(Refused::store_failed()))?;
+    let shown = |state: PadState| wire::Pad {
+        pad: state.pad,
+        keys: state.n_keys,
+        held: state.n_held,
+        first_epoch: state.first.map(Epoch::number),
+    };
+    let pads = found.into_iter().map(shown).collect();
+    Ok(Json(wire::Pads { pads }).into_response())
+}
+
+async fn order_pad(
+    State(service): State<Service>,
+    caller: Option<Extension<SaeId>>,
+    Path(eui): Path<String>,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    admit(&[&service.operator, &service.installer], caller)?;
+    let eui: Eui64 = eui.parse().map_err(unknown_name)?;
+    let asked: PadIn = serde_json::from_slice(&body)
+        .or(Err(Refused::bad_request("send {\"keys\": how many the pad shall have}")))?;
+    let job = move |core: &mut Core, tx: &mut dyn Tx| match core
+        .half
+        .platform
+        .order_pad(tx, eui, asked.keys)
+    {
+        Err(PadError::Store(error)) => Err(error),
+        other => Ok(other),
+    };
+    match service.core(job).await.or(Err(Refused::store_failed()))? {
+        Ok(pad) => {
+            let ordered = wire::Pad { pad, keys: asked.keys, held: 0, first_epoch: None };
+            Ok((StatusCode::CREATED, Json(ordered)).into_response())
+        }
+        Err(error @ PadError::Length) => Err(Refused::bad_request(&error.to_string())),
+        Err(error) => Err(Refused(StatusCode::CONFLICT, error.to_string())),
+    }
+}
+
+fn unknown_name(error: impl std::fmt::Display) -> Refused {
+    Refused::bad_request(&error.to_string())
 }
 
 /// Why a device is not taken in.
