@@ -71,7 +71,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Devices { command: None, show } => readings::devices(&show).await?,
         Command::Devices { command: Some(DevicesCommand::Energy(args)), .. } => energy::run(&args)?,
         Command::Devices { command: Some(DevicesCommand::Pad(args)), .. } => {
-            pad::run(&args).await?
+            pad::run(&args).await?;
         }
         Command::Link { command: None, status } => link::show(&status)?,
         Command::Link { command: Some(command), .. } => in_link(command).await?,

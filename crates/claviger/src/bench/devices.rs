@@ -78,7 +78,7 @@ struct Counted {
     operations: (&'static str, Option<f64>),
 }
 
-const PATHS: [Counted; 6] = [
+const PATHS: [Counted; 7] = [
     Counted {
         path: "https",
         handshake: Some(("dev_handshake_https", 989.0)),
@@ -114,6 +114,12 @@ const PATHS: [Counted; 6] = [
         handshake: None,
         bytes: "dev_bytes_push",
         operations: ("dev_pk_ops_push", Some(0.0)),
+    },
+    Counted {
+        path: "pad",
+        handshake: None,
+        bytes: "dev_bytes_pad",
+        operations: ("dev_pk_ops_pad", Some(0.0)),
     },
 ];
 
@@ -230,15 +236,15 @@ const NETWORK: [&str; 13] = [
     "--port-base",
     "15900",
     "--devices",
-    "12",
+    "14",
     "--renew",
     "8s",
     "--keys-by",
-    "https,psk12,psk13_ke,psk13_dhe,oscore,push",
+    "https,psk12,psk13_ke,psk13_dhe,oscore,push,pad",
     "--simulated-speed",
-    "10",
+    "20",
     "--for",
-    "30s",
+    "45s",
     "--json",
 ];
 /// Devices of the paper's fleet.

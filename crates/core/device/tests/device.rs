@@ -205,7 +205,7 @@ impl Site {
 }
 
 fn pad_key(place: u32) -> Key256 {
-    Key256::from_bytes([place as u8 ^ 0x5A; 32])
+    Key256::from_bytes([place.to_be_bytes()[3] ^ 0x5A; 32])
 }
 
 fn answer_of(frame: Option<&[u8]>) -> KeyAnswer<'_> {

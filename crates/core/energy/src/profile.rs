@@ -71,11 +71,12 @@ pub enum ProfileError {
 }
 
 /// The profiles that come with this program.
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 13] = [
     ("fipy", include_str!("../../../../profiles/fipy.toml")),
     ("esp32-fast-ecc", include_str!("../../../../profiles/esp32-fast-ecc.toml")),
     ("cortex-m4", include_str!("../../../../profiles/cortex-m4.toml")),
     ("nrf52840", include_str!("../../../../profiles/nrf52840.toml")),
+    ("lte-m", include_str!("../../../../profiles/lte-m.toml")),
     ("lora-sf7", include_str!("../../../../profiles/lora-sf7.toml")),
     ("lora-sf8", include_str!("../../../../profiles/lora-sf8.toml")),
     ("lora-sf9", include_str!("../../../../profiles/lora-sf9.toml")),

@@ -1,19 +1,22 @@
 //! Orders of one kind to a KME: how many at a time, who is next, when to try again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
 use claviger_units::{Span, Timestamp};
 
+use crate::turns::{Rank, Turn, Turns};
+
 /// A queue of orders that gives every device its turn (`PROTOCOL.md` P3b.2).
 ///
-/// An order that fails goes to the back of the queue and makes the whole lane pause, 1 s at first,
-/// 10 s in the end; after a pause a single order probes, and its success opens the lane again.
+/// An order that fails goes behind the others of its rank and makes the whole lane pause, 1 s at first,
+/// 10 s in the end; after a pause a single order probes, and its success opens the lane again. One that was
+/// only too early keeps its place.
 #[derive(Debug)]
 pub(crate) struct Lane<K, V> {
     orders: BTreeMap<K, V>,
     // Invariant: every key of `orders` is in exactly one of these two, and no other is.
-    waiting: VecDeque<K>,
-    in_flight: BTreeSet<K>,
+    waiting: Turns<K>,
+    in_flight: BTreeMap<K, Turn>,
     failures: u32,
     resume: Timestamp,
     most_in_flight: usize,
@@ -28,8 +31,8 @@ impl<K: Ord + Copy, V: Copy> Lane<K, V> {
     pub(crate) const fn with_room(most_in_flight: usize) -> Self {
         Self {
             orders: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            in_flight: BTreeSet::new(),
+            waiting: Turns::new(),
+            in_flight: BTreeMap::new(),
             failures: 0,
             resume: Timestamp::START,
             most_in_flight,
@@ -38,8 +41,13 @@ impl<K: Ord + Copy, V: Copy> Lane<K, V> {
 
     /// Puts an order at the back of the queue, unless there is one of this key.
     pub(crate) fn push(&mut self, key: K, order: V) {
+        self.push_as(key, order, Rank::default());
+    }
+
+    /// Puts an order behind all of its rank, unless there is one of this key.
+    pub(crate) fn push_as(&mut self, key: K, order: V, rank: Rank) {
         if self.orders.insert(key, order).is_none() {
-            self.waiting.push_back(key);
+            self.waiting.push(key, rank);
         }
     }
 
@@ -48,34 +56,46 @@ impl<K: Ord + Copy, V: Copy> Lane<K, V> {
         if now < self.resume || !self.has_room() {
             return None;
         }
-        let key = self.waiting.pop_front()?;
-        self.in_flight.insert(key);
+        let (key, turn) = self.waiting.pop()?;
+        self.in_flight.insert(key, turn);
         self.orders.get(&key).map(|order| (key, *order))
     }
 
     /// Ends an order for good and opens the lane; `None` if it is not in flight.
     pub(crate) fn succeed(&mut self, key: K) -> Option<V> {
         self.failures = 0;
-        self.in_flight.remove(&key).then(|| self.orders.remove(&key)).flatten()
+        self.in_flight.remove(&key)?;
+        self.orders.remove(&key)
     }
 
     /// Puts an order that failed behind the others, and pauses.
     pub(crate) fn fail(&mut self, now: Timestamp, key: K) {
-        if !self.in_flight.remove(&key) {
-            return;
+        if let Some(turn) = self.in_flight.remove(&key) {
+            self.waiting.send_back(key, turn);
+            self.pause_after_failure(now);
         }
-        self.waiting.push_back(key);
+    }
+
+    /// Puts an order back that nothing is wrong with but the time, and pauses.
+    pub(crate) fn postpone(&mut self, now: Timestamp, key: K) {
+        if let Some(turn) = self.in_flight.remove(&key) {
+            self.waiting.give_back(key, turn);
+            self.pause_after_failure(now);
+        }
+    }
+
+    fn pause_after_failure(&mut self, now: Timestamp) {
         if now >= self.resume {
             self.failures = self.failures.saturating_add(1);
             self.resume = now + pause_after(self.failures, LONGEST_PAUSE);
         }
     }
 
-    /// Puts an order before the others, in another wording.
+    /// Puts an order back into its place, in another wording.
     pub(crate) fn repeat(&mut self, key: K, order: V) {
-        if self.in_flight.remove(&key) {
+        if let Some(turn) = self.in_flight.remove(&key) {
             self.orders.insert(key, order);
-            self.waiting.push_front(key);
+            self.waiting.give_back(key, turn);
         }
     }
 
@@ -88,7 +108,7 @@ impl<K: Ord + Copy, V: Copy> Lane<K, V> {
     pub(crate) fn forget(&mut self, unwanted: impl Fn(&K, &V) -> bool) {
         self.orders.retain(|key, order| !unwanted(key, order));
         self.waiting.retain(|key| self.orders.contains_key(key));
-        self.in_flight.retain(|key| self.orders.contains_key(key));
+        self.in_flight.retain(|key, _| self.orders.contains_key(key));
     }
 
     /// Returns when the next order can start, if only time is missing.

@@ -22,6 +22,7 @@ mod platform;
 pub mod provisioning;
 mod rows;
 pub mod topics;
+mod turns;
 
 pub use gateway::{
     CoapAnswer, CoapClaim, CoapDatagram, DockAnswer, DockedPad, FrameForm, Gateway, GatewayConfig,
@@ -34,6 +35,7 @@ pub use platform::{
     Accepted, Adoption, Duplicate, PadError, PadState, Platform, PlatformConfig, PlatformDevice,
     PlatformEvent, PlatformStatus, ProvisionError, StoredReading, UplinkRefusal, WhyRefused,
 };
+pub use turns::{Rank, Sharing};
 
 use claviger_durable::EngineError;
 use claviger_durable::peer::PeerError;

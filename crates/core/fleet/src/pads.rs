@@ -341,7 +341,7 @@ mod tests {
             .transact::<_, EngineError>(|tx| {
                 for of in [eui, other] {
                     PADS.store(tx, of, 1, &row)?;
-                    (0..4).try_for_each(|n| PADS.put_key(tx, (of, 1, n), &key(n as u8)))?;
+                    (0..4).zip(0..).try_for_each(|(n, k)| PADS.put_key(tx, (of, 1, n), &key(k)))?;
                 }
                 PADS.use_up(tx, eui, (1, &row), Epoch::new(2))
             })

@@ -3,7 +3,7 @@
 use claviger_durable::{Engine, EngineError, Tx};
 use claviger_fleet::{
     Accepted, Duplicate, FrameForm, Gateway, GatewayConfig, Half, Platform, PlatformConfig,
-    QueuedUplink, UplinkRefusal,
+    QueuedUplink, Sharing, UplinkRefusal,
 };
 use claviger_frames::Epoch;
 use claviger_units::{Eui64, Site, Span, Timestamp};
@@ -71,7 +71,8 @@ impl VirtualChain {
         let now = self.now;
         // A tenth of the period is left for shortages, so that the key is ready at the wake.
         let prepare_after = Span::from_micros(self.config.renew.as_micros() / 10 * 9);
-        let config = GatewayConfig { prepare_after, form: FrameForm::Compact };
+        let sharing = Sharing::default();
+        let config = GatewayConfig { prepare_after, form: FrameForm::Compact, sharing };
         self.gateway.start(|tx, rng| Gateway::open(tx, now, config, rng));
         self.drain_gateway();
         self.forward();

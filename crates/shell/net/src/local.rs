@@ -42,7 +42,7 @@ impl Drop for LocalListener {
 
 /// Connects to the socket at `path`.
 pub async fn connect(path: &Path) -> io::Result<UnixStream> {
-    let connecting = within(path, |short| std::os::unix::net::UnixStream::connect(short))?;
+    let connecting = within(path, std::os::unix::net::UnixStream::connect)?;
     connecting.set_nonblocking(true)?;
     UnixStream::from_std(connecting)
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use claviger_units::{IdError, SaeId};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
@@ -164,10 +164,11 @@ impl DemoAuthority {
     /// `localhost`, 127.0.0.1 and `others` (DNS names or addresses).
     pub fn issue(&self, name: &str, others: &[&str]) -> Result<Issued, PkiError> {
         let mut params = params(name);
-        params.is_ca = IsCa::ExplicitNoCa;
+        // As short as strict verifiers allow: a device receives it for each key by `https`. Without extended
+        // usages it serves both ends of a connection.
+        params.is_ca = IsCa::NoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(serial_number()?);
         params.use_authority_key_identifier_extension = true;
         params.subject_alt_names =
             vec![alternative("localhost")?, SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];
@@ -291,6 +292,14 @@ fn params(name: &str) -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params
+}
+
+/// Draws a number of 63 bits: a device receives each byte of it.
+fn serial_number() -> Result<SerialNumber, PkiError> {
+    let mut number = [0; 8];
+    let filled = tls::provider().secure_random.fill(&mut number);
+    filled.or(Err(PkiError::Generate(rcgen::Error::RingUnspecified)))?;
+    Ok((u64::from_be_bytes(number) >> 1).into())
 }
 
 fn alternative(name: &str) -> Result<SanType, PkiError> {

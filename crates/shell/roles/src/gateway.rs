@@ -101,7 +101,8 @@ impl Service {
         // A tenth of the period is left for shortages, so that the key is ready at the wake.
         let prepare_after = Span::from_micros(config.renew.as_micros() / 10 * 9);
         let now = context.clock.now();
-        let config = GatewayConfig { prepare_after, form: config.form };
+        let sharing = config.sharing.clone();
+        let config = GatewayConfig { prepare_after, form: config.form, sharing };
         let (writer, outputs) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng))?;
         let (queued, pushes) = (Arc::new(Notify::new()), Pushes::default());
@@ -314,7 +315,7 @@ mod tests {
     use std::sync::Mutex;
 
     use bytes::Bytes;
-    use claviger_fleet::FrameForm;
+    use claviger_fleet::{FrameForm, Sharing};
     use claviger_net::clock::Clock;
     use claviger_net::mqtt::{BrokerHooks, LogIn, Refused};
     use claviger_net::shutdown::Shutdown;
@@ -356,7 +357,8 @@ mod tests {
         let context = Context { clock: Clock::start(), shutdown: Shutdown::new(), reports };
         let now = context.clock.now();
         let form = FrameForm::Compact;
-        let config = GatewayConfig { prepare_after: Span::from_secs(60), form };
+        let sharing = Sharing::default();
+        let config = GatewayConfig { prepare_after: Span::from_secs(60), form, sharing };
         let (writer, _) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng)).unwrap();
         Service { writer, context, queued: Arc::new(Notify::new()), pushes: Pushes::default() }

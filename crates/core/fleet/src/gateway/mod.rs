@@ -28,16 +28,19 @@ use crate::gateway::rows::{ADOPTIONS, DEVICES, DeviceRow, Next, PEER, Stage, eui
 use crate::lane::Lane;
 use crate::orders::{KeyOrder, Origin, RequestToken, damaged};
 use crate::rows::walk;
+use crate::turns::Sharing;
 use crate::{Alarm, FleetError, Half};
 
 /// What an operator decides for a gateway.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct GatewayConfig {
     /// How long after a device took its epoch the next one is prepared: its renew period less a
     /// margin. Where keys have been short of late it is prepared at once.
     pub prepare_after: Span,
     /// How key frames are written.
     pub form: FrameForm,
+    /// Who gets a key when there are too few.
+    pub sharing: Sharing,
 }
 
 /// How a key frame is written; devices read either.
@@ -57,13 +60,14 @@ pub enum FrameForm {
 ///
 /// ```
 /// use claviger_durable::{Engine, EngineError, MemoryEngine};
-/// use claviger_fleet::{FrameForm, Gateway, GatewayConfig, KeyAnswer};
+/// use claviger_fleet::{FrameForm, Gateway, GatewayConfig, KeyAnswer, Sharing};
 /// use claviger_units::{Span, Timestamp};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
 /// let (now, mut rng) = (Timestamp::START, StdRng::seed_from_u64(1));
 /// let form = FrameForm::Compact;
-/// let config = GatewayConfig { prepare_after: Span::from_secs(1500), form };
+/// let sharing = Sharing::default();
+/// let config = GatewayConfig { prepare_after: Span::from_secs(1500), form, sharing };
 /// let mut store = MemoryEngine::new();
 /// let gateway: Result<_, EngineError> =
 ///     store.transact(|tx| Gateway::open(tx, now, config, &mut rng));
@@ -289,7 +293,9 @@ impl Gateway {
     ) -> Result<(), EngineError> {
         self.n_devices += 1;
         match &row.next {
-            Some(Next::Asking { epoch, token }) => self.extracts.push((eui, *epoch), *token),
+            Some(Next::Asking { epoch, token }) => {
+                self.extracts.push_as((eui, *epoch), *token, self.config.sharing.rank(eui));
+            }
             Some(Next::Finished { .. }) => {}
             None if pad::PADS.docked(tx, eui)?.is_some() => {}
             None => self.plan(now, eui, row),

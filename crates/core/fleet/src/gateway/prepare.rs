@@ -32,7 +32,7 @@ impl Gateway {
             Extraction::TokenAnswered => self.ask_anew(tx, eui, epoch, rng)?,
             Extraction::Shortage => {
                 self.shortage.note_refusal(now);
-                self.extracts.fail(now, (eui, epoch));
+                self.extracts.postpone(now, (eui, epoch));
             }
             Extraction::Unreachable => self.extracts.fail(now, (eui, epoch)),
         }
@@ -106,7 +106,7 @@ impl Gateway {
             row.highest = epoch;
             row.next = Some(Next::Asking { epoch, token });
             row.store(tx, eui)?;
-            self.extracts.push((eui, epoch), token);
+            self.extracts.push_as((eui, epoch), token, self.config.sharing.rank(eui));
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! The other ways to a key frame: pre-shared keys, CoAP with OSCORE, and frames that are pushed.
 
-use claviger_fleet::{Alarm, CoapAnswer, CoapDatagram, GatewayEvent, KeyAnswer};
+use claviger_fleet::{
+    Alarm, CoapAnswer, CoapDatagram, GatewayEvent, KeyAnswer, KeyOrder, Rank, Sharing,
+};
 use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion};
 use claviger_oscore::Context;
 use claviger_oscore::key_service::{self, Answer, Side as End};
@@ -288,4 +290,36 @@ fn strangers_by_coap_learn_nothing_and_change_nothing() {
         assert_eq!(send(&mut world, noise), None, "{noise:?}");
     }
     assert_eq!(world.request(0), Some(KeyAnswer::NothingDue), "the device is served as before");
+}
+
+/// P3b.2: whoever is in a lower class is asked for first, then tenants by their shares, then by age.
+#[test]
+fn keys_that_are_short_go_by_class_share_and_age() {
+    let mut world = World::empty(1);
+    let rank = |priority, tenant, share| Rank { priority, tenant, share };
+    world.sharing = Sharing::default()
+        .with("020000fffe000006", rank(0, 0, 1))
+        .with("020000fffe000003", rank(1, 1, 1))
+        .with("020000fffe000005", rank(1, 1, 1))
+        .with("020000fffe0000", rank(1, 2, 2));
+    world.kill(Side::Gateway);
+    world.provision(8);
+    world.connect();
+    while world.carry(Side::Gateway)
+        || world.carry(Side::Platform)
+        || world.serve_platform(Fate::Answered)
+        || world.time_out()
+        || (matches!(world.gateway_orders.front(), Some(KeyOrder::Fetch { .. }))
+            && world.serve_gateway(Fate::Answered))
+    {}
+    let asked = world.gateway_orders.iter().map(|order| match order {
+        KeyOrder::Extract { eui, .. } => eui.as_bytes()[7],
+        other => panic!("{other:?}"),
+    });
+    let asked: Vec<u8> = asked.collect();
+    assert_eq!(asked[0], 6, "{asked:?}");
+    let of_small = |asked: &[u8]| asked.iter().filter(|n| [3, 5].contains(*n)).count();
+    assert_eq!((of_small(&asked[1..4]), of_small(&asked[1..])), (1, 2), "{asked:?}");
+    let of_large: Vec<u8> = asked[1..].iter().copied().filter(|n| ![3, 5].contains(n)).collect();
+    assert!(of_large.is_sorted(), "{of_large:?}");
 }

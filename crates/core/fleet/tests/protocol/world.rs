@@ -6,7 +6,7 @@ use claviger_durable::{Engine, EngineError, MemoryEngine, Tx};
 use claviger_fleet::{
     Accepted, Extraction, Fetching, FleetError, FrameForm, Gateway, GatewayConfig, GatewayEvent,
     Half, KeyAnswer, KeyOrder, Origin, PadExtraction, Platform, PlatformConfig, PlatformEvent,
-    PlatformOrder, ProvisionError, QueueRefusal, RequestToken, UplinkRefusal,
+    PlatformOrder, ProvisionError, QueueRefusal, RequestToken, Sharing, UplinkRefusal,
 };
 use claviger_frames::{
     DataKeys, DeviceRoot, Epoch, EpochKeys, GatewaySecret, key_frame, split_bootstrap, telemetry,
@@ -140,6 +140,8 @@ pub(crate) struct World {
     // The one frame of each epoch.
     frames: BTreeMap<(Eui64, u32, Epoch), Vec<u8>>,
     pub(crate) n_crashes: usize,
+    // What the gateway is started with next.
+    pub(crate) sharing: Sharing,
 }
 
 impl World {
@@ -162,6 +164,7 @@ impl World {
             records: [BTreeMap::new(), BTreeMap::new()],
             frames: BTreeMap::new(),
             n_crashes: 0,
+            sharing: Sharing::default(),
         };
         world.revive();
         world
@@ -203,7 +206,8 @@ impl World {
         let now = self.now;
         while self.gateway.is_none() {
             let form = FrameForm::Compact;
-            let config = GatewayConfig { prepare_after: PREPARE_AFTER, form };
+            let config =
+                GatewayConfig { prepare_after: PREPARE_AFTER, form, sharing: self.sharing.clone() };
             let rng = &mut self.rng;
             self.gateway = self.stores[0].transact(|tx| Gateway::open(tx, now, config, rng)).ok();
             if self.gateway.is_none() {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use claviger_device::{AtBoot, KeyPath};
-use claviger_fleet::FrameForm;
+use claviger_fleet::{FrameForm, Rank, Sharing};
 use claviger_units::{SaeId, Span};
 use claviger_wire::fleet::MAX_PAD;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,25 @@ pub struct RawGateway {
     pub platform_mqtt: String,
     /// How often a device shall get a fresh key.
     pub renew_s: f64,
+    /// Who gets a key first when there are too few; the first rule that fits a device counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sharing: Vec<RawShare>,
+}
+
+/// A rule of `sharing`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawShare {
+    /// How the names of the devices begin that it is for, up to 16 hexadecimal digits; empty for all.
+    pub devices: String,
+    /// Their class, from 0: a lower one is served before all higher ones.
+    pub priority: u8,
+    /// Whose devices they are; the tenants of a class share what comes to it.
+    #[serde(default)]
+    pub tenant: String,
+    /// How many parts this tenant has, from 1.
+    #[serde(default = "one_part")]
+    pub share: u16,
 }
 
 /// How key frames are written.
@@ -98,6 +117,8 @@ pub struct GatewayRoleConfig {
     pub platform_mqtt: SocketAddr,
     /// How often a device shall get a fresh key.
     pub renew: Span,
+    /// Who gets a key when there are too few.
+    pub sharing: Sharing,
 }
 
 impl Raw for RawGateway {
@@ -115,6 +136,7 @@ impl Raw for RawGateway {
         let platform_name = faults.parse("platform_name", &self.platform_name);
         let platform_mqtt = faults.address("platform_mqtt", &self.platform_mqtt);
         let renew = faults.seconds("renew_s", self.renew_s);
+        let sharing = check_sharing(faults, &self.sharing);
         Some(GatewayRoleConfig {
             keys: keys?,
             psk: psk?,
@@ -129,8 +151,44 @@ impl Raw for RawGateway {
             platform_name: platform_name?,
             platform_mqtt: platform_mqtt?,
             renew: renew?,
+            sharing: sharing?,
         })
     }
+}
+
+/// Reads the rules; a tenant has one share, whatever devices it has.
+fn check_sharing(faults: &mut Faults, rules: &[RawShare]) -> Option<Sharing> {
+    let mut tenants: Vec<(&str, u16)> = Vec::new();
+    let mut sharing = Sharing::default();
+    let mut is_right = true;
+    for RawShare { devices, priority, tenant, share } in rules {
+        if devices.len() > 16 || !devices.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            faults.note("sharing.devices", devices, "must be up to 16 hexadecimal digits");
+            is_right = false;
+        }
+        if !(1..=1000).contains(share) {
+            faults.note("sharing.share", share, "must lie between 1 and 1000");
+            is_right = false;
+        }
+        let known = tenants.iter().position(|(name, _)| name == tenant);
+        let number = known.unwrap_or(tenants.len());
+        match tenants.get(number) {
+            Some((_, other)) if other != share => {
+                let remedy = format_args!("tenant {tenant:?} has {other} parts in another rule");
+                faults.note("sharing.share", share, remedy);
+                is_right = false;
+            }
+            Some(_) => {}
+            None => tenants.push((tenant, *share)),
+        }
+        let tenant = u16::try_from(number).unwrap_or(u16::MAX);
+        sharing = sharing.with(devices, Rank { priority: *priority, tenant, share: *share });
+    }
+    is_right.then_some(sharing)
+}
+
+const fn one_part() -> u16 {
+    1
 }
 
 /// `claviger run devices`
@@ -330,4 +388,32 @@ const fn one() -> u32 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 const fn is_one(number: &u32) -> bool {
     *number == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(devices: &str, priority: u8, tenant: &str, share: u16) -> RawShare {
+        RawShare { devices: devices.into(), priority, tenant: tenant.into(), share }
+    }
+
+    #[test]
+    fn rules_of_sharing_are_taken_or_told_what_is_wrong() {
+        let mut faults = Faults::default();
+        let rules =
+            [rule("02005E", 0, "water", 3), rule("", 1, "gas", 1), rule("03", 0, "water", 3)];
+        assert!(check_sharing(&mut faults, &rules).is_some() && faults.0.is_empty());
+        for (wrong, right) in [
+            (rule("02005efffe1000011", 0, "", 1), "up to 16 hexadecimal digits"),
+            (rule("0200:5e", 0, "", 1), "up to 16 hexadecimal digits"),
+            (rule("", 0, "", 0), "between 1 and 1000"),
+            (rule("", 0, "water", 2), "tenant \"water\" has 3 parts in another rule"),
+        ] {
+            let mut faults = Faults::default();
+            let rules = [rule("02", 0, "water", 3), wrong];
+            assert!(check_sharing(&mut faults, &rules).is_none());
+            assert!(faults.0.iter().any(|fault| fault.contains(right)), "{right}: {:?}", faults.0);
+        }
+    }
 }

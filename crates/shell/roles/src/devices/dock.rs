@@ -29,8 +29,7 @@ pub(super) async fn ask(socket: &Path, device: &Device) -> io::Result<Given> {
         let stream = local::connect(socket).await?;
         http::get_once(stream, "dock", &path_and_query, &headers).await
     };
-    let answer = tokio::time::timeout(PATIENCE, exchange).await;
-    let answer = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let answer = tokio::time::timeout(PATIENCE, exchange).await??;
     let is_frame = answer.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/cose");
     match answer.status {
         StatusCode::OK if is_frame => Ok(Given::Frame(answer.body.expose().to_vec())),
