@@ -68,8 +68,8 @@ pub struct Device {
     // The question by CoAP that waits for its answer.
     asked: Option<Asked>,
     pub(crate) pad: Option<PadMark>,
-    // Whether the gateway has shown that it knows the device at its epoch: only then a pad leads on, so that
-    // it is never more than one epoch ahead.
+    // Whether the gateway has shown that it has noted the epoch that the device holds: only then a pad leads
+    // on, so that the device is never more than one epoch ahead of it.
     pub(crate) is_followed: bool,
     pub(crate) counters: Counters,
 }

@@ -3,8 +3,9 @@
 use alloc::format;
 use alloc::string::String;
 
+use claviger_frames::pad::{self, OpenedPad};
 use claviger_frames::{Epoch, EpochKeys};
-use claviger_units::{Key256, Timestamp};
+use claviger_units::{Key256, SecretBytes, Timestamp};
 
 use crate::actions::KeyAnswer;
 use crate::device::{Device, RESERVED};
@@ -18,6 +19,8 @@ pub struct PadMark {
     pub first: Epoch,
     /// How many keys it had at first.
     pub n_keys: u32,
+    /// The mark of the life that it belongs to ([`claviger_frames::DeviceRoot::mark`]).
+    pub life: [u8; 8],
 }
 
 impl PadMark {
@@ -55,12 +58,23 @@ impl Device {
         (path_and_query, authorization)
     }
 
-    /// Begins to use a pad whose keys lie in flash, all of them; false if it belongs to another state of the
-    /// device: dock it again.
+    /// Opens what came over the cable: the mark, and the keys to be kept with it; `None` for what its gateway
+    /// has not made for the device as it is now.
+    #[must_use]
+    pub fn open_pad(&self, sealed: &[u8]) -> Option<(PadMark, SecretBytes)> {
+        let OpenedPad { prev, first, keys } =
+            pad::open(&self.held.gateway, self.held.eui, self.held.epoch, sealed)?;
+        let n_keys = u32::try_from(keys.len() / 32).ok()?;
+        Some((PadMark { prev, first, n_keys, life: self.held.root.mark() }, keys))
+    }
+
+    /// Begins to use a pad whose keys lie in flash, all of them; false if it is of another life, or leads
+    /// nowhere from the epoch that the device holds: erase it, and dock the device again.
     pub fn attach_pad(&mut self, mark: PadMark) -> bool {
-        let fits = mark.fits(self.held.epoch);
+        let fits = mark.fits(self.held.epoch) && mark.life == self.held.root.mark();
         self.pad = Some(mark).filter(|_| fits);
-        self.is_followed |= self.held.epoch == mark.prev;
+        // At the epoch that it was docked with its gateway knows it.
+        self.is_followed |= fits && self.held.epoch == mark.prev;
         fits
     }
 
@@ -82,7 +96,7 @@ impl Device {
     }
 
     /// Takes the key of the pad that [`KeyRequest::Pad`](crate::KeyRequest::Pad) named; `None` where it
-    /// cannot be read, which ends the pad.
+    /// cannot be read: the device then lacks its pad until it is docked again, for what is left of it.
     pub fn handle_pad_key(&mut self, now: Timestamp, key: Option<&Key256>) {
         if self.commit_is_pending() || !self.is_asking() {
             return;
@@ -105,7 +119,7 @@ mod tests {
 
     #[test]
     fn each_key_leads_from_one_epoch_to_the_next() {
-        let mark = PadMark { prev: Epoch::new(4), first: Epoch::new(9), n_keys: 3 };
+        let mark = PadMark { prev: Epoch::new(4), first: Epoch::new(9), n_keys: 3, life: [0; 8] };
         let next = |epoch| mark.next_after(Epoch::new(epoch)).map(|(n, to)| (n, to.number()));
         for (epoch, expected, n_used, fits) in [
             (3, None, 0, false),

@@ -440,7 +440,8 @@ fn dock(flash: &mut FlashImage, site: &mut Site, n_keys: u32) -> Timestamp {
     let device = live(&mut now, end, flash, site, &mut Power::steady()).unwrap();
     let prev = device.epoch();
     assert_eq!(prev.number(), 2);
-    site.pad = Some(PadMark { prev, first: Epoch::new(5), n_keys });
+    let life = split_bootstrap(&bootstrap()).0.mark();
+    site.pad = Some(PadMark { prev, first: Epoch::new(5), n_keys, life });
     now
 }
 
@@ -457,6 +458,76 @@ fn a_pad_leads_on_without_a_word_and_then_keys_come_by_air_again() {
 }
 
 #[test]
+fn a_pad_over_the_cable_is_taken_only_from_its_gateway() {
+    let mut flash = fresh();
+    let mut site = Site { path: KeyPath::Pad, ..Site::new(0) };
+    let now = dock(&mut flash, &mut site, 3);
+    let device = Device::boot(now, &flash, Profile::waking_every(PERIOD)).unwrap();
+    let keys = SecretBytes::new((0..3).flat_map(|n| *pad_key(n).expose()).collect());
+    let (prev, first) = (device.epoch(), Epoch::new(5));
+    let own = &site.epochs.last().unwrap().gateway;
+    let sealed = claviger_frames::pad::seal(own, EUI, (prev, first), &keys, [1; 12]);
+    let (mark, opened) = device.open_pad(&sealed).unwrap();
+    assert_eq!(Some(mark), site.pad);
+    assert!(opened.ct_eq(&keys));
+    let other = &site.epochs.first().unwrap().gateway;
+    let forged = claviger_frames::pad::seal(other, EUI, (prev, first), &keys, [1; 12]);
+    assert!(device.open_pad(&forged).is_none());
+}
+
+/// A gateway that only says when to ask again may not have noted what the device holds.
+#[test]
+fn a_device_steps_on_only_when_its_epoch_is_noted() {
+    let mut flash = fresh();
+    let mut site = Site { path: KeyPath::Pad, ..Site::new(0) };
+    let mut now = dock(&mut flash, &mut site, 20);
+    let profile = Profile { path: KeyPath::Pad, ..Profile::waking_every(PERIOD) };
+    let mut device = Device::boot(now, &flash, profile).unwrap();
+    assert!(device.attach_pad(site.pad.unwrap()));
+    // Down with the power just after the first step, so that nothing has been said under it.
+    while device.epoch() == site.pad.unwrap().prev {
+        if let Some(Action::RequestKey(KeyRequest::Pad { place })) =
+            step(&mut device, &mut flash, &mut now)
+        {
+            device.handle_pad_key(now, Some(&pad_key(place)));
+            settle(&mut device, &mut flash);
+        }
+    }
+    let answers = [
+        KeyAnswer::Later { retry_after: Span::from_secs(1) },
+        KeyAnswer::Denied,
+        KeyAnswer::Unreachable,
+    ];
+    for _ in 0..10 {
+        for answer in answers {
+            match step(&mut device, &mut flash, &mut now) {
+                Some(Action::RequestKey(KeyRequest::Psk { .. })) => {
+                    device.handle_key_answer(now, answer);
+                }
+                Some(Action::Publish { header, .. }) => {
+                    device.handle_published(now, header, Delivery::Failed);
+                }
+                Some(other) => panic!("{other:?}"),
+                None => {}
+            }
+        }
+    }
+    assert_eq!(device.epoch(), Epoch::new(5));
+    let mut asked = None;
+    while asked.is_none() {
+        asked = step(&mut device, &mut flash, &mut now)
+            .filter(|action| matches!(action, Action::RequestKey(_)));
+    }
+    device.handle_key_answer(now, KeyAnswer::NothingDue);
+    loop {
+        if let Some(Action::RequestKey(request)) = step(&mut device, &mut flash, &mut now) {
+            assert_eq!(request, KeyRequest::Pad { place: 1 });
+            break;
+        }
+    }
+}
+
+#[test]
 fn nothing_from_the_air_leads_away_from_a_pad() {
     let (mut flash, mut site) = (fresh(), Site { path: KeyPath::Pad, ..Site::new(0) });
     let now = dock(&mut flash, &mut site, 20);
@@ -467,9 +538,11 @@ fn nothing_from_the_air_leads_away_from_a_pad() {
     assert!(device.attach_pad(site.pad.unwrap()));
     device.handle_pushed(now, &frame);
     assert!(device.poll_flash().is_none(), "it stays with its pad");
-    // A pad of another state is none, and the air counts again.
-    let other = PadMark { prev: Epoch::new(1), ..site.pad.unwrap() };
-    assert!(!device.attach_pad(other));
+    // A pad of another life or state is none, and the air counts again.
+    let pad = site.pad.unwrap();
+    for other in [PadMark { prev: Epoch::new(1), ..pad }, PadMark { life: [0; 8], ..pad }] {
+        assert!(!device.attach_pad(other));
+    }
     device.handle_pushed(now, &frame);
     assert!(device.poll_flash().is_some());
 }

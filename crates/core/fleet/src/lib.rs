@@ -25,7 +25,7 @@ pub mod topics;
 mod turns;
 
 pub use gateway::{
-    CoapAnswer, CoapClaim, CoapDatagram, DockAnswer, DockedPad, FrameForm, Gateway, GatewayConfig,
+    CoapAnswer, CoapClaim, CoapDatagram, DockAnswer, FrameForm, Gateway, GatewayConfig,
     GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks, NextEpoch, PadExtraction,
     QueueRefusal, QueuedUplink,
 };

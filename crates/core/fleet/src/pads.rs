@@ -33,6 +33,8 @@ pub(crate) struct PadRow {
     pub(crate) n_drawn: u32,
     /// How many both sites hold, as far as this one knows.
     pub(crate) n_held: u32,
+    /// How many have led to epochs that are held here; the platform counts them.
+    pub(crate) n_followed: u32,
     pub(crate) dock: Option<Dock>,
 }
 
@@ -43,6 +45,8 @@ pub(crate) struct Dock {
     pub(crate) first: Epoch,
     /// Whether the other site has agreed.
     pub(crate) is_agreed: bool,
+    /// Whether the pad may have left: from then on only its device decides over it.
+    pub(crate) is_given: bool,
 }
 
 /// A key of a pad.
@@ -64,6 +68,11 @@ pub(crate) struct Step {
 }
 
 impl PadRow {
+    /// A pad that was just ordered.
+    pub(crate) const fn ordered(life: u32, n_keys: u32) -> Self {
+        Self { life, n_keys, n_drawn: 0, n_held: 0, n_followed: 0, dock: None }
+    }
+
     pub(crate) const fn is_complete(&self) -> bool {
         self.n_held == self.n_keys
     }
@@ -92,12 +101,16 @@ impl PadRow {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let row = Writer::new().u32(self.life).u32(self.n_keys).u32(self.n_drawn).u32(self.n_held);
+        let row = Writer::new().u32(self.life).u32(self.n_keys).u32(self.n_drawn);
+        let row = row.u32(self.n_held).u32(self.n_followed);
         match self.dock {
             None => row.u8(0),
-            Some(Dock { prev, first, is_agreed }) => {
-                row.u8(1).u32(prev.number()).u32(first.number()).u8(u8::from(is_agreed))
-            }
+            Some(Dock { prev, first, is_agreed, is_given }) => row
+                .u8(1)
+                .u32(prev.number())
+                .u32(first.number())
+                .u8(u8::from(is_agreed))
+                .u8(u8::from(is_given)),
         }
         .finish()
     }
@@ -105,17 +118,18 @@ impl PadRow {
     fn decode(row: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(row);
         let (life, n_keys) = (reader.u32()?, reader.u32()?);
-        let (n_drawn, n_held) = (reader.u32()?, reader.u32()?);
+        let (n_drawn, n_held, n_followed) = (reader.u32()?, reader.u32()?, reader.u32()?);
         let dock = match reader.u8()? {
             0 => None,
             _ => Some(Dock {
                 prev: Epoch::new(reader.u32()?),
                 first: Epoch::new(reader.u32()?),
                 is_agreed: reader.u8()? != 0,
+                is_given: reader.u8()? != 0,
             }),
         };
         reader.finish()?;
-        Ok(Self { life, n_keys, n_drawn, n_held, dock })
+        Ok(Self { life, n_keys, n_drawn, n_held, n_followed, dock })
     }
 }
 
@@ -256,18 +270,15 @@ impl Pads {
         if row.last() == Some(epoch) {
             return self.erase(tx, eui, pad);
         }
-        let prefix = row_key(eui, pad);
-        loop {
-            let rows = tx.scan(self.keys, &prefix, b"", PAGE)?;
-            let end = key_key(eui, pad, place);
-            let used: Vec<_> = rows.iter().map(|(key, _)| key).filter(|key| **key <= end).collect();
-            for key in &used {
-                tx.erase(self.keys, key)?;
+        // They are used in their order: what is before the first that is gone is gone too.
+        for place in (0..=place).rev() {
+            let key = key_key(eui, pad, place);
+            if tx.count(self.keys, &key)? == 0 {
+                break;
             }
-            if used.len() < PAGE {
-                return Ok(());
-            }
+            tx.erase(self.keys, &key)?;
         }
+        Ok(())
     }
 
     /// Erases a pad.
@@ -314,8 +325,10 @@ mod tests {
 
     #[test]
     fn a_pad_leads_from_where_it_was_docked_to_its_last_key() {
-        let dock = Dock { prev: Epoch::new(4), first: Epoch::new(9), is_agreed: true };
-        let row = PadRow { life: 1, n_keys: 3, n_drawn: 3, n_held: 3, dock: Some(dock) };
+        let dock =
+            Dock { prev: Epoch::new(4), first: Epoch::new(9), is_agreed: true, is_given: true };
+        let row =
+            PadRow { life: 1, n_keys: 3, n_drawn: 3, n_held: 3, n_followed: 0, dock: Some(dock) };
         let next = |epoch| row.next_after(Epoch::new(epoch)).map(Epoch::number);
         assert_eq!(
             [3, 4, 5, 8, 9, 10, 11, 12].map(next),
@@ -331,8 +344,10 @@ mod tests {
     #[test]
     fn keys_are_erased_as_they_are_used_and_the_pad_with_the_last() {
         let (eui, other) = (Eui64::from_bytes([1; 8]), Eui64::from_bytes([2; 8]));
-        let dock = Dock { prev: Epoch::new(0), first: Epoch::new(1), is_agreed: true };
-        let row = PadRow { life: 1, n_keys: 4, n_drawn: 4, n_held: 4, dock: Some(dock) };
+        let dock =
+            Dock { prev: Epoch::new(0), first: Epoch::new(1), is_agreed: true, is_given: true };
+        let row =
+            PadRow { life: 1, n_keys: 4, n_drawn: 4, n_held: 4, n_followed: 0, dock: Some(dock) };
         let mut engine = MemoryEngine::new();
         let left = |engine: &mut MemoryEngine, eui| {
             engine.transact::<_, EngineError>(|tx| tx.count(PADS.keys, &row_key(eui, 1))).unwrap()

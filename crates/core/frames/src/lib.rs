@@ -36,6 +36,7 @@ extern crate alloc;
 
 mod cose;
 pub mod key_frame;
+pub mod pad;
 mod proof;
 mod psk;
 mod reading;

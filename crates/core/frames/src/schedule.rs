@@ -69,6 +69,14 @@ impl DeviceRoot {
     pub fn duplicate(&self) -> Self {
         Self(self.0.duplicate())
     }
+
+    /// Returns a mark of this root that tells nothing of it: what belongs to one life of a device bears it.
+    #[must_use]
+    pub fn mark(&self) -> [u8; 8] {
+        let mut mark = [0; 8];
+        expand_into(&self.0, &[b"claviger/1 mark"], &mut mark);
+        mark
+    }
 }
 
 /// The gateway secret `G_e` of one epoch, known to device, gateway and platform.

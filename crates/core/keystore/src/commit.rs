@@ -104,14 +104,16 @@ impl KeyStore {
     /// Returns how the keys of the next block are to be split between the owners.
     #[must_use]
     pub fn ratio(&self, now: Timestamp) -> OwnerRatio {
-        match self.config.site {
-            // What B would get would only displace what it has, unused.
-            Site::A if self.peer_lately == 0 && self.levels.theirs >= LEAST_SHARE => {
-                OwnerRatio::ALL_TO_A
-            }
-            Site::A => block::ratio_of_demand(self.lately.count(now), self.peer_lately),
-            Site::B => self.shares,
+        if self.config.site == Site::B {
+            return self.shares;
         }
+        let by_demand = block::ratio_of_demand(self.lately.count(now), self.peer_lately);
+        let of_b = block::cap(self.shares, Site::B, self.config.capacity);
+        if by_demand == self.shares && self.peer_lately == 0 && self.levels.theirs >= of_b {
+            // What B would get would only displace what it has, unused.
+            return OwnerRatio::ALL_TO_A;
+        }
+        by_demand
     }
 
     fn admit(&self, block: &Block) -> Result<(), ProposeError> {
@@ -352,8 +354,11 @@ impl KeyStore {
         [mine, theirs]: [u64; 2],
         ratio: OwnerRatio,
     ) -> Result<(), EngineError> {
-        tx.write(table::META, table::SHARES, &[ratio.in_64(Site::B)])?;
-        self.shares = ratio;
+        // That all go to A once says nothing of what each may own.
+        if ratio != OwnerRatio::ALL_TO_A {
+            tx.write(table::META, table::SHARES, &[ratio.in_64(Site::B)])?;
+            self.shares = ratio;
+        }
         self.levels.mine += mine;
         self.levels.theirs += theirs;
         self.events.push_back(Event::BlockCommitted { block, n_keys: mine + theirs });

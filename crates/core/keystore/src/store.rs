@@ -521,7 +521,6 @@ fn read_shares(tx: &dyn Tx) -> Result<OwnerRatio, EngineError> {
     let row = tx.read(table::META, table::SHARES)?;
     Ok(match row.as_ref().map(SecretBytes::expose) {
         None => OwnerRatio::INITIAL,
-        Some(&[0]) => OwnerRatio::ALL_TO_A,
         Some(&[parts]) => OwnerRatio::from_64ths_of_b(parts.into()),
         Some(_) => return Err(EngineError::Damaged(table::META.name)),
     })

@@ -51,6 +51,12 @@ pub enum FleetRecord {
     PadDock(PadDock),
     /// Platform → gateway: the pad can be followed, give it to the device (ours).
     PadDocked(PadDock),
+    /// Platform → gateway: the pad is not known here, or cannot be followed: forget it (ours).
+    PadUnknown(PadName),
+    /// Gateway → platform: the device went without its pad, which nobody has seen: forget the docking (ours).
+    PadUndock(PadName),
+    /// Gateway → platform: the device has come to this epoch by its pad (ours).
+    PadReached(EpochName),
 }
 
 /// The order of a pad: keys that a device is given by cable, for many epochs.
@@ -287,6 +293,9 @@ impl FleetRecord {
             }
             Self::PadDock(dock) => dock.write(Writer::kind(PAD_DOCK)),
             Self::PadDocked(dock) => dock.write(Writer::kind(PAD_DOCKED)),
+            Self::PadUnknown(pad) => pad.write(Writer::kind(PAD_UNKNOWN)),
+            Self::PadUndock(pad) => pad.write(Writer::kind(PAD_UNDOCK)),
+            Self::PadReached(name) => name.write(Writer::kind(PAD_REACHED)),
         }
         .finish()
     }
@@ -317,6 +326,9 @@ impl FleetRecord {
             }
             PAD_DOCK => Self::PadDock(PadDock::read(&mut reader)?),
             PAD_DOCKED => Self::PadDocked(PadDock::read(&mut reader)?),
+            PAD_UNKNOWN => Self::PadUnknown(PadName::read(&mut reader)?),
+            PAD_UNDOCK => Self::PadUndock(PadName::read(&mut reader)?),
+            PAD_REACHED => Self::PadReached(EpochName::read(&mut reader)?),
             kind => return Err(DecodeError::Kind(kind)),
         };
         reader.finish()?;
@@ -344,6 +356,9 @@ const PAD_DRAWN: u8 = 10;
 const PAD_HELD: u8 = 11;
 const PAD_DOCK: u8 = 12;
 const PAD_DOCKED: u8 = 13;
+const PAD_UNKNOWN: u8 = 14;
+const PAD_UNDOCK: u8 = 15;
+const PAD_REACHED: u8 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -446,6 +461,9 @@ mod tests {
             (pads(), 1u32..).prop_map(|(pad, first)| {
                 FleetRecord::PadDocked(PadDock { pad, prev: first - 1, first })
             }),
+            pads().prop_map(FleetRecord::PadUnknown),
+            pads().prop_map(FleetRecord::PadUndock),
+            names().prop_map(FleetRecord::PadReached),
         ]
     }
 
@@ -456,7 +474,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, kind in 0u8..14) {
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, kind in 0u8..17) {
             let bytes = [&[kind], bytes.as_slice()].concat();
             if let Ok(record) = FleetRecord::decode(&bytes) {
                 prop_assert_eq!(record.encode(), bytes);

@@ -5,7 +5,9 @@
 mod edge;
 mod network;
 
-pub use edge::{DevicesConfig, GatewayRoleConfig, RawAtBoot, RawDevices, RawFrameForm, RawGateway};
+pub use edge::{
+    DevicesConfig, GatewayRoleConfig, RawAtBoot, RawDevices, RawFrameForm, RawGateway, RawShare,
+};
 pub use network::{
     CHANNEL_PORT, ControllerRoleConfig, EnrolmentConfig, FibrePath, LanRoleConfig,
     OpticsRoleConfig, POLICIES, RawApproval, RawController, RawCrossing, RawEnrolment,

@@ -291,6 +291,12 @@ impl Service {
             GatewayEvent::Alarm(alarm) => {
                 self.context.reports.refused("gateway", format_args!("alarm: {alarm:?}"));
             }
+            GatewayEvent::PadSetback { eui } => {
+                let why = format_args!(
+                    "{eui}: keys drawn for its pad serve nobody; the platform could not get them"
+                );
+                self.context.reports.refused("gateway", why);
+            }
             GatewayEvent::PadComplete { eui } => {
                 tracing::info!(%eui, "its pad is complete: dock the device");
             }

@@ -112,7 +112,7 @@ struct Marker {
 }
 
 /// The layout of folders and files that this version makes and knows.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// The folders that belong to a role each; the others hold certificates for people and programs.
 pub const ROLES: [&str; 10] = [

@@ -31,8 +31,9 @@ impl Device {
         if self.commit_is_pending() || !self.is_asking() {
             return;
         }
-        // Whoever refuses may be a stranger; the others have known the device at this epoch.
-        self.is_followed |= !matches!(answer, KeyAnswer::Denied | KeyAnswer::Unreachable);
+        // These come after the gateway has noted durably which epoch the device holds; a gateway that only
+        // says when to ask again may not have.
+        self.is_followed |= matches!(answer, KeyAnswer::Frame(_) | KeyAnswer::NothingDue);
         if let KeyAnswer::Frame(frame) = answer {
             self.renew(now, frame);
         }

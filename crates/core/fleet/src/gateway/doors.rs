@@ -71,8 +71,10 @@ impl Gateway {
             return Ok(None);
         };
         let row = DeviceRow::load(tx, identity.eui)?;
-        let keys = row.as_ref().and_then(|row| row.keys_of(identity.epoch));
-        Ok(keys.map(|(keys, _)| keys.pre_shared_key(version)))
+        let keys = row.as_ref().and_then(|row| row.keys_of(identity.epoch)).map(|(keys, _)| keys);
+        // As much work for strangers.
+        let key = keys.unwrap_or(&self.decoy).pre_shared_key(version);
+        Ok(keys.map(|_| key))
     }
 
     /// Answers `GET /v1/devices/{eui}/key?have=e` on a connection whose handshake has proven to hold
@@ -136,6 +138,10 @@ impl Gateway {
             self.promote(tx, now, eui, row)?;
             return Ok(KeyAnswer::NothingDue);
         }
+        let mut row = row;
+        if row.is_next_by_pad() {
+            self.undock(tx, now, eui, &mut row)?;
+        }
         Ok(self.answer(now, eui, row))
     }
 
@@ -155,6 +161,8 @@ impl Gateway {
         let (Some(eui), Some(row), Some(proof)) = (eui, row, proof) else { return Ok(None) };
         match proof {
             Proof::Current => {}
+            // Its readings would be taken for a sign that its epoch is noted, and by its pad it would go on.
+            Proof::Next if self.is_barred() && row.is_next_by_pad() => return Ok(None),
             Proof::Next if self.is_barred() => {}
             Proof::Next => self.promote(tx, now, eui, row)?,
             Proof::Retired => {
@@ -234,6 +242,11 @@ impl Gateway {
 }
 
 impl DeviceRow {
+    /// Tells whether a pad leads to the next epoch.
+    pub(super) fn is_next_by_pad(&self) -> bool {
+        matches!(&self.next, Some(Next::Finished { frame, .. }) if frame.is_empty())
+    }
+
     /// Returns the keys of an epoch that the device may hold, or has held as its first, and what it proves
     /// to hold those.
     pub(super) fn keys_of(&self, epoch: Epoch) -> Option<(&dyn EpochKeys, Proof)> {

@@ -11,7 +11,7 @@ mod uplinks;
 
 pub use coap::{CoapAnswer, CoapClaim, CoapDatagram};
 pub use doors::KeyAnswer;
-pub use pad::{DockAnswer, DockedPad, PadExtraction};
+pub use pad::{DockAnswer, PadExtraction};
 pub use uplinks::{LostUplinks, QueueRefusal, QueuedUplink};
 
 use std::collections::{BTreeMap, VecDeque};
@@ -132,6 +132,12 @@ pub enum GatewayEvent {
     },
     /// A pad is held at both sites: its device can be docked.
     PadComplete {
+        /// The device.
+        eui: Eui64,
+    },
+    /// Keys that were drawn for a pad serve nobody: the platform could not get them, or knows nothing of the
+    /// pad. What is missing is drawn again, after a pause.
+    PadSetback {
         /// The device.
         eui: Eui64,
     },

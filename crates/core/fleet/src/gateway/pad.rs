@@ -4,17 +4,21 @@
 use std::collections::BTreeMap;
 
 use claviger_durable::{EngineError, Table, Tx};
-use claviger_frames::{Epoch, parse_authorization};
+use claviger_frames::{Epoch, pad, parse_authorization};
 use claviger_units::{Eui64, Key256, KeyId, SecretBytes, Span, Timestamp};
 use claviger_wire::fleet::{
     AdoptedDevice, EpochName, FleetRecord, MAX_PAD_BATCH, PadDock, PadDrawn, PadMark, PadName,
     PadOrder,
 };
 
+use rand_core::Rng;
+use zeroize::Zeroizing;
+
 use super::doors::Proof;
 use super::rows::{DeviceRow, Held, Next, Stage};
 use super::{Gateway, GatewayEvent};
 use crate::Alarm;
+use crate::lane::pause_after;
 use crate::orders::{KeyOrder, Origin, damaged};
 use crate::pads::{Dock, PadKey, PadRow, Pads, Step, split_row_key};
 use crate::rows::walk;
@@ -28,28 +32,17 @@ pub(super) const PADS: Pads =
 pub enum DockAnswer {
     /// First this key frame, which may have left already: take it, and ask again.
     Frame(Vec<u8>),
-    /// The pad.
-    Pad(DockedPad),
+    /// The pad, or what is left of it, sealed for the device as it is now ([`claviger_frames::pad`]).
+    Pad(Vec<u8>),
     /// The platform has yet to agree: ask again.
     Later {
         /// When, whole seconds.
         retry_after: Span,
     },
-    /// There is no complete pad for this device: order one, or wait until it is drawn.
+    /// No complete pad waits for this device: order one, or wait until it is drawn.
     None,
     /// Wrong, unknown or stale, one answer for all.
     Denied,
-}
-
-/// A pad on its way over the cable.
-#[derive(Debug)]
-pub struct DockedPad {
-    /// The epoch that the device must hold to begin with it.
-    pub prev: Epoch,
-    /// The epoch that its first key leads to.
-    pub first: Epoch,
-    /// Its keys, 32 bytes each.
-    pub keys: SecretBytes,
 }
 
 /// The answer to [`KeyOrder::ExtractPad`].
@@ -68,6 +61,8 @@ pub(super) struct Drawing {
     waiting: BTreeMap<(Eui64, u32), u32>,
     in_flight: Option<((Eui64, u32), u32)>,
     resume: Timestamp,
+    // Batches in a row that the platform could not get.
+    n_lost: u32,
 }
 
 impl Gateway {
@@ -91,8 +86,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Answers `GET /v1/devices/{eui}/pad?have=e` of a device on the cable. Asked again, until its device has
-    /// shown that it uses the pad, it gives the same one.
+    /// Answers `GET /v1/devices/{eui}/pad?have=e` of a device on the cable. As often as it asks, it is given what
+    /// its pad still holds from the epoch on that it proves.
     pub fn handle_dock(
         &mut self,
         tx: &mut dyn Tx,
@@ -100,6 +95,7 @@ impl Gateway {
         eui: &str,
         have: Option<&str>,
         (path_and_query, authorization): (&str, Option<&str>),
+        rng: &mut impl Rng,
     ) -> Result<DockAnswer, EngineError> {
         let eui: Option<Eui64> = eui.parse().ok();
         let row = eui.map(|eui| DeviceRow::load(tx, eui)).transpose()?.flatten();
@@ -120,7 +116,7 @@ impl Gateway {
         }
         self.seen.insert(eui, now);
         match DeviceRow::load(tx, eui)? {
-            Some(row) => self.dock(tx, eui, row),
+            Some(row) => self.dock(tx, eui, row, rng),
             None => Ok(DockAnswer::Denied),
         }
     }
@@ -130,33 +126,55 @@ impl Gateway {
         tx: &mut dyn Tx,
         eui: Eui64,
         row: DeviceRow,
+        rng: &mut impl Rng,
     ) -> Result<DockAnswer, EngineError> {
         let pads = PADS.of(tx, eui)?;
-        let Some((pad, pad_row)) = pads.into_iter().rfind(|(_, pad)| pad.is_complete()) else {
-            return Ok(DockAnswer::None);
-        };
-        let device = AdoptedDevice { eui, life: row.life };
-        let name = PadName { device, pad };
-        match pad_row.dock {
-            None => self.propose_dock(tx, name, pad_row, row),
-            Some(Dock { is_agreed: false, .. }) => Ok(DockAnswer::Later { retry_after: SOON }),
-            // The device uses it: it has all that is left of it.
-            Some(Dock { prev, .. }) if row.cur.epoch != prev => Ok(DockAnswer::None),
-            Some(Dock { prev, first, .. }) => {
-                let mut keys = Vec::new();
-                for place in 0..pad_row.n_keys {
-                    let Some(key) = PADS.key(tx, eui, pad, place)? else {
-                        return Ok(DockAnswer::None);
-                    };
-                    keys.extend_from_slice(key.key.expose());
-                }
-                Ok(DockAnswer::Pad(DockedPad { prev, first, keys: SecretBytes::new(keys) }))
+        // One that leads on goes before any other, since its device may have taken the next step already.
+        if let Some(&(pad, pad_row)) = pads.iter().rfind(|(_, pad)| pad.dock.is_some()) {
+            if pad_row.dock.is_some_and(|dock| !dock.is_agreed) {
+                return Ok(DockAnswer::Later { retry_after: SOON });
             }
+            if let Some(next) = pad_row.next_after(row.cur.epoch) {
+                return Self::give(tx, (eui, pad, pad_row), &row, next, rng);
+            }
+        }
+        match pads.into_iter().rfind(|(_, pad)| pad.is_complete() && pad.dock.is_none()) {
+            Some((pad, pad_row)) => {
+                let device = AdoptedDevice { eui, life: row.life };
+                self.propose_dock(tx, PadName { device, pad }, pad_row, row)
+            }
+            None => Ok(DockAnswer::None),
         }
     }
 
-    /// Settles from which epoch on a pad serves: above all that was ever used, and from the one that its
-    /// device holds for certain.
+    /// Seals what a pad holds from the epoch on that its device has, and notes that it may leave.
+    fn give(
+        tx: &mut dyn Tx,
+        (eui, pad, mut pad_row): (Eui64, u32, PadRow),
+        row: &DeviceRow,
+        next: Epoch,
+        rng: &mut impl Rng,
+    ) -> Result<DockAnswer, EngineError> {
+        let from = pad_row.place_of(next).unwrap_or(0);
+        let n_left = usize::try_from(pad_row.n_keys - from).unwrap_or_default();
+        let mut keys = Zeroizing::new(Vec::with_capacity(32 * n_left));
+        for place in from..pad_row.n_keys {
+            let Some(key) = PADS.key(tx, eui, pad, place)? else { return Ok(DockAnswer::None) };
+            keys.extend_from_slice(key.key.expose());
+        }
+        if let Some(dock) = pad_row.dock.as_mut().filter(|dock| !dock.is_given) {
+            dock.is_given = true;
+            PADS.store(tx, eui, pad, &pad_row)?;
+        }
+        let mut iv = [0; 12];
+        rng.fill_bytes(&mut iv);
+        let keys = SecretBytes::new(std::mem::take(&mut *keys));
+        let sealed = pad::seal(&row.cur.secret, eui, (row.cur.epoch, next), &keys, iv);
+        Ok(DockAnswer::Pad(sealed))
+    }
+
+    /// Proposes from which epoch on a pad serves: above all that was ever used, and from the one that its
+    /// device has proven and can leave by nothing else.
     fn propose_dock(
         &mut self,
         tx: &mut dyn Tx,
@@ -165,22 +183,24 @@ impl Gateway {
         mut row: DeviceRow,
     ) -> Result<DockAnswer, EngineError> {
         let eui = pad.device.eui;
+        let (prev, first) = (row.cur.epoch, row.highest.number().checked_add(1));
+        let last = first.and_then(|first| first.checked_add(pad_row.n_keys));
+        let (Some(first), Some(_)) = (first, last) else { return Ok(DockAnswer::None) };
         match row.next.take() {
-            Some(Next::Finished { frame, stage: Stage::Ready, .. }) if !frame.is_empty() => {
+            Some(Next::Finished { frame, stage: Stage::Ready, .. }) => {
                 return Ok(DockAnswer::Frame(frame));
             }
-            Some(Next::Finished { held, frame, .. }) if !frame.is_empty() => {
+            Some(Next::Finished { held, .. }) => {
                 let name = EpochName { eui, life: row.life, epoch: held.epoch.number() };
                 self.peer.append(tx, &FleetRecord::Drop(name).encode())?;
             }
-            Some(Next::Finished { .. } | Next::Asking { .. }) | None => {}
+            Some(Next::Asking { .. }) | None => {}
         }
         self.extracts.forget(|(of, _), _| *of == eui);
         self.agenda.strike(eui);
-        let (prev, first) = (row.cur.epoch, Epoch::new(row.highest.number() + 1));
-        pad_row.dock = Some(Dock { prev, first, is_agreed: false });
-        row.highest = pad_row.last().unwrap_or(first);
         row.store(tx, eui)?;
+        let first = Epoch::new(first);
+        pad_row.dock = Some(Dock { prev, first, is_agreed: false, is_given: false });
         PADS.store(tx, eui, pad.pad, &pad_row)?;
         let record = PadDock { pad, prev: prev.number(), first: first.number() };
         self.peer.append(tx, &FleetRecord::PadDock(record).encode())?;
@@ -197,11 +217,15 @@ impl Gateway {
         if DeviceRow::load(tx, eui)?.is_none_or(|row| row.life != life) {
             return Ok(());
         }
-        for (earlier, _) in PADS.of(tx, eui)?.into_iter().filter(|(_, row)| row.dock.is_none()) {
-            self.drawing.forget(|(of, n)| (*of, *n) == (eui, earlier));
-            PADS.erase(tx, eui, earlier)?;
+        // The platform knows what its device has: whatever else was drawn here, or comes under a number that
+        // was used before, serves nobody.
+        let is_used = |row: &PadRow| row.dock.is_some_and(|dock| dock.is_agreed);
+        for (other, row) in PADS.of(tx, eui)? {
+            if other == pad || !is_used(&row) {
+                self.forget_pad(tx, eui, other)?;
+            }
         }
-        PADS.store(tx, eui, pad, &PadRow { life, n_keys, n_drawn: 0, n_held: 0, dock: None })?;
+        PADS.store(tx, eui, pad, &PadRow::ordered(life, n_keys))?;
         self.drawing.waiting.insert((eui, pad), n_keys);
         Ok(())
     }
@@ -210,6 +234,7 @@ impl Gateway {
     pub(super) fn hear_pad_held(
         &mut self,
         tx: &mut dyn Tx,
+        now: Timestamp,
         PadMark { pad: name, n_held }: PadMark,
     ) -> Result<(), EngineError> {
         let (eui, pad) = (name.device.eui, name.pad);
@@ -217,9 +242,17 @@ impl Gateway {
         let is_open = |row: &PadRow| row.dock.is_none_or(|dock| !dock.is_agreed);
         let row = PADS.load_named(tx, name)?.filter(is_open);
         let Some(mut row) = row.filter(|row| n_held <= row.n_drawn) else { return Ok(()) };
-        row.dock = None;
+        if row.dock.take().is_some() {
+            self.plan_again(tx, now, eui)?;
+        }
         if n_held < row.n_drawn {
             PADS.erase_keys_from(tx, eui, pad, n_held)?;
+            self.drawing.n_lost += 1;
+            let pause = pause_after(self.drawing.n_lost, LONGEST_SETBACK);
+            self.drawing.resume = self.drawing.resume.max(now + pause);
+            self.events.push_back(GatewayEvent::PadSetback { eui });
+        } else {
+            self.drawing.n_lost = 0;
         }
         (row.n_held, row.n_drawn) = (n_held, n_held);
         PADS.store(tx, eui, pad, &row)?;
@@ -235,20 +268,76 @@ impl Gateway {
     pub(super) fn hear_docked(
         &mut self,
         tx: &mut dyn Tx,
-        dock: PadDock,
+        PadDock { pad: name, prev, first }: PadDock,
     ) -> Result<(), EngineError> {
-        let (eui, pad) = (dock.pad.device.eui, dock.pad.pad);
-        let Some(mut row) = PADS.load_named(tx, dock.pad)? else { return Ok(()) };
-        let Some(own) = row.dock.as_mut() else { return Ok(()) };
+        let (eui, pad) = (name.device.eui, name.pad);
+        let Some(mut pad_row) = PADS.load_named(tx, name)? else { return Ok(()) };
+        let Some(mut row) = DeviceRow::load(tx, eui)? else { return Ok(()) };
+        let proposed = pad_row.dock.as_mut().filter(|own| {
+            (own.prev, own.first) == (Epoch::new(prev), Epoch::new(first)) && !own.is_agreed
+        });
+        let Some(own) = proposed else { return Ok(()) };
         own.is_agreed = true;
-        PADS.store(tx, eui, pad, &row)?;
+        PADS.store(tx, eui, pad, &pad_row)?;
         for (earlier, _) in PADS.of(tx, eui)?.into_iter().filter(|(other, _)| *other < pad) {
-            PADS.erase(tx, eui, earlier)?;
+            self.forget_pad(tx, eui, earlier)?;
         }
-        let Some(mut device) = DeviceRow::load(tx, eui)? else { return Ok(()) };
-        Self::prepare_by_pad(tx, eui, &mut device)?;
-        device.store(tx, eui)?;
+        row.highest = pad_row.last().unwrap_or(row.highest).max(row.highest);
+        Self::prepare_by_pad(tx, eui, &mut row)?;
+        row.store(tx, eui)?;
         self.events.push_back(GatewayEvent::Docked { eui });
+        Ok(())
+    }
+
+    /// The platform knows nothing of a pad, or cannot follow it: nobody has it, and nobody gets it.
+    pub(super) fn hear_pad_unknown(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        name: PadName,
+    ) -> Result<(), EngineError> {
+        let (eui, pad) = (name.device.eui, name.pad);
+        let row = PADS.load_named(tx, name)?;
+        let Some(row) = row.filter(|row| row.dock.is_none_or(|dock| !dock.is_agreed)) else {
+            return Ok(());
+        };
+        self.forget_pad(tx, eui, pad)?;
+        self.events.push_back(GatewayEvent::PadSetback { eui });
+        if row.dock.is_some() {
+            self.plan_again(tx, now, eui)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a device have keys over the air again that asks for one there instead of taking its pad; only
+    /// while the pad has not left, since otherwise the device may have it and go on by it at any time.
+    pub(super) fn undock(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        eui: Eui64,
+        row: &mut DeviceRow,
+    ) -> Result<(), EngineError> {
+        let Some((pad, mut pad_row)) = PADS.docked(tx, eui)? else { return Ok(()) };
+        let Some(dock) = pad_row.dock.filter(|dock| dock.is_agreed && !dock.is_given) else {
+            return Ok(());
+        };
+        // Of the pad's numbers only the first has belonged to a secret.
+        (row.next, row.highest) = (None, dock.first);
+        row.store(tx, eui)?;
+        pad_row.dock = None;
+        PADS.store(tx, eui, pad, &pad_row)?;
+        let device = AdoptedDevice { eui, life: row.life };
+        self.peer.append(tx, &FleetRecord::PadUndock(PadName { device, pad }).encode())?;
+        self.plan(now, eui, row);
+        Ok(())
+    }
+
+    /// Plans the next epoch of a device that was to be docked and is not.
+    fn plan_again(&mut self, tx: &dyn Tx, now: Timestamp, eui: Eui64) -> Result<(), EngineError> {
+        if let Some(row) = DeviceRow::load(tx, eui)?.filter(|row| row.next.is_none()) {
+            self.plan(now, eui, &row);
+        }
         Ok(())
     }
 
@@ -271,12 +360,20 @@ impl Gateway {
         Ok(true)
     }
 
-    /// Erases what of a pad has led to an epoch that its device holds.
-    pub(super) fn use_pad(tx: &mut dyn Tx, eui: Eui64, epoch: Epoch) -> Result<(), EngineError> {
-        match PADS.docked(tx, eui)? {
-            Some((pad, row)) => PADS.use_up(tx, eui, (pad, &row), epoch),
-            None => Ok(()),
-        }
+    /// Erases what of a pad has led to an epoch that its device holds, and tells the platform where that is.
+    pub(super) fn use_pad(&mut self, tx: &mut dyn Tx, name: EpochName) -> Result<(), EngineError> {
+        let (eui, epoch) = (name.eui, Epoch::new(name.epoch));
+        let docked = PADS.docked(tx, eui)?;
+        let Some((pad, row)) = docked.filter(|(_, row)| row.place_of(epoch).is_some()) else {
+            return Ok(());
+        };
+        self.peer.append(tx, &FleetRecord::PadReached(name).encode())?;
+        PADS.use_up(tx, eui, (pad, &row), epoch)
+    }
+
+    fn forget_pad(&mut self, tx: &mut dyn Tx, eui: Eui64, pad: u32) -> Result<(), EngineError> {
+        self.drawing.forget(|other| *other == (eui, pad));
+        PADS.erase(tx, eui, pad)
     }
 
     pub(super) fn forget_pads(&mut self, tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
@@ -350,9 +447,12 @@ impl Gateway {
 impl Drawing {
     fn forget(&mut self, unwanted: impl Fn(&(Eui64, u32)) -> bool) {
         self.waiting.retain(|pad, _| !unwanted(pad));
+        self.in_flight = self.in_flight.filter(|(pad, _)| !unwanted(pad));
     }
 }
 
+/// The longest pause between two batches that the platform cannot get: each costs its keys.
+const LONGEST_SETBACK: Span = Span::from_secs(600);
 /// How long pads wait when there are no keys to spare.
 const PAUSE: Span = Span::from_secs(10);
 /// When a device on the cable asks again.

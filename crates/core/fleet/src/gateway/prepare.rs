@@ -78,13 +78,16 @@ impl Gateway {
             FleetRecord::Confirmed(name) => self.confirm(tx, now, name)?,
             FleetRecord::Retire(device) => self.retire(tx, device)?,
             FleetRecord::PadOrder(order) => self.hear_pad_order(tx, order)?,
-            FleetRecord::PadHeld(mark) => self.hear_pad_held(tx, mark)?,
+            FleetRecord::PadHeld(mark) => self.hear_pad_held(tx, now, mark)?,
+            FleetRecord::PadUnknown(pad) => self.hear_pad_unknown(tx, now, pad)?,
             FleetRecord::PadDocked(dock) => self.hear_docked(tx, dock)?,
             FleetRecord::NackAdopt { .. }
             | FleetRecord::Announce(_)
             | FleetRecord::Drop(_)
             | FleetRecord::PadDrawn(_)
-            | FleetRecord::PadDock(_) => return Err(FleetError::Misdirected),
+            | FleetRecord::PadDock(_)
+            | FleetRecord::PadUndock(_)
+            | FleetRecord::PadReached(_) => return Err(FleetError::Misdirected),
         }
         Ok(())
     }
@@ -134,7 +137,8 @@ impl Gateway {
         Self::forget_epoch(tx, eui, row.cur.epoch)?;
         row.cur = held;
         row.since = now;
-        Self::use_pad(tx, eui, row.cur.epoch)?;
+        let name = EpochName { eui, life: row.life, epoch: row.cur.epoch.number() };
+        self.use_pad(tx, name)?;
         let by_pad = Self::prepare_by_pad(tx, eui, &mut row)?;
         row.store(tx, eui)?;
         self.setbacks.remove(&eui);
@@ -257,9 +261,18 @@ impl Gateway {
         now: Timestamp,
         name: EpochName,
     ) -> Result<(), EngineError> {
-        match announced(tx, name)? {
-            Some(row) => self.promote(tx, now, name.eui, row),
-            None => Ok(()),
+        if let Some(row) = announced(tx, name)? {
+            return self.promote(tx, now, name.eui, row);
+        }
+        // By its pad the device may have gone on while this gateway had not heard of it.
+        loop {
+            let row = DeviceRow::load(tx, name.eui)?.filter(|row| row.life == name.life);
+            let row = row.filter(|row| {
+                let next = row.next.as_ref().map(Next::epoch);
+                row.is_next_by_pad() && next.is_some_and(|next| next.number() <= name.epoch)
+            });
+            let Some(row) = row else { return Ok(()) };
+            self.promote(tx, now, name.eui, row)?;
         }
     }
 

@@ -260,6 +260,8 @@ impl Platform {
             FleetRecord::Drop(name) => self.drop_epoch(tx, name)?,
             FleetRecord::PadDrawn(drawn) => self.hear_drawn(tx, drawn)?,
             FleetRecord::PadDock(dock) => self.hear_dock(tx, dock)?,
+            FleetRecord::PadUndock(pad) => Self::hear_undock(tx, pad)?,
+            FleetRecord::PadReached(name) => Self::hear_reached(tx, name)?,
             FleetRecord::Adopt(_)
             | FleetRecord::Retire(_)
             | FleetRecord::Prepared(_)
@@ -267,7 +269,8 @@ impl Platform {
             | FleetRecord::Confirmed(_)
             | FleetRecord::PadOrder(_)
             | FleetRecord::PadHeld(_)
-            | FleetRecord::PadDocked(_) => return Err(FleetError::Misdirected),
+            | FleetRecord::PadDocked(_)
+            | FleetRecord::PadUnknown(_) => return Err(FleetError::Misdirected),
         }
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! Pads at the platform: ordered by the operator, held like the gateway's, followed by what a device says.
 
+use std::collections::BTreeSet;
+
 use claviger_durable::{EngineError, Table, Tx};
 use claviger_frames::{DataKeys, Epoch, telemetry};
 use claviger_units::{Eui64, KeyId};
 use claviger_wire::fleet::{
-    AdoptedDevice, FleetRecord, MAX_PAD, PadDock, PadDrawn, PadMark, PadName, PadOrder,
+    AdoptedDevice, EpochName, FleetRecord, MAX_PAD, PadDock, PadDrawn, PadMark, PadName, PadOrder,
 };
 
 use super::rows::{DeviceRow, EpochRow, Offer, Source};
@@ -33,6 +35,9 @@ pub enum PadError {
     /// Another pad of the device is being drawn: wait for it.
     #[error("a pad of device {0} is being drawn already; wait until it is complete")]
     UnderWay(Eui64),
+    /// A complete pad waits for the device: dock it.
+    #[error("a complete pad waits for device {0}; dock the device first")]
+    Waits(Eui64),
     /// No device needs so many keys, or none.
     #[error("a pad has from 1 to {MAX_PAD} keys; a year of one every half hour is 17520")]
     Length,
@@ -63,12 +68,11 @@ impl Platform {
         if pads.iter().any(|(_, row)| !row.is_complete()) {
             return Err(PadError::UnderWay(eui));
         }
-        // One that was never docked serves nobody beside the new one.
-        for (pad, _) in pads.iter().filter(|(_, row)| row.dock.is_none()) {
-            PADS.erase(tx, eui, *pad)?;
+        if pads.iter().any(|(_, row)| row.dock.is_none()) {
+            return Err(PadError::Waits(eui));
         }
         let pad = pads.last().map_or(1, |(last, _)| last + 1);
-        PADS.store(tx, eui, pad, &PadRow { life, n_keys, n_drawn: 0, n_held: 0, dock: None })?;
+        PADS.store(tx, eui, pad, &PadRow::ordered(life, n_keys))?;
         let order = PadOrder { device: AdoptedDevice { eui, life }, pad, n_keys };
         self.peer.append(tx, &FleetRecord::PadOrder(order).encode())?;
         Ok(pad)
@@ -92,16 +96,20 @@ impl Platform {
         drawn: PadDrawn,
     ) -> Result<(), EngineError> {
         let eui = drawn.pad.device.eui;
-        let row = PADS.load_named(tx, drawn.pad)?;
-        let fits = row.is_some_and(|row| {
-            let end = u64::from(drawn.from) + drawn.key_ids.len() as u64;
-            drawn.from == row.n_held && row.n_drawn == row.n_held && end <= row.n_keys.into()
-        });
-        let (Some(mut row), true) = (row, fits) else {
-            // Of an earlier life, or of a state that was lost here.
-            let n_held = row.map_or(0, |row| row.n_held);
-            return self.tell_held(tx, drawn.pad, n_held);
+        let Some(mut row) = PADS.load_named(tx, drawn.pad)? else {
+            return self.tell_unknown(tx, drawn.pad);
         };
+        let ids: BTreeSet<_> = drawn.key_ids.iter().collect();
+        let end = u64::from(drawn.from) + drawn.key_ids.len() as u64;
+        let fits = drawn.from == row.n_held
+            && row.n_drawn == row.n_held
+            && end <= row.n_keys.into()
+            && ids.len() == drawn.key_ids.len()
+            && !ids.into_iter().any(|id| self.fetches.contains(*id));
+        if !fits {
+            // A state was lost here, or these are not the keys of a batch.
+            return self.tell_held(tx, drawn.pad, row.n_held);
+        }
         row.n_drawn = drawn.from + u32::try_from(drawn.key_ids.len()).unwrap_or(u32::MAX);
         PADS.store(tx, eui, drawn.pad.pad, &row)?;
         self.fetch_batch(tx, &drawn)?;
@@ -148,16 +156,20 @@ impl Platform {
         let PadDock { pad: name, prev, first } = dock;
         let (eui, pad) = (name.device.eui, name.pad);
         let (prev, first) = (Epoch::new(prev), Epoch::new(first));
-        let row = PADS.load_named(tx, name)?;
         let device = DeviceRow::load(tx, eui)?.filter(|device| device.life == name.device.life);
-        let held = super::epochs::load_whole(tx, eui, prev)?;
-        let (Some(mut row), Some(mut device), Some(_)) =
-            (row.filter(PadRow::is_complete), device, held)
-        else {
-            // Of an earlier life, or of a state that was lost here.
-            return self.tell_held(tx, name, row.map_or(0, |row| row.n_held));
+        let (Some(mut row), Some(mut device)) = (PADS.load_named(tx, name)?, device) else {
+            return self.tell_unknown(tx, name);
         };
-        row.dock = Some(Dock { prev, first, is_agreed: true });
+        if !row.is_complete() {
+            return self.tell_held(tx, name, row.n_held);
+        }
+        // Its last readings by an earlier pad may still be on their way.
+        Self::hold_up_to(tx, eui, prev)?;
+        if super::epochs::load_whole(tx, eui, prev)?.is_none() || first <= device.active {
+            PADS.erase(tx, eui, pad)?;
+            return self.tell_unknown(tx, name);
+        }
+        row.dock = Some(Dock { prev, first, is_agreed: true, is_given: false });
         PADS.store(tx, eui, pad, &row)?;
         // An earlier pad is over.
         for (earlier, _) in PADS.of(tx, eui)?.into_iter().filter(|(other, _)| *other < pad) {
@@ -169,6 +181,28 @@ impl Platform {
         Ok(())
     }
 
+    /// Forgets that a device was docked: it went without its pad, which nobody has seen.
+    pub(super) fn hear_undock(tx: &mut dyn Tx, name: PadName) -> Result<(), EngineError> {
+        let eui = name.device.eui;
+        let Some(mut row) = PADS.load_named(tx, name)? else { return Ok(()) };
+        let (Some(dock), Some(mut device)) = (row.dock.take(), DeviceRow::load(tx, eui)?) else {
+            return Ok(());
+        };
+        PADS.store(tx, eui, name.pad, &row)?;
+        // Of its numbers only the first has belonged to a secret, at the gateway.
+        device.highest = dock.first;
+        device.store(tx, eui)
+    }
+
+    /// Holds the epochs up to the one that the gateway has seen a device at.
+    pub(super) fn hear_reached(tx: &mut dyn Tx, name: EpochName) -> Result<(), EngineError> {
+        let device = DeviceRow::load(tx, name.eui)?.filter(|device| device.life == name.life);
+        match device {
+            Some(_) => Self::hold_up_to(tx, name.eui, Epoch::new(name.epoch)),
+            None => Ok(()),
+        }
+    }
+
     /// Holds the epochs up to the one that a frame is sealed under, where a docked pad leads there and the
     /// frame proves that its device has gone the same way.
     pub(super) fn follow_pad(
@@ -178,37 +212,61 @@ impl Platform {
         frame: &[u8],
     ) -> Result<(), EngineError> {
         let Ok(header) = telemetry::peek(frame) else { return Ok(()) };
-        let epoch = header.epoch;
-        if epoch <= device.active || EpochRow::load(tx, eui, epoch)?.is_some() {
-            return Ok(());
+        let Some(path) = Self::path_to(tx, eui, header.epoch, MAX_REACH)? else { return Ok(()) };
+        let Some(last) = path.steps.last() else { return Ok(()) };
+        let keys = DataKeys::derive(&device.root, &last.secret, eui, last.epoch);
+        match telemetry::open(&keys, eui, frame) {
+            Ok(_) => Self::take_steps(tx, eui, path),
+            Err(_) => Ok(()),
         }
-        let Some((pad, row)) = PADS.docked(tx, eui)? else { return Ok(()) };
-        let Some(dock) = row.dock.filter(|_| row.place_of(epoch).is_some()) else {
-            return Ok(());
+    }
+
+    fn hold_up_to(tx: &mut dyn Tx, eui: Eui64, epoch: Epoch) -> Result<(), EngineError> {
+        match Self::path_to(tx, eui, epoch, MAX_PAD)? {
+            Some(path) => Self::take_steps(tx, eui, path),
+            None => Ok(()),
+        }
+    }
+
+    /// Computes the epochs from the last one that is held up to `epoch`, if a docked pad leads there and it is
+    /// not further than `most`; nothing if it is held already.
+    fn path_to(
+        tx: &dyn Tx,
+        eui: Eui64,
+        epoch: Epoch,
+        most: u32,
+    ) -> Result<Option<Path>, EngineError> {
+        let Some((pad, row)) = PADS.docked(tx, eui)? else { return Ok(None) };
+        let (Some(dock), Some(place)) = (row.dock, row.place_of(epoch)) else { return Ok(None) };
+        if place < row.n_followed || place - row.n_followed >= most {
+            return Ok(None);
+        }
+        let from = match row.n_followed.checked_sub(1) {
+            None => dock.prev,
+            Some(last) => Epoch::new(dock.first.number() + last),
         };
-        let from = if device.active >= dock.first { device.active } else { dock.prev };
-        if epoch.number() - from.max(dock.first).number() > MAX_REACH {
-            return Ok(());
-        }
-        let Some(secret) = super::epochs::load_whole(tx, eui, from)? else { return Ok(()) };
+        let Some(secret) = super::epochs::load_whole(tx, eui, from)? else { return Ok(None) };
         let mut steps: Vec<Step> = Vec::new();
         while steps.last().is_none_or(|last| last.epoch < epoch) {
             let at = steps.last().map_or((from, &secret), |last| (last.epoch, &last.secret));
             match PADS.step(tx, eui, (pad, &row), at)? {
                 Some(step) => steps.push(step),
-                None => return Ok(()),
+                None => return Ok(None),
             }
         }
-        let Some(last) = steps.last() else { return Ok(()) };
-        let keys = DataKeys::derive(&device.root, &last.secret, eui, epoch);
-        if telemetry::open(&keys, eui, frame).is_err() {
-            return Ok(());
-        }
+        Ok(Some(Path { pad, row, n_followed: place + 1, steps }))
+    }
+
+    fn take_steps(tx: &mut dyn Tx, eui: Eui64, path: Path) -> Result<(), EngineError> {
+        let Path { pad, mut row, n_followed, steps } = path;
+        row.n_followed = n_followed;
+        PADS.store(tx, eui, pad, &row)?;
         for Step { prev, epoch, secret, key_id, origin } in steps {
             let source = Some(Source { prev, key_id, origin, frame: Vec::new() });
             EpochRow::Whole { secret, source }.store(tx, eui, epoch)?;
+            PADS.use_up(tx, eui, (pad, &row), epoch)?;
         }
-        PADS.use_up(tx, eui, (pad, &row), epoch)
+        Ok(())
     }
 
     pub(super) fn recall_batches(&mut self, tx: &dyn Tx) -> Result<(), EngineError> {
@@ -238,6 +296,11 @@ impl Platform {
         self.fetches.orders().any(|order| *order == FetchFor::Pad(eui))
     }
 
+    fn tell_unknown(&mut self, tx: &mut dyn Tx, pad: PadName) -> Result<(), EngineError> {
+        self.peer.append(tx, &FleetRecord::PadUnknown(pad).encode())?;
+        Ok(())
+    }
+
     fn tell_held(&mut self, tx: &mut dyn Tx, pad: PadName, n_held: u32) -> Result<(), EngineError> {
         self.peer.append(tx, &FleetRecord::PadHeld(PadMark { pad, n_held }).encode())?;
         Ok(())
@@ -252,6 +315,14 @@ fn read_batch(tx: &dyn Tx, eui: Eui64) -> Result<Option<PadDrawn>, EngineError> 
     }
 }
 
-/// How many epochs of a pad a device may have left without a frame that came through. It steps on only after
-/// an acknowledged reading, so that one is honest; more are for what brokers reorder.
+/// Epochs that follow from a pad.
+struct Path {
+    pad: u32,
+    row: PadRow,
+    n_followed: u32,
+    steps: Vec<Step>,
+}
+
+/// How far ahead of what is held a frame may be. The gateway tells every epoch that a device has come to; a
+/// frame may overtake that, and a device is one ahead of it at most.
 const MAX_REACH: u32 = 64;

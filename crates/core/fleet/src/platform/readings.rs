@@ -109,7 +109,9 @@ impl Platform {
         let Some(mut device) = DeviceRow::load(tx, eui)? else {
             return Ok(Err(UplinkRefusal::UnknownDevice));
         };
-        Self::follow_pad(tx, eui, &device, frame)?;
+        if device.cloned.is_none() {
+            Self::follow_pad(tx, eui, &device, frame)?;
+        }
         let (message, mut window) = match open_frame(tx, now, eui, &device, frame)? {
             Ok(opened) => opened,
             Err(refusal) => return Ok(Err(refusal)),

@@ -65,6 +65,11 @@ impl Kmes {
         }
     }
 
+    /// Lets all keys expire before they are taken.
+    pub(crate) fn burn_all(&mut self) {
+        self.untaken.clear();
+    }
+
     /// Lets a key expire before it is taken.
     pub(crate) fn burn_one(&mut self) {
         self.untaken.pop_first();

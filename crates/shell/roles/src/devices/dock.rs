@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use claviger_device::{Device, PadMark};
-use claviger_frames::Epoch;
 use claviger_net::{http, local};
 use claviger_units::SecretBytes;
 
@@ -33,38 +32,12 @@ pub(super) async fn ask(socket: &Path, device: &Device) -> io::Result<Given> {
     let is_frame = answer.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/cose");
     match answer.status {
         StatusCode::OK if is_frame => Ok(Given::Frame(answer.body.expose().to_vec())),
-        StatusCode::OK => read(&answer.body).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+        StatusCode::OK => match device.open_pad(answer.body.expose()) {
+            Some((mark, keys)) => Ok(Given::Pad(mark, keys)),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "not a pad for this device")),
+        },
         _ => Ok(Given::Nothing),
     }
 }
 
-/// Reads `be32(prev) ‖ be32(first) ‖ keys`.
-fn read(body: &SecretBytes) -> Option<Given> {
-    let (prev, rest) = body.expose().split_first_chunk()?;
-    let (first, keys) = rest.split_first_chunk()?;
-    let n_keys = u32::try_from(keys.len() / 32).ok()?;
-    let mark = PadMark { prev: Epoch::from_bytes(*prev), first: Epoch::from_bytes(*first), n_keys };
-    let is_whole = n_keys > 0 && keys.len().is_multiple_of(32) && mark.prev < mark.first;
-    is_whole.then(|| Given::Pad(mark, SecretBytes::new(keys.to_vec())))
-}
-
 const PATIENCE: Duration = Duration::from_secs(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_whole_pads_are_taken() {
-        let of = |prev: u32, first: u32, n_bytes: usize| {
-            let head = [prev.to_be_bytes(), first.to_be_bytes()].concat();
-            read(&SecretBytes::new([head, vec![7; n_bytes]].concat()))
-        };
-        let Some(Given::Pad(mark, keys)) = of(2, 5, 96) else { panic!("a pad of three keys") };
-        assert_eq!((mark.n_keys, keys.len(), mark.first), (3, 96, Epoch::new(5)));
-        for (prev, first, n_bytes) in [(2, 5, 0), (2, 5, 31), (2, 5, 33), (5, 5, 32), (6, 5, 32)] {
-            assert!(of(prev, first, n_bytes).is_none(), "{prev} {first} {n_bytes}");
-        }
-        assert!(read(&SecretBytes::new(vec![0; 7])).is_none());
-    }
-}

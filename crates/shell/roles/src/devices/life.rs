@@ -68,8 +68,10 @@ pub(super) async fn live(
     let now = surroundings.context.clock.now();
     match Device::boot(now, &flash, profile) {
         Ok(mut device) => {
-            if let Some(mark) = surroundings.shelf.pad(eui).await? {
-                device.attach_pad(mark);
+            if let Some(mark) = surroundings.shelf.pad(eui).await?
+                && !device.attach_pad(mark)
+            {
+                surroundings.shelf.forget_pad(eui).await?;
             }
             Life::begin(device, profile, surroundings).run().await
         }

@@ -18,7 +18,7 @@ use crate::role::{Folder, RoleError};
 const FLASH: Table = Table::secret("flash");
 /// EUI-64 → bootstrap key, as it is printed on a device.
 const LABELS: Table = Table::secret("labels");
-/// EUI-64 → [`PadMark`]: be32(prev) ‖ be32(first) ‖ be32(keys).
+/// EUI-64 → [`PadMark`]: be32(prev) ‖ be32(first) ‖ be32(keys) ‖ mark of the life.
 const PADS: Table = Table::plain("pad");
 /// EUI-64 ‖ be32(place) → the key.
 const PAD_KEYS: Table = Table::secret("pad_key");
@@ -91,7 +91,7 @@ impl Shelf {
         self.run(move |tx| {
             forget_pad(tx, eui)?;
             let row = [mark.prev.to_bytes(), mark.first.to_bytes(), mark.n_keys.to_be_bytes()];
-            tx.write(PADS, eui.as_bytes(), &row.concat())?;
+            tx.write(PADS, eui.as_bytes(), &[&row.concat()[..], &mark.life].concat())?;
             for (place, key) in (0..).zip(keys.expose().chunks(32)) {
                 tx.write(PAD_KEYS, &pad_key(eui, place), key)?;
             }
@@ -116,6 +116,11 @@ impl Shelf {
             Ok(key.and_then(|key| Key256::from_slice(key.expose())))
         })
         .await
+    }
+
+    /// Erases a pad that leads nowhere.
+    pub(super) async fn forget_pad(&self, eui: Eui64) -> Result<(), StoreError> {
+        self.run(move |tx| forget_pad(tx, eui)).await
     }
 
     /// Erases the first keys of the pad, which are used; with the last of them the pad.
@@ -167,11 +172,14 @@ fn make(tx: &mut dyn Tx, eui: Eui64, rng: &mut impl Rng) -> Result<(), EngineErr
 
 fn read_pad(tx: &dyn Tx, eui: Eui64) -> Result<Option<PadMark>, EngineError> {
     let Some(row) = tx.read(PADS, eui.as_bytes())? else { return Ok(None) };
-    let ([prev, first, n_keys], []) = row.expose().as_chunks::<4>() else {
-        return Err(EngineError::Damaged(PADS.name));
-    };
-    let (prev, first) = (Epoch::from_bytes(*prev), Epoch::from_bytes(*first));
-    Ok(Some(PadMark { prev, first, n_keys: u32::from_be_bytes(*n_keys) }))
+    let mark = row.expose().split_first_chunk::<12>().and_then(|(head, life)| {
+        let (numbers, _) = head.as_chunks::<4>();
+        let &[prev, first, n_keys] = numbers else { return None };
+        let (prev, first) = (Epoch::from_bytes(prev), Epoch::from_bytes(first));
+        let life = life.try_into().ok()?;
+        Some(PadMark { prev, first, n_keys: u32::from_be_bytes(n_keys), life })
+    });
+    mark.map(Some).ok_or(EngineError::Damaged(PADS.name))
 }
 
 fn forget_pad(tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {

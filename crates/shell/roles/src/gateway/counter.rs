@@ -67,6 +67,7 @@ impl Counter {
         let Ok(status) = self.keys.status(&self.platform).await else {
             return PadExtraction::Later;
         };
+        let most = most.min(usize::try_from(status.max_key_per_request).unwrap_or(usize::MAX));
         let left = status.stored_key_count.saturating_sub(most as u64);
         if left < status.max_key_count / KEPT_FOR_FLEET {
             return PadExtraction::Later;

@@ -2,11 +2,11 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use claviger_fleet::{DockAnswer, DockedPad};
+use claviger_fleet::DockAnswer;
 use claviger_net::http;
 
 use super::Service;
@@ -18,7 +18,7 @@ pub(super) fn router(service: &Service) -> Router {
     Router::new().route("/v1/devices/{eui}/pad", get(pad)).with_state(service.clone())
 }
 
-/// `GET /v1/devices/{eui}/pad?have=e`: a key frame, or `be32(prev) ‖ be32(first) ‖ keys`.
+/// `GET /v1/devices/{eui}/pad?have=e`: a key frame, or a sealed pad (`claviger_frames::pad`).
 async fn pad(
     State(service): State<Service>,
     Path(eui): Path<String>,
@@ -31,20 +31,23 @@ async fn pad(
     let authorization = authorization.map(str::to_owned);
     let answer = service.core(move |core, tx| {
         let signed = (asked.as_str(), authorization.as_deref());
-        core.half.handle_dock(tx, now, &eui, have_of(&asked), signed)
+        core.half.handle_dock(tx, now, &eui, have_of(&asked), signed, &mut core.rng)
     });
     respond(answer.await)
 }
 
 fn respond(answer: Result<DockAnswer, RoleError>) -> Response {
+    let answer = answer_to(answer);
+    ([(CACHE_CONTROL, "no-store")], answer).into_response()
+}
+
+fn answer_to(answer: Result<DockAnswer, RoleError>) -> Response {
     match answer {
         Ok(DockAnswer::Frame(frame)) => {
             ([(CONTENT_TYPE, "application/cose")], frame).into_response()
         }
-        Ok(DockAnswer::Pad(DockedPad { prev, first, keys })) => {
-            let head = [prev.to_bytes(), first.to_bytes()].concat();
-            let pad = [&head, keys.expose()].concat();
-            ([(CONTENT_TYPE, "application/octet-stream")], pad).into_response()
+        Ok(DockAnswer::Pad(sealed)) => {
+            ([(CONTENT_TYPE, "application/octet-stream")], sealed).into_response()
         }
         Ok(DockAnswer::Later { retry_after }) => {
             let secs = retry_after.as_micros().div_ceil(1_000_000).to_string();
