@@ -265,10 +265,10 @@ mod tests {
         StateFolder::claim(folder.path()).unwrap().prepare(&plan(None)).unwrap();
         let marker = folder.path().join("claviger.toml");
         for (text, parts) in [
-            ("layout = 4\nsites = 3\n", ["layout 4", "the version that made it"]),
+            ("layout = 5\nsites = 3\n", ["layout 5", "the version that made it"]),
             ("layout = 0\n", ["layout 0", "the version that made it"]),
-            ("", ["does not say `layout = 3`", "restore it"]),
-            ("layout = \"two\"", ["does not say `layout = 3`", "restore it"]),
+            ("", ["does not say `layout = 4`", "restore it"]),
+            ("layout = \"two\"", ["does not say `layout = 4`", "restore it"]),
         ] {
             fs::write(&marker, text).unwrap();
             let refused = StateFolder::claim(folder.path()).unwrap_err().to_string();
@@ -276,7 +276,7 @@ mod tests {
                 assert!(refused.contains(part), "{part}: {refused}");
             }
         }
-        fs::write(&marker, "layout = 3\n").unwrap();
+        fs::write(&marker, "layout = 4\n").unwrap();
         StateFolder::claim(folder.path()).unwrap();
     }
 

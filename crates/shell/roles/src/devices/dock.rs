@@ -16,12 +16,24 @@ pub(super) enum Given {
     Frame(Vec<u8>),
     /// A pad, with its keys.
     Pad(PadMark, SecretBytes),
-    /// Nothing yet.
+    /// Nothing yet, but soon: the sites agree about it.
+    Soon,
+    /// Nothing.
     Nothing,
 }
 
-/// Asks once, over the socket of the gateway.
+/// Asks over the socket of the gateway, for as long as it is to come soon.
 pub(super) async fn ask(socket: &Path, device: &Device) -> io::Result<Given> {
+    for _ in 0..TRIES {
+        match ask_once(socket, device).await? {
+            Given::Soon => tokio::time::sleep(PAUSE).await,
+            given => return Ok(given),
+        }
+    }
+    Ok(Given::Soon)
+}
+
+async fn ask_once(socket: &Path, device: &Device) -> io::Result<Given> {
     let (path_and_query, authorization) = device.dock_request();
     let headers = [("authorization", authorization.as_str())];
     let exchange = async {
@@ -36,8 +48,14 @@ pub(super) async fn ask(socket: &Path, device: &Device) -> io::Result<Given> {
             Some((mark, keys)) => Ok(Given::Pad(mark, keys)),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, "not a pad for this device")),
         },
+        StatusCode::SERVICE_UNAVAILABLE => Ok(Given::Soon),
         _ => Ok(Given::Nothing),
     }
 }
+
+/// Between two questions on the cable, and how many there are at most: a question over the air in between
+/// would undo what the sites agree about.
+const PAUSE: Duration = Duration::from_millis(200);
+const TRIES: u32 = 50;
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -216,7 +216,7 @@ impl Life {
                 self.n_erased = 0;
                 return Ok(self.device.attach_pad(mark));
             }
-            Ok(Given::Nothing) => {}
+            Ok(Given::Soon | Given::Nothing) => {}
             Err(error) => tracing::debug!(%eui, %error, "not docked"),
         }
         Ok(false)
