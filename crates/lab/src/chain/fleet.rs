@@ -72,7 +72,8 @@ impl VirtualChain {
         // A tenth of the period is left for shortages, so that the key is ready at the wake.
         let prepare_after = Span::from_micros(self.config.renew.as_micros() / 10 * 9);
         let sharing = Sharing::default();
-        let config = GatewayConfig { prepare_after, form: FrameForm::Compact, sharing };
+        let (form, queue_bytes) = (FrameForm::Compact, GatewayConfig::QUEUE_BYTES);
+        let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
         self.gateway.start(|tx, rng| Gateway::open(tx, now, config, rng));
         self.drain_gateway();
         self.forward();

@@ -102,7 +102,8 @@ impl Service {
         let prepare_after = Span::from_micros(config.renew.as_micros() / 10 * 9);
         let now = context.clock.now();
         let sharing = config.sharing.clone();
-        let config = GatewayConfig { prepare_after, form: config.form, sharing };
+        let (form, queue_bytes) = (config.form, config.queue_bytes);
+        let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
         let (writer, outputs) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng))?;
         let (queued, pushes) = (Arc::new(Notify::new()), Pushes::default());
@@ -364,7 +365,8 @@ mod tests {
         let now = context.clock.now();
         let form = FrameForm::Compact;
         let sharing = Sharing::default();
-        let config = GatewayConfig { prepare_after: Span::from_secs(60), form, sharing };
+        let (prepare_after, queue_bytes) = (Span::from_secs(60), GatewayConfig::QUEUE_BYTES);
+        let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
         let (writer, _) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng)).unwrap();
         Service { writer, context, queued: Arc::new(Notify::new()), pushes: Pushes::default() }

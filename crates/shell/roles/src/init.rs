@@ -364,6 +364,7 @@ fn gateway(plan: &Plan, ports: &Ports) -> RawGateway {
         platform_name: "platform".into(),
         platform_mqtt: ports.platform_mqtt.to_string(),
         renew_s: plan.renew_s,
+        queue_mb: claviger_fleet::GatewayConfig::QUEUE_BYTES >> 20,
         sharing: Vec::new(),
     }
 }

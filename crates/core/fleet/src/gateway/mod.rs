@@ -41,6 +41,14 @@ pub struct GatewayConfig {
     pub form: FrameForm,
     /// Who gets a key when there are too few.
     pub sharing: Sharing,
+    /// How much telemetry waits while the platform is away, in bytes on the disk; more is refused to the
+    /// devices, who send it again.
+    pub queue_bytes: u64,
+}
+
+impl GatewayConfig {
+    /// A day of 13 000 devices with a reading every five minutes, and as much again.
+    pub const QUEUE_BYTES: u64 = 1 << 30;
 }
 
 /// How a key frame is written; devices read either.
@@ -67,7 +75,8 @@ pub enum FrameForm {
 /// let (now, mut rng) = (Timestamp::START, StdRng::seed_from_u64(1));
 /// let form = FrameForm::Compact;
 /// let sharing = Sharing::default();
-/// let config = GatewayConfig { prepare_after: Span::from_secs(1500), form, sharing };
+/// let (prepare_after, queue_bytes) = (Span::from_secs(1500), GatewayConfig::QUEUE_BYTES);
+/// let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
 /// let mut store = MemoryEngine::new();
 /// let gateway: Result<_, EngineError> =
 ///     store.transact(|tx| Gateway::open(tx, now, config, &mut rng));

@@ -40,7 +40,7 @@ pub enum QueueRefusal {
     #[error("{MAX_QUEUED_OF_ONE} telemetry frames of this device wait for the platform already")]
     Share,
     /// The platform has been away for too long: the device sends again later.
-    #[error("{MAX_QUEUED} telemetry frames wait for the platform already")]
+    #[error("the queue is full: the platform has not taken telemetry for too long")]
     Full,
 }
 
@@ -61,6 +61,8 @@ pub struct LostUplinks {
 #[derive(Debug, Default)]
 pub(super) struct Levels {
     pub(super) n_frames: u64,
+    /// What they take on the disk, about.
+    n_bytes: u64,
     // Invariant: no device has none, and the counts add up to `n_frames`.
     of: BTreeMap<Eui64, u64>,
     last: u64,
@@ -68,14 +70,16 @@ pub(super) struct Levels {
 }
 
 impl Levels {
-    fn add(&mut self, eui: Eui64, seq: u64) {
+    fn add(&mut self, eui: Eui64, seq: u64, frame: &[u8]) {
         self.last = seq;
         self.n_frames += 1;
+        self.n_bytes += bytes_of(frame);
         *self.of.entry(eui).or_default() += 1;
     }
 
-    fn take(&mut self, eui: Eui64) {
+    fn take(&mut self, eui: Eui64, frame: &[u8]) {
         self.n_frames -= 1;
+        self.n_bytes -= bytes_of(frame);
         if let Some(n_frames) = self.of.get_mut(&eui) {
             *n_frames -= 1;
             if *n_frames == 0 {
@@ -85,13 +89,13 @@ impl Levels {
     }
 
     /// Refuses and counts what would leave others without room.
-    fn admit(&mut self, eui: Eui64, frame: &[u8]) -> Result<(), QueueRefusal> {
+    fn admit(&mut self, eui: Eui64, frame: &[u8], most: u64) -> Result<(), QueueRefusal> {
         let lost = &mut self.lost;
         let (refusal, count) = if frame.len() > MAX_UPLINK {
             (QueueRefusal::TooLong { length: frame.len() }, &mut lost.too_long)
         } else if self.of.get(&eui).is_some_and(|n_frames| *n_frames >= MAX_QUEUED_OF_ONE) {
             (QueueRefusal::Share, &mut lost.over_share)
-        } else if self.n_frames >= MAX_QUEUED {
+        } else if self.n_bytes + bytes_of(frame) > most {
             (QueueRefusal::Full, &mut lost.full)
         } else {
             return Ok(());
@@ -110,10 +114,10 @@ impl Gateway {
         eui: Eui64,
         frame: &[u8],
     ) -> Result<(), QueueRefusal> {
-        self.uplinks.admit(eui, frame)?;
+        self.uplinks.admit(eui, frame, self.config.queue_bytes)?;
         let (seq, row) = (self.uplinks.last + 1, [eui.as_bytes(), frame].concat());
         tx.write(UPLINKS, &seq.to_be_bytes(), &row)?;
-        self.uplinks.add(eui, seq);
+        self.uplinks.add(eui, seq, frame);
         self.seen.insert(eui, now);
         Ok(())
     }
@@ -151,15 +155,16 @@ impl Gateway {
     /// Takes a frame out of the queue and returns whose it was; `None` if it was out already.
     fn take_out(&mut self, tx: &mut dyn Tx, seq: u64) -> Result<Option<Eui64>, EngineError> {
         let Some(row) = tx.read(UPLINKS, &seq.to_be_bytes())? else { return Ok(None) };
-        let (eui, _frame) = split(row.expose())?;
+        let (eui, frame) = split(row.expose())?;
         tx.erase(UPLINKS, &seq.to_be_bytes())?;
-        self.uplinks.take(eui);
+        self.uplinks.take(eui, frame);
         Ok(Some(eui))
     }
 
     pub(super) fn recall_uplinks(&mut self, tx: &dyn Tx) -> Result<(), EngineError> {
         walk(tx, UPLINKS, |key, row| {
-            self.uplinks.add(split(row.expose())?.0, seq_of(key)?);
+            let (eui, frame) = split(row.expose())?;
+            self.uplinks.add(eui, seq_of(key)?, frame);
             Ok(())
         })
     }
@@ -178,8 +183,10 @@ fn seq_of(key: &[u8]) -> Result<u64, EngineError> {
 /// The longest telemetry frame in bytes.
 const MAX_UPLINK: usize = 4096;
 
-/// The most frames that wait.
-const MAX_QUEUED: u64 = 100_000;
+/// Returns about what a frame takes on the disk.
+const fn bytes_of(frame: &[u8]) -> u64 {
+    frame.len() as u64 + 64
+}
 
 /// The most frames of one device that wait: three weeks of a reading every half hour.
 const MAX_QUEUED_OF_ONE: u64 = 1000;

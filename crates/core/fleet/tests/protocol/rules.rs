@@ -557,6 +557,29 @@ fn a_device_has_a_share_of_the_queue_and_no_more() {
     assert_eq!(queue(&mut world, flooding, b"flood"), Err(QueueRefusal::Share));
 }
 
+/// The queue is bounded by what it takes on the disk, over a start too; what is forwarded makes room.
+#[test]
+fn a_full_queue_refuses_and_loses_nothing() {
+    let mut world = World::new(8, 1);
+    let eui = world.devices[0].eui;
+    world.queue_bytes = 10 * (64 + 100);
+    world.kill(Side::Gateway);
+    let queue = |world: &mut World| {
+        world.at_gateway(|g, tx, now, _| Ok(g.handle_uplink(tx, now, eui, &[7; 100]))).unwrap()
+    };
+    for _ in 0..10 {
+        assert_eq!(queue(&mut world), Ok(()));
+    }
+    assert_eq!(queue(&mut world), Err(QueueRefusal::Full));
+    world.kill(Side::Gateway);
+    assert_eq!(queue(&mut world), Err(QueueRefusal::Full));
+    let first = world.at_gateway(|g, tx, _, _| Ok(g.next_uplinks(tx, 0, 1)?)).unwrap();
+    world.at_gateway(|g, tx, _, _| Ok(g.handle_forwarded(tx, first[0].seq)?));
+    assert_eq!((queue(&mut world), queue(&mut world)), (Ok(()), Err(QueueRefusal::Full)));
+    let status = world.at_gateway(|g, _, now, _| Ok(g.status(now))).unwrap();
+    assert_eq!((status.n_queued_uplinks, status.lost_uplinks.full), (10, 2));
+}
+
 /// What the platform's broker refuses for good goes, with an alarm, and stops nobody.
 #[test]
 fn an_undeliverable_frame_is_dropped_by_name() {

@@ -147,6 +147,7 @@ pub(crate) struct World {
     pub(crate) n_crashes: usize,
     // What the gateway is started with next.
     pub(crate) sharing: Sharing,
+    pub(crate) queue_bytes: u64,
 }
 
 impl World {
@@ -170,6 +171,7 @@ impl World {
             frames: BTreeMap::new(),
             n_crashes: 0,
             sharing: Sharing::default(),
+            queue_bytes: GatewayConfig::QUEUE_BYTES,
         };
         world.revive();
         world
@@ -211,8 +213,8 @@ impl World {
         let now = self.now;
         while self.gateway.is_none() {
             let form = FrameForm::Compact;
-            let config =
-                GatewayConfig { prepare_after: PREPARE_AFTER, form, sharing: self.sharing.clone() };
+            let (sharing, queue_bytes) = (self.sharing.clone(), self.queue_bytes);
+            let config = GatewayConfig { prepare_after: PREPARE_AFTER, form, sharing, queue_bytes };
             let rng = &mut self.rng;
             self.gateway = self.stores[0].transact(|tx| Gateway::open(tx, now, config, rng)).ok();
             if self.gateway.is_none() {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use claviger_device::{AtBoot, KeyPath};
-use claviger_fleet::{FrameForm, Rank, Sharing};
+use claviger_fleet::{FrameForm, GatewayConfig, Rank, Sharing};
 use claviger_units::{SaeId, Span};
 use claviger_wire::fleet::MAX_PAD;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,9 @@ pub struct RawGateway {
     pub platform_mqtt: String,
     /// How often a device shall get a fresh key.
     pub renew_s: f64,
+    /// How much telemetry waits on the disk while the platform is away, in megabytes.
+    #[serde(default = "queue_mb", skip_serializing_if = "is_queue_mb")]
+    pub queue_mb: u64,
     /// Who gets a key first when there are too few; the first rule that fits a device counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sharing: Vec<RawShare>,
@@ -119,6 +122,8 @@ pub struct GatewayRoleConfig {
     pub renew: Span,
     /// Who gets a key when there are too few.
     pub sharing: Sharing,
+    /// How much telemetry waits while the platform is away.
+    pub queue_bytes: u64,
 }
 
 impl Raw for RawGateway {
@@ -137,6 +142,9 @@ impl Raw for RawGateway {
         let platform_mqtt = faults.address("platform_mqtt", &self.platform_mqtt);
         let renew = faults.seconds("renew_s", self.renew_s);
         let sharing = check_sharing(faults, &self.sharing);
+        if !(1..=1_000_000).contains(&self.queue_mb) {
+            faults.note("queue_mb", self.queue_mb, "must lie between 1 and 1000000");
+        }
         Some(GatewayRoleConfig {
             keys: keys?,
             psk: psk?,
@@ -152,6 +160,7 @@ impl Raw for RawGateway {
             platform_mqtt: platform_mqtt?,
             renew: renew?,
             sharing: sharing?,
+            queue_bytes: self.queue_mb << 20,
         })
     }
 }
@@ -185,6 +194,15 @@ fn check_sharing(faults: &mut Faults, rules: &[RawShare]) -> Option<Sharing> {
         sharing = sharing.with(devices, Rank { priority: *priority, tenant, share: *share });
     }
     is_right.then_some(sharing)
+}
+
+const fn queue_mb() -> u64 {
+    GatewayConfig::QUEUE_BYTES >> 20
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_queue_mb(number: &u64) -> bool {
+    *number == queue_mb()
 }
 
 const fn one_part() -> u16 {
