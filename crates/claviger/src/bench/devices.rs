@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::figure::{Bar, Figure};
+use super::virtual_fleet::PERIODS;
 use super::{dkg, live, virtual_fleet};
 use crate::cli::bench::BenchArgs;
 use crate::console;
@@ -55,8 +56,8 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
 
 /// Runs the paper's fleet, and one too large for its link, in virtual time; takes long.
 async fn paper_fleets() -> Result<[Figure; 2]> {
-    let fed = tokio::task::spawn_blocking(|| virtual_fleet::measure(8_500)).await??;
-    let short = tokio::task::spawn_blocking(|| virtual_fleet::measure(15_000)).await??;
+    let fed = tokio::task::spawn_blocking(|| virtual_fleet::measure(8_500, PERIODS)).await??;
+    let short = tokio::task::spawn_blocking(|| virtual_fleet::measure(15_000, PERIODS)).await??;
     let off = (short.missed_pct - short.expected_pct).abs();
     let most = Bar::AtMost;
     Ok([

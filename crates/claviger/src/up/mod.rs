@@ -4,6 +4,7 @@ mod beginning;
 pub(crate) mod capacity;
 mod commands;
 pub(crate) mod ledger_file;
+mod ledgers;
 mod lines;
 mod network;
 mod paths;

@@ -53,7 +53,7 @@ pub(crate) struct PathFigures {
 }
 
 /// Puts what was counted into the model's terms: packets and half round trips follow from the turns.
-fn counted(exchanged: &Exchanged) -> Exchange {
+pub(super) fn counted(exchanged: &Exchanged) -> Exchange {
     let Exchanged { path, traffic, work, .. } = exchanged;
     if *path == KeyPath::Pad {
         return Way::Pad.exchange();
@@ -81,7 +81,7 @@ fn counted(exchanged: &Exchanged) -> Exchange {
 /// Half round trips for a connection of TCP; three packets open it, three close it.
 const TCP_OPENING: u32 = 2;
 const RADIOS: [RadioInCrypto; 2] = [RadioInCrypto::Off, RadioInCrypto::On];
-static HARDWARE: LazyLock<Profile> =
+pub(super) static HARDWARE: LazyLock<Profile> =
     LazyLock::new(|| Profile::named("fipy").expect("a profile of this program is well-formed"));
 
 impl PathFigures {

@@ -5,6 +5,7 @@ use claviger_security::EpsilonLedger;
 use claviger_units::{Fraction, Site, Span};
 use serde::Serialize;
 
+use super::ledgers::LedgerFigures;
 use super::paths::PathFigures;
 use super::tally::Tally;
 use crate::figures::{clock, epsilon, grouped};
@@ -17,6 +18,8 @@ pub(crate) struct Summary {
     keyed: u64,
     /// What keys took on their way to devices, by path.
     paths: Vec<PathFigures>,
+    /// What the devices of each path did: counted, and priced by the model.
+    modelled_ledgers: Vec<LedgerFigures>,
     readings_sent: u64,
     readings_decrypted: u64,
     /// Keys that have left the key management entity of site A, where the devices are.
@@ -79,6 +82,7 @@ impl Summary {
                 .iter()
                 .filter_map(|(path, sum)| PathFigures::of(*path, *sum))
                 .collect(),
+            modelled_ledgers: tally.ledgers.figures(elapsed),
             readings_sent: tally.sent(),
             readings_decrypted: tally.decrypted(),
             keys_delivered: tally.delivered(Site::A),
@@ -178,7 +182,9 @@ impl Summary {
             lines.insert(1, moved);
         }
         let last = lines.len() - 1;
-        lines.splice(last..last, self.paths.iter().map(PathFigures::line));
+        let ledgers = self.modelled_ledgers.iter().map(LedgerFigures::line);
+        let paths = self.paths.iter().map(PathFigures::line);
+        lines.splice(last..last, paths.chain(ledgers));
         if self.ok {
             lines.push("ok: every device got its key, every reading was decrypted, no invariant was violated".into());
         }
@@ -215,7 +221,7 @@ fn reasons_against(tally: &Tally) -> Vec<String> {
     reasons
 }
 
-fn rounded(value: f64, parts: f64) -> f64 {
+pub(super) fn rounded(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
 

@@ -10,6 +10,7 @@ use claviger_security::EpsilonLedger;
 use claviger_units::{BitRate, Bits, Eui64, Fraction, Site, Span, Timestamp};
 use claviger_wire::classical::DropReason;
 
+use super::ledgers::Ledgers;
 use super::paths::PathSum;
 
 /// What does not change during a run.
@@ -64,6 +65,8 @@ pub(crate) struct Tally {
     keyed: BTreeSet<Eui64>,
     /// What keys have taken on their way to devices.
     pub(crate) paths: BTreeMap<KeyPath, PathSum>,
+    /// What the devices have done.
+    pub(crate) ledgers: Ledgers,
     readings: BTreeMap<Eui64, Readings>,
     /// How long after the start the first reading was decrypted.
     pub(crate) first_reading: Option<Span>,
@@ -145,6 +148,7 @@ impl Tally {
             delivered: BTreeMap::new(),
             keyed: BTreeSet::new(),
             paths: BTreeMap::new(),
+            ledgers: Ledgers::default(),
             readings: BTreeMap::new(),
             first_reading: None,
             last_reading: None,
@@ -186,7 +190,9 @@ impl Tally {
             Report::Keyed { eui, .. } => drop(self.keyed.insert(eui)),
             Report::Exchanged(exchanged) => {
                 self.paths.entry(exchanged.path).or_default().add(&exchanged);
+                self.ledgers.note_exchange(&exchanged);
             }
+            Report::Acknowledged { eui } => self.ledgers.note_reading(eui),
             Report::Sent { eui } => self.readings.entry(eui).or_default().sent += 1,
             Report::Decrypted { eui, epoch, reading, .. } => {
                 self.readings.entry(eui).or_default().decrypted += 1;
