@@ -15,6 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use claviger_device::KeyPath;
 use claviger_roles::init::PARTIES;
 use claviger_units::{Bits, Decibels, Eui64, Fraction, KeyId, SaeId, Site, Span};
+use claviger_wire::fleet::MAX_PAD;
 
 use self::bench::BenchCommand;
 use self::energy::EnergyArgs;
@@ -184,7 +185,7 @@ pub(crate) struct NetworkArgs {
           allow_hyphen_values = true, value_parser = renewal)]
     pub(crate) renew: Span,
     /// How keys come to the devices, who take these in turn: `https`, `psk12`, `psk13_ke`, `psk13_dhe`,
-    /// `oscore`, `push`
+    /// `oscore`, `push`, `pad`
     #[arg(
         long,
         value_name = "PATH,…",
@@ -193,6 +194,9 @@ pub(crate) struct NetworkArgs {
         value_delimiter = ','
     )]
     pub(crate) keys_by: Vec<KeyPath>,
+    /// How many keys a pad has, for devices of the path `pad` [default: 336, a week of one every half hour]
+    #[arg(long, value_name = "N", help_heading = "Fleet", value_parser = pad_keys)]
+    pub(crate) pad_keys: Option<u32>,
     /// The link: the paper's `lab` (8.4 km, 4 dB) or `city` (7 dB), or a preset file
     #[arg(long, value_name = "lab|city|FILE", default_value = "lab", help_heading = "Link")]
     pub(crate) link: String,
@@ -478,6 +482,13 @@ fn renewal(text: &str) -> Result<Span, String> {
 fn loss(text: &str) -> Result<Decibels, String> {
     let db = text.parse().or(Err("must be a number of decibels, such as 4 or 7.5"))?;
     Decibels::from_db(db).map_err(|error| error.to_string())
+}
+
+/// Reads how many keys a pad has.
+fn pad_keys(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=MAX_PAD).contains(number));
+    number
+        .ok_or_else(|| format!("a pad has from 1 to {MAX_PAD} keys, a year of one every half hour"))
 }
 
 fn party_name(text: &str) -> Result<(String, String), String> {

@@ -56,6 +56,7 @@ pub(crate) fn plan(args: &NetworkArgs, link: &ChosenLink) -> Plan {
         fibres: link.fibres.clone(),
         renew_s: args.renew.as_secs_f64(),
         paths: args.keys_by.clone(),
+        pad_keys: args.pad_keys,
         danger_idq3p: false,
         port_base: args.port_base,
         names: BTreeMap::new(),

@@ -207,6 +207,7 @@ mod tests {
             fibres: Vec::new(),
             renew_s: 60.0,
             paths: vec![KeyPath::Https],
+            pad_keys: None,
             danger_idq3p: true,
             port_base: 14_000,
             names: BTreeMap::new(),

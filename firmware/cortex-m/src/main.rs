@@ -14,7 +14,7 @@ use core::panic::PanicInfo;
 use claviger_device::{
     Action, Delivery, Device, FlashImage, KeyAnswer, KeyPath, KeyRequest, Profile,
 };
-use claviger_units::{Span, Timestamp};
+use claviger_units::{Key256, Span, Timestamp};
 use cortex_m_rt::entry;
 use rand_core::{Infallible, TryRng};
 use static_alloc::Bump;
@@ -31,6 +31,9 @@ fn start() -> ! {
     let profile = Profile { path, ..Profile::waking_every(Span::from_secs(black_box(1800))) };
     let mut now = black_box(Timestamp::START);
     let Ok(mut device) = Device::boot(now, &flash, profile) else { halt() };
+    if let Some((mark, keys)) = device.open_pad(black_box(&[])) {
+        black_box((keys, device.attach_pad(mark)));
+    }
     loop {
         while let Some(write) = device.poll_flash() {
             device.handle_flash(black_box(write.bytes.expose()));
@@ -58,8 +61,13 @@ fn ask(device: &mut Device, now: Timestamp, request: &KeyRequest) {
             }
             device.handle_key_answer(now, KeyAnswer::Frame(black_box(&[])));
         }
-        KeyRequest::Coap { datagram } => device.handle_coap(now, black_box(datagram)),
+        KeyRequest::Coap { datagram } => {
+            black_box(device.handle_coap(now, black_box(datagram)));
+        }
         KeyRequest::Await => device.handle_pushed(now, black_box(&[])),
+        KeyRequest::Pad { .. } => {
+            device.handle_pad_key(now, black_box(Some(&Key256::from_bytes(black_box([0; 32])))));
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::figure::{Bar, Figure};
-use super::virtual_fleet::PERIODS;
+use super::virtual_fleet::{FED, SHORT};
 use super::{dkg, live, virtual_fleet};
 use crate::cli::bench::BenchArgs;
 use crate::console;
@@ -56,8 +56,8 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
 
 /// Runs the paper's fleet, and one too large for its link, in virtual time; takes long.
 async fn paper_fleets() -> Result<[Figure; 2]> {
-    let fed = tokio::task::spawn_blocking(|| virtual_fleet::measure(8_500, PERIODS)).await??;
-    let short = tokio::task::spawn_blocking(|| virtual_fleet::measure(15_000, PERIODS)).await??;
+    let fed = tokio::task::spawn_blocking(|| virtual_fleet::measure(8_500, FED)).await??;
+    let short = tokio::task::spawn_blocking(|| virtual_fleet::measure(15_000, SHORT)).await??;
     let off = (short.missed_pct - short.expected_pct).abs();
     let most = Bar::AtMost;
     Ok([
@@ -233,7 +233,7 @@ fn as_f64(number: u64) -> f64 {
 }
 
 const PORT_BASE: u16 = 15_900;
-const NETWORK: [&str; 13] = [
+const NETWORK: [&str; 15] = [
     "--port-base",
     "15900",
     "--devices",
@@ -242,6 +242,8 @@ const NETWORK: [&str; 13] = [
     "8s",
     "--keys-by",
     "https,psk12,psk13_ke,psk13_dhe,oscore,push,pad",
+    "--pad-keys",
+    "8",
     "--simulated-speed",
     "20",
     "--for",

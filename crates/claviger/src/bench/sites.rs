@@ -158,6 +158,7 @@ fn plan(devices: u32, renew_s: f64) -> Plan {
         fibres: Vec::new(),
         renew_s,
         paths: vec![KeyPath::Push],
+        pad_keys: None,
         danger_idq3p: false,
         port_base: PORT_BASE,
         names: BTreeMap::new(),

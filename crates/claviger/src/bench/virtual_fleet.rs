@@ -60,9 +60,11 @@ fn as_f64(number: u64) -> f64 {
 const RENEW_S: u64 = 1800;
 /// After how many renewals a fleet is taken to have settled.
 const WARM_UP: u64 = 10;
-/// How many renewals of each device are looked at. Where keys are short, thousands of devices hold a key for
-/// their next wake at one time and few at another: the mean needs many.
-pub(super) const PERIODS: u64 = 40;
+/// How many renewals of each device of a fleet that is fed are looked at.
+pub(super) const FED: u64 = 40;
+/// And of one that is not. Keys go by age, so that the queue grows by what is missing until each device misses
+/// one wake, all within half an hour, and then begins again: the mean needs many such rounds.
+pub(super) const SHORT: u64 = 90;
 
 #[cfg(test)]
 mod tests {

@@ -92,6 +92,7 @@ fn plan(port_base: u16, settings: Settings) -> Plan {
         fibres: Vec::new(),
         renew_s,
         paths: vec![KeyPath::Https],
+        pad_keys: None,
         danger_idq3p: false,
         port_base,
         names,

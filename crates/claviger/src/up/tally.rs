@@ -173,17 +173,6 @@ impl Tally {
             Report::Buffer { site, available, capacity } => {
                 self.buffers.insert(site, (available, capacity));
             }
-            Report::Settled { switches, links, hosts } => {
-                self.network = Some(NetworkSeen { switches, links, hosts });
-            }
-            Report::Channel { fibre, .. } => {
-                let moves = self.channel.as_ref().map_or(0, |(_, moves)| *moves);
-                self.channel = Some((fibre, moves + 1));
-            }
-            Report::Ordered { keys, .. } => {
-                self.orders.0 += 1;
-                self.orders.1 += keys as u64;
-            }
             Report::Delivered { site, keys, .. } => {
                 *self.delivered.entry(site).or_default() += keys;
             }
@@ -218,6 +207,23 @@ impl Tally {
                 if self.violations.len() < VIOLATIONS_TOLD {
                     self.violations.push(format!("{role}: {what}"));
                 }
+            }
+            other => self.handle_report_of_network(other),
+        }
+    }
+
+    fn handle_report_of_network(&mut self, report: Report) {
+        match report {
+            Report::Settled { switches, links, hosts } => {
+                self.network = Some(NetworkSeen { switches, links, hosts });
+            }
+            Report::Channel { fibre, .. } => {
+                let moves = self.channel.as_ref().map_or(0, |(_, moves)| *moves);
+                self.channel = Some((fibre, moves + 1));
+            }
+            Report::Ordered { keys, .. } => {
+                self.orders.0 += 1;
+                self.orders.1 += keys as u64;
             }
             _ => {}
         }

@@ -69,7 +69,8 @@ fn every_path_was_counted(summary: &Value) {
 #[test]
 fn a_docked_device_gets_its_keys_without_a_byte_on_the_air() {
     let place = Place::new();
-    let few = ["--devices", "2", "--renew", "2s", "--simulated-speed", "20", "--keys-by", "pad"];
+    let few = ["--devices", "2", "--renew", "2s", "--simulated-speed", "20", "--pad-keys", "4"];
+    let few = [&few[..], &["--keys-by", "pad"]].concat();
     let ended = place.up(&[&few[..], &["--json", "--for", "25s"]].concat()).wait(LENGTH);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let summary = summary(&ended);
@@ -81,7 +82,8 @@ fn a_docked_device_gets_its_keys_without_a_byte_on_the_air() {
     for what in ["bytes", "handshake_bytes", "public_key_operations"] {
         assert_eq!(by_pad[what], 0.0, "{summary}");
     }
-    assert!(by_pad["keys"].as_u64().unwrap() >= 4, "{summary}");
+    // More than one pad of four keys each: they were used up and followed by others.
+    assert!(by_pad["keys"].as_u64().unwrap() > 4, "{summary}");
     assert_eq!(summary["readings_sent"], summary["readings_decrypted"], "{summary}");
     assert_eq!(summary["violations"], 0, "{summary}");
 }

@@ -52,6 +52,8 @@ pub struct Plan {
     pub renew_s: f64,
     /// How key frames come to the devices, who take these paths in turn.
     pub paths: Vec<KeyPath>,
+    /// How many keys a pad has, for devices of the path `pad`; `None` for a week of one every half hour.
+    pub pad_keys: Option<u32>,
     /// Whether local applications may extract keys by IDQ3P, which is unauthenticated.
     pub danger_idq3p: bool,
     /// The first of [`Ports::COUNT`] ports.
@@ -472,7 +474,7 @@ fn devices(plan: &Plan, ports: &Ports) -> RawDevices {
         gateway_mqtt: ports.gateway_mqtt.to_string(),
         gateway_mqtt_psk: Some(ports.gateway_mqtt_psk.to_string()),
         dock: Some("../site-a/gateway/dock.sock".into()),
-        pad_keys: None,
+        pad_keys: plan.pad_keys,
         platform_url: Some(url(ports.platform)),
         lan: Some(ports.lan.to_string()),
     }

@@ -59,6 +59,7 @@ fn plan(devices: u32, seed: Option<u64>) -> Plan {
         fibres: Vec::new(),
         renew_s: 4.0,
         paths: vec![KeyPath::Https],
+        pad_keys: None,
         danger_idq3p: true,
         port_base: free_base(),
         names: BTreeMap::new(),
