@@ -98,7 +98,7 @@ impl Device {
     /// Takes the key of the pad that [`KeyRequest::Pad`](crate::KeyRequest::Pad) named; `None` where it
     /// cannot be read: the device then lacks its pad until it is docked again, for what is left of it.
     pub fn handle_pad_key(&mut self, now: Timestamp, key: Option<&Key256>) {
-        if self.commit_is_pending() || !self.is_asking() {
+        if !self.waits_for_answer() {
             return;
         }
         match self.pad_next().zip(key) {

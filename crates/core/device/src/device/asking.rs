@@ -28,7 +28,7 @@ impl Device {
     /// Only a frame that verifies changes what the device holds; with a QKD key in hand it goes
     /// on to publish whatever the answer was.
     pub fn handle_key_answer(&mut self, now: Timestamp, answer: KeyAnswer<'_>) {
-        if self.commit_is_pending() || !self.is_asking() {
+        if !self.waits_for_answer() {
             return;
         }
         // These come after the gateway has noted durably which epoch the device holds; a gateway that only
@@ -40,12 +40,8 @@ impl Device {
         self.handle_asked(now, answer);
     }
 
-    pub(crate) const fn commit_is_pending(&self) -> bool {
-        self.commit.is_some()
-    }
-
-    pub(crate) const fn is_asking(&self) -> bool {
-        matches!(self.phase, Phase::Asking { .. })
+    pub(crate) const fn waits_for_answer(&self) -> bool {
+        self.commit.is_none() && matches!(self.phase, Phase::Asking { .. })
     }
 
     /// Goes on from a question, whatever came of it.

@@ -46,16 +46,27 @@ impl Gateway {
         path_and_query: &str,
         authorization: Option<&str>,
     ) -> Result<KeyAnswer, EngineError> {
+        match self.prove_signed(tx, eui, have, (path_and_query, authorization))? {
+            Some((eui, row, proof)) => self.serve(tx, now, eui, row, proof),
+            None => Ok(KeyAnswer::Denied),
+        }
+    }
+
+    /// Finds the device that has signed a request, and what it has proven by that.
+    pub(super) fn prove_signed(
+        &self,
+        tx: &dyn Tx,
+        eui: &str,
+        have: Option<&str>,
+        (path_and_query, authorization): (&str, Option<&str>),
+    ) -> Result<Option<(Eui64, DeviceRow, Proof)>, EngineError> {
         let eui: Option<Eui64> = eui.parse().ok();
         let row = eui.map(|eui| DeviceRow::load(tx, eui)).transpose()?.flatten();
         let claim = authorization.and_then(parse_authorization);
         // A device that names two epochs has named none.
         let claim = claim.filter(|(epoch, _)| have == Some(epoch.to_string().as_str()));
         let proof = self.prove_request(row.as_ref(), path_and_query, claim);
-        let (Some(eui), Some(row), Some(proof)) = (eui, row, proof) else {
-            return Ok(KeyAnswer::Denied);
-        };
-        self.serve(tx, now, eui, row, proof)
+        Ok(eui.zip(row).zip(proof).map(|((eui, row), proof)| (eui, row, proof)))
     }
 
     /// Finds the pre-shared key that `identity` names, for the version of TLS that is negotiated
@@ -198,7 +209,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn prove_request(
+    fn prove_request(
         &self,
         row: Option<&DeviceRow>,
         path_and_query: &str,

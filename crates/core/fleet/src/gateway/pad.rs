@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 
 use claviger_durable::{EngineError, Table, Tx};
-use claviger_frames::{Epoch, pad, parse_authorization};
+use claviger_frames::{Epoch, pad};
 use claviger_units::{Eui64, Key256, KeyId, SecretBytes, Span, Timestamp};
 use claviger_wire::fleet::{
     AdoptedDevice, EpochName, FleetRecord, MAX_PAD_BATCH, PadDock, PadDrawn, PadMark, PadName,
     PadOrder,
 };
-
 use rand_core::Rng;
 use zeroize::Zeroizing;
 
@@ -97,12 +96,8 @@ impl Gateway {
         (path_and_query, authorization): (&str, Option<&str>),
         rng: &mut impl Rng,
     ) -> Result<DockAnswer, EngineError> {
-        let eui: Option<Eui64> = eui.parse().ok();
-        let row = eui.map(|eui| DeviceRow::load(tx, eui)).transpose()?.flatten();
-        let claim = authorization.and_then(parse_authorization);
-        let claim = claim.filter(|(epoch, _)| have == Some(epoch.to_string().as_str()));
-        let proof = self.prove_request(row.as_ref(), path_and_query, claim);
-        let (Some(eui), Some(row), Some(proof)) = (eui, row, proof) else {
+        let signed = (path_and_query, authorization);
+        let Some((eui, row, proof)) = self.prove_signed(tx, eui, have, signed)? else {
             return Ok(DockAnswer::Denied);
         };
         match proof {

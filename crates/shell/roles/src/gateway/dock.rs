@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -10,7 +10,7 @@ use claviger_fleet::DockAnswer;
 use claviger_net::http;
 
 use super::Service;
-use super::key_service::have_of;
+use super::key_service::{have_of, signed_part};
 use crate::role::RoleError;
 
 /// What the gateway answers on the cable.
@@ -26,9 +26,7 @@ async fn pad(
     headers: HeaderMap,
 ) -> Response {
     let now = service.context.clock.now();
-    let asked = uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let authorization = authorization.map(str::to_owned);
+    let (asked, authorization) = signed_part(&uri, &headers);
     let answer = service.core(move |core, tx| {
         let signed = (asked.as_str(), authorization.as_deref());
         core.half.handle_dock(tx, now, &eui, have_of(&asked), signed, &mut core.rng)

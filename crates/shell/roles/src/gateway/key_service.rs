@@ -67,9 +67,7 @@ async fn key(
     headers: HeaderMap,
 ) -> Response {
     let now = service.context.clock.now();
-    let asked = uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let authorization = authorization.map(str::to_owned);
+    let (asked, authorization) = signed_part(&uri, &headers);
     let answer = service.core(move |core, tx| {
         let authorization = authorization.as_deref();
         core.half.handle_key_request(tx, now, &eui, have_of(&asked), &asked, authorization)
@@ -91,6 +89,13 @@ async fn key_by_psk(
         core.half.handle_proven_request(tx, now, &eui, have_of(&asked), proven)
     });
     respond(answer.await)
+}
+
+/// Returns path and query of a request, and what signs them.
+pub(super) fn signed_part(uri: &Uri, headers: &HeaderMap) -> (String, Option<String>) {
+    let asked = uri.path_and_query().map_or_else(String::new, ToString::to_string);
+    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    (asked, authorization.map(str::to_owned))
 }
 
 pub(super) fn have_of(path_and_query: &str) -> Option<&str> {
