@@ -288,5 +288,5 @@ const MQTT_PSK: u16 = 8884;
 /// Seconds between two wakes of a device: a link of 2 kbit/s can feed more than two hundred of them.
 const WAKE_S: f64 = 30.0;
 /// How long the first readings may take: the first blocks of the link, and what a crowd adds.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(150);
 const PAUSE: Duration = Duration::from_millis(200);
