@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use claviger_wire::DecodeError;
 use claviger_wire::cursor::{Reader, Writer};
+pub use claviger_wire::peer::Forgetful;
 use claviger_wire::peer::{Hello, PeerMessage, Tally, Verdict};
 use rand_core::Rng;
 use sha2::{Digest, Sha256};
@@ -136,6 +137,10 @@ pub struct Peer {
     generation: u32,
     sent: u64,
     acked: u64,
+    // Why either side says that the streams were begun anew: mine, and what its last HELLO said.
+    anew: Forgetful,
+    their_anew: Forgetful,
+    their_generation: u32,
 }
 
 impl Peer {
@@ -160,6 +165,9 @@ impl Peer {
             generation: own.generation,
             sent: own.sent.seq,
             acked: own.acked.seq,
+            anew: own.anew,
+            their_anew: Forgetful::Nobody,
+            their_generation: 0,
         })
     }
 
@@ -252,16 +260,43 @@ impl Peer {
         self.generation
     }
 
-    /// Begins both streams anew on this side, in a new generation; the other side must do it too.
+    /// Returns who had forgotten something when the streams were begun anew for the last time: as this side
+    /// knows it, and as the other side has said in its last HELLO, each from its own point of view.
+    #[must_use]
+    pub const fn begun_anew(&self) -> (Forgetful, Forgetful) {
+        (self.anew, self.their_anew)
+    }
+
+    /// Tells whether this side has begun anew because somebody forgot something, and nothing has been said
+    /// since: then it waits for the other side to do the same.
+    pub fn waits_for_beginning(&self, tx: &dyn Tx) -> Result<bool, EngineError> {
+        let is_empty = self.sent == 0 && read_seen(tx, self.tables.meta)?.seq == 0;
+        Ok(is_empty && self.anew != Forgetful::Nobody)
+    }
+
+    /// Begins both streams anew on this side, in a new generation, because an operator wants it; the other side
+    /// must do it too.
     pub fn reset(&mut self, tx: &mut dyn Tx) -> Result<(), EngineError> {
+        self.begin_anew(tx, Forgetful::Nobody)
+    }
+
+    /// Begins both streams anew on this side, in a new generation, and ends the session: hang up. The other
+    /// side learns at the next connection who had forgotten something, and must do the same.
+    pub fn begin_anew(&mut self, tx: &mut dyn Tx, anew: Forgetful) -> Result<(), EngineError> {
         let own = self.own(tx)?;
         erase_outbox(tx, self.tables.outbox, u64::MAX)?;
         tx.erase(self.tables.meta, SEEN)?;
         tx.erase(self.tables.meta, BOOTS)?;
-        let generation = own.generation.saturating_add(1);
-        Own { store: own.store, generation, ..Own::default() }.written(tx, self.tables.meta)?;
+        let highest = match anew {
+            Forgetful::Nobody => own.generation,
+            // Above the other side's too, so that it sees that it has to follow.
+            _ => own.generation.max(self.their_generation),
+        };
+        let generation = highest.saturating_add(1);
+        Own { store: own.store, generation, anew, ..Own::default() }
+            .written(tx, self.tables.meta)?;
         self.handle_disconnected();
-        (self.generation, self.sent, self.acked) = (generation, 0, 0);
+        (self.generation, self.sent, self.acked, self.anew) = (generation, 0, 0, anew);
         Ok(())
     }
 
@@ -271,9 +306,10 @@ impl Peer {
         }
         let own = self.own(tx)?;
         let seen = read_seen(tx, self.tables.meta)?;
-        let (store, generation, sent, acked) = (own.store, own.generation, own.sent, own.acked.seq);
-        let boot = self.boot;
-        self.send(&PeerMessage::Hello(Hello { nonce, store, boot, generation, sent, seen, acked }));
+        let Own { store, generation, anew, sent, acked } = own;
+        let (boot, acked) = (self.boot, acked.seq);
+        let hello = Hello { nonce, store, boot, generation, anew, sent, seen, acked };
+        self.send(&PeerMessage::Hello(hello));
         Ok(())
     }
 
@@ -284,6 +320,7 @@ impl Peer {
         }
         let mut own = self.own(tx)?;
         let seen = read_seen(tx, self.tables.meta)?;
+        (self.their_anew, self.their_generation) = (hello.anew, hello.generation);
         let verdict = if Boots::meet(tx, self.tables.meta, hello)? == Acquaintance::Superseded {
             Verdict::Superseded
         } else {
@@ -427,8 +464,20 @@ struct Memory<'a> {
 fn compare(mine: &Memory<'_>, hello: &Hello) -> Verdict {
     let Memory { own, seen, hash_at_their_seen } = *mine;
     let empty = |sent: Tally, seen: Tally| sent.seq == 0 && seen.seq == 0;
-    if empty(own.sent, seen) && empty(hello.sent, hello.seen) {
-        return Verdict::Agreed;
+    match (empty(own.sent, seen), empty(hello.sent, hello.seen)) {
+        (true, true) => return Verdict::Agreed,
+        // One side has begun anew and the other has yet to: who did so first says why.
+        (true, false) if own.generation > hello.generation => match own.anew {
+            Forgetful::Sender => return Verdict::SenderRolledBack,
+            Forgetful::Receiver => return Verdict::ReceiverRolledBack,
+            Forgetful::Nobody => {}
+        },
+        (false, true) if hello.generation > own.generation => match hello.anew {
+            Forgetful::Sender => return Verdict::ReceiverRolledBack,
+            Forgetful::Receiver => return Verdict::SenderRolledBack,
+            Forgetful::Nobody => {}
+        },
+        _ => {}
     }
     let i_forgot = own.generation < hello.generation
         || (own.generation == hello.generation
@@ -451,6 +500,7 @@ fn compare(mine: &Memory<'_>, hello: &Hello) -> Verdict {
 struct Own {
     store: [u8; 16],
     generation: u32,
+    anew: Forgetful,
     sent: Tally,
     acked: Tally,
 }
@@ -466,6 +516,7 @@ impl Own {
             let own = Self {
                 store: reader.array()?,
                 generation: reader.u32()?,
+                anew: Forgetful::from_byte(reader.u8()?)?,
                 sent: Tally { seq: reader.u64()?, hash: reader.array()? },
                 acked: Tally { seq: reader.u64()?, hash: reader.array()? },
             };
@@ -475,8 +526,8 @@ impl Own {
     }
 
     fn written(self, tx: &mut dyn Tx, meta: Table) -> Result<Self, EngineError> {
-        let Self { store, generation, sent, acked } = &self;
-        let row = Writer::new().raw(store).u32(*generation);
+        let Self { store, generation, anew, sent, acked } = &self;
+        let row = Writer::new().raw(store).u32(*generation).u8(anew.to_byte());
         let row = row.u64(sent.seq).raw(&sent.hash).u64(acked.seq).raw(&acked.hash).finish();
         tx.write(meta, OWN, &row)?;
         Ok(self)

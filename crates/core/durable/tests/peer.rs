@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use claviger_durable::engine::Engine;
-use claviger_durable::peer::{Delivery, Peer, PeerError, PeerTables, Session};
+use claviger_durable::peer::{Delivery, Forgetful, Peer, PeerError, PeerTables, Session};
 use claviger_durable::{EngineError, MemoryEngine, Table};
 use claviger_wire::peer::{Hello, PeerMessage, Tally};
 use proptest::prelude::*;
@@ -236,6 +236,70 @@ fn nothing_flows_after_a_roll_back_until_both_sides_are_reset() {
     assert_eq!(world.sites[0].applied(), [1_u64.to_be_bytes().to_vec()]);
 }
 
+/// Acts as an owner does that lets the forgetful side be given everything again.
+fn begin_anew_where_needed(world: &mut World) -> bool {
+    let mut any = false;
+    for site in &mut world.sites {
+        let peer = site.peer.as_mut().unwrap();
+        let Session::RolledBack { mine } = peer.session() else { continue };
+        let anew = if mine { Forgetful::Sender } else { Forgetful::Receiver };
+        any |= site
+            .store
+            .transact(|tx| {
+                let is_new = !peer.waits_for_beginning(tx)?;
+                if is_new {
+                    peer.begin_anew(tx, anew)?;
+                }
+                Ok::<_, EngineError>(is_new)
+            })
+            .unwrap();
+    }
+    any
+}
+
+/// Both sides agree on who had forgotten, in whatever order they learn of it.
+#[test]
+fn both_sides_begin_anew_and_know_why() {
+    for (lost, first) in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2)] {
+        let mut world = World::new(9);
+        for _ in 0..3 {
+            world.sites[0].append().unwrap();
+            world.sites[1].append().unwrap();
+            world.meet();
+        }
+        let backup = world.sites[lost].store.snapshot();
+        world.sites[lost].append().unwrap();
+        world.meet();
+        world.sites[lost].store = if first == 2 { MemoryEngine::new() } else { backup };
+        world.restart(lost);
+        world.meet();
+        // One of them comes no further than to its own beginning, and the connection is lost.
+        if first < 2 {
+            let forgetful = |site: usize| {
+                if site == lost { Forgetful::Sender } else { Forgetful::Receiver }
+            };
+            let site = &mut world.sites[first];
+            let peer = site.peer.as_mut().unwrap();
+            site.store.transact(|tx| peer.begin_anew(tx, forgetful(first))).unwrap();
+            world.restart(first);
+            let expected = [0, 1].map(|site| Session::RolledBack { mine: site == lost });
+            assert_eq!(world.meet(), expected, "{lost} forgot, {first} was first");
+        }
+        let mut n_meetings = 0;
+        while begin_anew_where_needed(&mut world) {
+            world.meet();
+            n_meetings += 1;
+        }
+        assert!((1..3).contains(&n_meetings), "{n_meetings} meetings");
+        assert_eq!(world.meet(), [Session::Open; 2]);
+        let peers =
+            world.sites.each_mut().map(|site| (site.peer().begun_anew(), site.peer().generation()));
+        let of = |site: usize| if site == lost { Forgetful::Sender } else { Forgetful::Receiver };
+        assert_eq!(peers.map(|(anew, _)| anew), [(of(0), of(1)), (of(1), of(0))]);
+        assert_eq!(peers[0].1, peers[1].1);
+    }
+}
+
 #[test]
 fn a_store_that_runs_twice_is_refused_with_both_its_processes() {
     let mut world = World::new(7);
@@ -257,6 +321,7 @@ fn messages_out_of_place_are_refused() {
         store: [0; 16],
         boot: [0; 16],
         generation: 0,
+        anew: Forgetful::Nobody,
         sent: Tally::default(),
         seen: Tally::default(),
         acked: 0,

@@ -14,6 +14,18 @@ pub struct Tally {
     pub hash: [u8; 32],
 }
 
+/// Why both streams were begun anew for the last time: who had forgotten something that the other knew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forgetful {
+    /// They never were, or an operator wanted it.
+    #[default]
+    Nobody,
+    /// The side that says so.
+    Sender,
+    /// The side that it says so to.
+    Receiver,
+}
+
 /// What one side remembers of both streams (`PROTOCOL.md`, HELLO).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -25,6 +37,8 @@ pub struct Hello {
     pub boot: [u8; 16],
     /// How often the two streams have been begun anew.
     pub generation: u32,
+    /// Why they were begun anew for the last time, as the sender knows it.
+    pub anew: Forgetful,
     /// The sender's own records.
     pub sent: Tally,
     /// The receiver's records that the sender has applied.
@@ -119,6 +133,7 @@ fn encode_hello(hello: &Hello) -> Vec<u8> {
         .raw(&hello.store)
         .raw(&hello.boot)
         .u32(hello.generation)
+        .u8(hello.anew.to_byte())
         .u64(hello.sent.seq)
         .raw(&hello.sent.hash)
         .u64(hello.seen.seq)
@@ -133,10 +148,33 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, DecodeError> {
         store: reader.array()?,
         boot: reader.array()?,
         generation: reader.u32()?,
+        anew: Forgetful::from_byte(reader.u8()?)?,
         sent: Tally { seq: reader.u64()?, hash: reader.array()? },
         seen: Tally { seq: reader.u64()?, hash: reader.array()? },
         acked: reader.u64()?,
     })
+}
+
+impl Forgetful {
+    /// Returns the byte that stands for it.
+    #[must_use]
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            Self::Nobody => 0,
+            Self::Sender => 1,
+            Self::Receiver => 2,
+        }
+    }
+
+    /// Reads the byte that [`to_byte`](Self::to_byte) wrote.
+    pub const fn from_byte(byte: u8) -> Result<Self, DecodeError> {
+        Ok(match byte {
+            0 => Self::Nobody,
+            1 => Self::Sender,
+            2 => Self::Receiver,
+            _ => return Err(DecodeError::Field("cause of a beginning")),
+        })
+    }
 }
 
 const fn verdict_code(verdict: Verdict) -> u8 {
@@ -158,7 +196,7 @@ const fn verdict_from(code: u8) -> Result<Verdict, DecodeError> {
     })
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CHALLENGE: u8 = 1;
 const HELLO: u8 = 2;
 const VERDICT: u8 = 3;
@@ -177,9 +215,12 @@ mod tests {
 
     fn any_message() -> impl Strategy<Value = PeerMessage> {
         let names = (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<[u8; 16]>());
-        let hello = (names, any::<u32>(), any_tally(), any_tally(), any::<u64>()).prop_map(
-            |((nonce, store, boot), generation, sent, seen, acked)| {
-                PeerMessage::Hello(Hello { nonce, store, boot, generation, sent, seen, acked })
+        let begun = (any::<u32>(), 0u8..3)
+            .prop_map(|(generation, anew)| (generation, Forgetful::from_byte(anew).unwrap()));
+        let hello = (names, begun, any_tally(), any_tally(), any::<u64>()).prop_map(
+            |((nonce, store, boot), (generation, anew), sent, seen, acked)| {
+                let hello = Hello { nonce, store, boot, generation, anew, sent, seen, acked };
+                PeerMessage::Hello(hello)
             },
         );
         prop_oneof![
