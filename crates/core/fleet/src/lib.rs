@@ -20,6 +20,7 @@ mod orders;
 mod pads;
 mod platform;
 pub mod provisioning;
+mod recovery;
 mod rows;
 pub mod topics;
 mod turns;
@@ -35,6 +36,7 @@ pub use platform::{
     Accepted, Adoption, Duplicate, PadError, PadState, Platform, PlatformConfig, PlatformDevice,
     PlatformEvent, PlatformStatus, ProvisionError, StoredReading, UplinkRefusal, WhyRefused,
 };
+pub use recovery::RecoveryKey;
 pub use turns::{Rank, Sharing};
 
 use claviger_durable::EngineError;
@@ -78,6 +80,22 @@ pub enum Alarm {
         /// key comes at all.
         expected: Option<Span>,
     },
+    /// A device that the gateway has given back cannot be read: its root is sealed to another recovery key. Put
+    /// the right `recovery.key` back and let the platform begin with an empty store, or bootstrap the device
+    /// with a new key (`PROTOCOL.md` P3a.2).
+    Unrecovered {
+        /// The device.
+        eui: Eui64,
+    },
+    /// A device that this platform had retired before it lost its store is retired again.
+    Over {
+        /// The device.
+        eui: Eui64,
+    },
+    /// Both sites have lost their stores, or run on old copies: what the devices send under their present keys
+    /// is refused, because it may have been read before. A device that has renewed its key since the older of
+    /// the two copies needs a new bootstrap key.
+    BothForgot,
     /// The platform's broker refuses a telemetry frame for good, which is dropped: see what the
     /// broker says, and what the device sends (`PROTOCOL.md` P3d).
     Undeliverable {

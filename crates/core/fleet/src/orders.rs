@@ -20,6 +20,12 @@ pub enum KeyOrder {
         /// The request token: the same for every try until it is answered.
         token: RequestToken,
     },
+    /// One new key W by `enc_keys`, slave = platform, to give devices back under; answer by
+    /// [`handle_mastered`](crate::Gateway::handle_mastered).
+    Master {
+        /// The request token: the same for every try until it is answered.
+        token: RequestToken,
+    },
     /// Keys for a pad by `enc_keys`, slave = platform, but only if the KME has more than enough; answer by
     /// [`handle_pad_extracted`](crate::Gateway::handle_pad_extracted).
     ExtractPad {

@@ -8,11 +8,11 @@
 use claviger_durable::{EngineError, Table, Tx};
 use claviger_frames::{Epoch, GatewaySecret};
 use claviger_units::{Eui64, Key256, KeyId, SecretBytes};
-use claviger_wire::fleet::{AdoptedDevice, PadName};
+use claviger_wire::fleet::{AdoptedDevice, PadName, SeedPad};
 use claviger_wire::{DecodeError, Reader, Writer};
 
 use crate::orders::{Origin, damaged};
-use crate::rows::{PAGE, join};
+use crate::rows::{PAGE, join, walk};
 
 /// The two tables of a site.
 #[derive(Clone, Copy, Debug)]
@@ -232,6 +232,80 @@ impl Pads {
         };
         let secret = secret.next(&key, eui, prev, epoch);
         Ok(Some(Step { prev, epoch, secret, key_id, origin }))
+    }
+
+    /// Returns what is left of a docked pad from a place on, for the other site; nothing once it is used up.
+    pub(crate) fn rest(
+        self,
+        tx: &dyn Tx,
+        eui: Eui64,
+        (pad, row): (u32, &PadRow),
+        from: u32,
+    ) -> Result<Option<(SeedPad, Vec<Key256>)>, EngineError> {
+        let Some(dock) = row.dock else { return Ok(None) };
+        let (mut names, mut keys) = (Vec::new(), Vec::new());
+        for place in from..row.n_keys {
+            let Some(PadKey { key_id, origin, key }) = self.key(tx, eui, pad, place)? else {
+                return Ok(None);
+            };
+            names.push((key_id, origin.to_byte()));
+            keys.push(key);
+        }
+        let (prev, first) = (dock.prev.number(), dock.first.number());
+        let rest = SeedPad { pad, n_keys: row.n_keys, prev, first, keys: names };
+        Ok(Some((rest, keys)))
+    }
+
+    /// Lays down what the other site has said is left of a docked pad. Its device may have it.
+    pub(crate) fn lay(
+        self,
+        tx: &mut dyn Tx,
+        (eui, life): (Eui64, u32),
+        rest: &SeedPad,
+        keys: &[Key256],
+    ) -> Result<(), EngineError> {
+        let SeedPad { pad, n_keys, prev, first, keys: names } = rest;
+        let (prev, first) = (Epoch::new(*prev), Epoch::new(*first));
+        let n_left = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        let n_followed = n_keys.saturating_sub(n_left);
+        let dock = Some(Dock { prev, first, is_agreed: true, is_given: true });
+        let (n_drawn, n_held, n_keys) = (*n_keys, *n_keys, *n_keys);
+        let row = PadRow { life, n_keys, n_drawn, n_held, n_followed, dock };
+        self.store(tx, eui, *pad, &row)?;
+        for ((place, (key_id, origin)), key) in (n_followed..).zip(names).zip(keys) {
+            let origin = Origin::from_byte(*origin).ok_or(damaged(self.keys))?;
+            let key = PadKey { key_id: *key_id, origin, key: key.duplicate() };
+            self.put_key(tx, (eui, *pad, place), &key)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that an epoch is held: if a docked pad leads there, its keys up to there are used up.
+    pub(crate) fn note_followed(
+        self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        epoch: Epoch,
+    ) -> Result<(), EngineError> {
+        let Some((pad, mut row)) = self.docked(tx, eui)? else { return Ok(()) };
+        let Some(place) = row.place_of(epoch) else { return Ok(()) };
+        row.n_followed = place + 1;
+        self.store(tx, eui, pad, &row)?;
+        self.use_up(tx, eui, (pad, &row), epoch)
+    }
+
+    /// Erases all pads that no device was docked with.
+    pub(crate) fn forget_waiting(self, tx: &mut dyn Tx) -> Result<(), EngineError> {
+        let mut waiting = Vec::new();
+        walk(tx, self.rows, |key, row| {
+            let name = split_row_key(key).ok_or(damaged(self.rows))?;
+            let row = PadRow::decode(row.expose()).or(Err(damaged(self.rows)))?;
+            if row.dock.is_none_or(|dock| !dock.is_agreed) {
+                waiting.push(name);
+            }
+            Ok(())
+        })?;
+        waiting.into_iter().try_for_each(|(eui, pad)| self.erase(tx, eui, pad))
     }
 
     /// Erases the keys of a pad from a place on.

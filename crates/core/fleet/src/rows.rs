@@ -33,5 +33,18 @@ pub(crate) fn walk(
     }
 }
 
+/// Erases the rows of a table whose keys begin with `prefix`.
+pub(crate) fn erase_all(tx: &mut dyn Tx, table: Table, prefix: &[u8]) -> Result<(), EngineError> {
+    loop {
+        let rows = tx.scan(table, prefix, b"", PAGE)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for (key, _) in rows {
+            tx.erase(table, &key)?;
+        }
+    }
+}
+
 /// How many rows are read at a time.
 pub(crate) const PAGE: usize = 256;

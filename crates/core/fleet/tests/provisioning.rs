@@ -6,7 +6,7 @@ use claviger_durable::{Engine as _, EngineError, MemoryEngine, Tx};
 use claviger_fleet::enrolment::{Admission, Approval, Measure, Standing};
 use claviger_fleet::labels::Label;
 use claviger_fleet::provisioning::{Known, Provisioning, ProvisioningEvent};
-use claviger_fleet::{Adoption, Half as _, PlatformConfig, ProvisionError};
+use claviger_fleet::{Adoption, Half as _, PlatformConfig, ProvisionError, RecoveryKey};
 use claviger_units::{Eui64, Key256, MacAddr, Span, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -83,8 +83,9 @@ impl Site {
 }
 
 fn open(store: &mut MemoryEngine, approval: Option<Approval>) -> Provisioning {
-    let (config, mut rng) =
-        (PlatformConfig { grace: Span::from_secs(1) }, StdRng::seed_from_u64(1));
+    let recovery = RecoveryKey::from_key(Key256::from_bytes([77; 32]));
+    let config = PlatformConfig { grace: Span::from_secs(1), recovery };
+    let mut rng = StdRng::seed_from_u64(1);
     let opened: Result<_, EngineError> =
         store.transact(|tx| Provisioning::open(tx, NOW, config, approval, &mut rng));
     opened.unwrap()

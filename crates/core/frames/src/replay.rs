@@ -41,6 +41,28 @@ impl ReplayWindow {
         Self { highest: None, seen: [0; WORDS] }
     }
 
+    /// Makes a window that has seen everything up to `counter`.
+    #[must_use]
+    pub fn passed(counter: u32) -> Self {
+        let mut window = Self { highest: Some(counter), seen: [0; WORDS] };
+        for seen in counter.saturating_sub(WIDTH - 1)..=counter {
+            window.set(seen);
+        }
+        window
+    }
+
+    /// Makes a window that takes nothing: of an epoch whose messages nobody can tell from replays any more.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::passed(u32::MAX)
+    }
+
+    /// Tells whether it takes nothing, whatever the counter.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.highest, Some(u32::MAX))
+    }
+
     /// Returns the highest counter marked so far.
     #[must_use]
     pub const fn highest(&self) -> Option<u32> {
@@ -183,6 +205,20 @@ mod tests {
             bad[at] = byte;
             assert_eq!(ReplayWindow::from_bytes(&bad), None, "byte {at} = {byte}");
         }
+    }
+
+    #[test]
+    fn a_window_that_has_passed_a_counter_takes_what_is_above_it() {
+        for counter in [0, 5, 1022, 1023, 1024, 70_000] {
+            let window = ReplayWindow::passed(counter);
+            assert!((0..=counter).rev().take(3000).all(|n| window.check(n) != Seen::Fresh));
+            assert_eq!(window.check(counter + 1), Seen::Fresh);
+            assert_eq!(ReplayWindow::from_bytes(&window.to_bytes()), Some(window.clone()));
+            assert!(!window.is_closed());
+        }
+        let closed = ReplayWindow::closed();
+        assert!(closed.is_closed() && closed.check(u32::MAX) == Seen::Seen);
+        assert_eq!(ReplayWindow::from_bytes(&closed.to_bytes()), Some(closed));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The key service by CoAP with OSCORE (`PROTOCOL.md` P3): one datagram in, one out.
 
 use claviger_durable::{EngineError, Table, Tx};
-use claviger_frames::{Epoch, EpochKeys, ReplayWindow};
+use claviger_frames::{Epoch, EpochKeys, GatewaySecret, ReplayWindow};
 use claviger_oscore::key_service::{self, Answer, Side, claimed, is_question, response_to};
 use claviger_oscore::{Context, OscoreError};
 use claviger_units::{Eui64, Timestamp};
@@ -12,9 +12,18 @@ use super::doors::{KeyAnswer, Proof};
 use super::rows::DeviceRow;
 use crate::orders::damaged;
 
-/// Requests that were opened: EUI-64 ‖ be32(epoch) → [`ReplayWindow`]. Only what is opened once may be
-/// answered: a response uses the nonce of its request.
-const OPENED: Table = Table::plain("gateway_oscore");
+/// Requests that were opened: EUI-64 ‖ be32(epoch) → [`Mark`]. Only what is opened once may be answered under
+/// the nonce of its request.
+pub(super) const OPENED: Table = Table::plain("gateway_oscore");
+
+/// What is remembered of the requests from an epoch.
+#[derive(Debug, Default)]
+struct Mark {
+    window: ReplayWindow,
+    /// Where earlier requests were forgotten: the next sequence number for a nonce of our own, since that of the
+    /// request may have been used for an answer before (RFC 8613 appendix B.1.2).
+    own: Option<u32>,
+}
 
 /// A request that verifies, and all that its answer needs.
 struct Question {
@@ -24,6 +33,7 @@ struct Question {
     context: Context,
     request: claviger_oscore::Request,
     message: Packet,
+    has_own_nonce: bool,
 }
 
 /// What a datagram at the CoAP port is, as far as that shows without any key.
@@ -101,11 +111,20 @@ impl Gateway {
         if self.is_barred() {
             return refuse(ResponseType::ServiceUnavailable);
         }
-        let question = match self.open_question(tx, claim)? {
+        let CoapClaim { packet, eui, epoch } = claim;
+        let holds = |keys: &GatewaySecret| {
+            let mut context = key_service::context(Side::Gateway, keys, *eui, *epoch);
+            context.open_request(packet).is_ok()
+        };
+        let mut opened = self.open_question(tx, claim)?;
+        if opened.is_err() && self.catch_up(tx, now, *eui, Some(*epoch), holds)? {
+            opened = self.open_question(tx, claim)?;
+        }
+        let question = match opened {
             Ok(question) => question,
             Err(refusal) => return refuse(status_of(refusal)),
         };
-        let Question { eui, row, proof, context, request, message } = question;
+        let Question { eui, row, proof, mut context, request, message, has_own_nonce } = question;
         // Whatever it asks for, it proves which epoch the device holds.
         let answer = match self.serve(tx, now, eui, row, proof)? {
             KeyAnswer::Denied => return refuse(ResponseType::Unauthorized),
@@ -117,7 +136,12 @@ impl Gateway {
                 Answer::Later(u32::try_from(secs).unwrap_or(u32::MAX))
             }
         };
-        Ok((protect(&context, &answer, &message, request), Some(eui)))
+        let own = has_own_nonce.then_some(&mut context);
+        let protected = match own {
+            Some(context) => protect_anew(context, &answer, &message, &request),
+            None => protect(&context, &answer, &message, request),
+        };
+        Ok((protected, Some(eui)))
     }
 
     /// Opens a request, once for ever, whatever becomes of this process.
@@ -131,9 +155,9 @@ impl Gateway {
         let keys = found.map_or(&self.decoy as &dyn EpochKeys, |(keys, _)| keys);
         let proof = found.map(|(_, proof)| proof);
         let mark = mark_of(eui, epoch);
-        let window = opened(tx, &mark)?;
+        let Mark { window, own } = Mark::load(tx, &mark)?;
         let context = key_service::context(Side::Gateway, keys, eui, epoch);
-        let mut context = context.resumed(0, window);
+        let mut context = context.resumed(own.unwrap_or(0), window);
         let (message, request) = match context.open_request(packet) {
             Ok(opened) => opened,
             Err(refusal) => return Ok(Err(refusal)),
@@ -141,8 +165,32 @@ impl Gateway {
         let (Some(row), Some(proof)) = (row, proof) else {
             return Ok(Err(OscoreError::UnknownContext));
         };
-        tx.write(OPENED, &mark, &context.window().to_bytes())?;
-        Ok(Ok(Question { eui, row, proof, context, request, message }))
+        // A number of its own is spent with each request, answered or not.
+        let next = own.map(|own| own.checked_add(1).ok_or(damaged(OPENED))).transpose()?;
+        Mark { window: context.window().clone(), own: next }.store(tx, &mark)?;
+        let has_own_nonce = own.is_some();
+        Ok(Ok(Question { eui, row, proof, context, request, message, has_own_nonce }))
+    }
+
+    /// Notes that a device may have asked from its epochs before, and nobody here remembers what.
+    pub(super) fn note_unknown_questions(
+        &self,
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        row: &DeviceRow,
+    ) -> Result<(), EngineError> {
+        // In the first generation nothing was ever forgotten; in each later one the numbers begin above those
+        // of the one before.
+        let generation = self.peer.generation();
+        if generation == 0 {
+            return Ok(());
+        }
+        let own = Some(generation.saturating_mul(NUMBERS_OF_GENERATION));
+        let next = row.next.as_ref().map(super::rows::Next::epoch);
+        for epoch in [row.cur.epoch].into_iter().chain(next) {
+            Mark { window: ReplayWindow::new(), own }.store(tx, &mark_of(eui, epoch))?;
+        }
+        Ok(())
     }
 
     /// Forgets what a device has asked from an epoch that it has left; what it asked from epoch 0 stays, since
@@ -183,15 +231,41 @@ fn protect(
     protected.unwrap_or_else(|_| response_to(message, ResponseType::InternalServerError))
 }
 
-/// Returns which requests of a device in an epoch were opened.
-fn opened(tx: &dyn Tx, mark: &[u8]) -> Result<ReplayWindow, EngineError> {
-    let Some(row) = tx.read(OPENED, mark)? else { return Ok(ReplayWindow::new()) };
-    ReplayWindow::from_bytes(row.expose()).ok_or(damaged(OPENED))
+fn protect_anew(
+    context: &mut Context,
+    answer: &Answer,
+    message: &Packet,
+    request: &claviger_oscore::Request,
+) -> Packet {
+    let protected = context.protect_further_response(&answer.respond_to(message), request);
+    protected.unwrap_or_else(|_| response_to(message, ResponseType::InternalServerError))
+}
+
+impl Mark {
+    fn load(tx: &dyn Tx, mark: &[u8]) -> Result<Self, EngineError> {
+        let Some(row) = tx.read(OPENED, mark)? else { return Ok(Self::default()) };
+        let read = || {
+            let (flag, row) = row.expose().split_first()?;
+            let (own, window) = row.split_first_chunk()?;
+            let own = (*flag == 1).then_some(u32::from_be_bytes(*own));
+            Some(Self { window: ReplayWindow::from_bytes(window)?, own })
+        };
+        read().ok_or(damaged(OPENED))
+    }
+
+    fn store(&self, tx: &mut dyn Tx, mark: &[u8]) -> Result<(), EngineError> {
+        let own = self.own.unwrap_or(0).to_be_bytes();
+        let row = [&[u8::from(self.own.is_some())], &own[..], &self.window.to_bytes()].concat();
+        tx.write(OPENED, mark, &row)
+    }
 }
 
 fn mark_of(eui: Eui64, epoch: Epoch) -> Vec<u8> {
     [&eui.as_bytes()[..], &epoch.to_bytes()].concat()
 }
+
+/// How many nonces of its own a gateway has for an epoch, each time its memory is lost.
+const NUMBERS_OF_GENERATION: u32 = 1 << 16;
 
 /// A device has asked from epoch 0, its epoch and the next at most.
 const MARKS: usize = 4;

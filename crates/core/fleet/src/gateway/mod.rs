@@ -5,6 +5,7 @@ mod coap;
 mod doors;
 mod pad;
 mod prepare;
+mod restore;
 mod rows;
 mod shortage;
 mod uplinks;
@@ -103,6 +104,7 @@ pub struct Gateway {
     seen: BTreeMap<Eui64, Timestamp>,
     shortage: shortage::Shortage,
     drawing: pad::Drawing,
+    returns: restore::Returns,
     n_devices: u64,
     uplinks: uplinks::Levels,
     // Stands in for the secrets of strangers, so that refusing them takes as long.
@@ -160,6 +162,13 @@ pub enum GatewayEvent {
         /// The device.
         eui: Eui64,
     },
+    /// The store of one of the sites was lost, or is an old copy: its devices are given to it again.
+    Restoring {
+        /// Whether it was this gateway's.
+        mine: bool,
+    },
+    /// The platform has everything again that it had forgotten.
+    Restored,
     /// A shortage that was told is over: nobody waits for a key any more.
     KeysSuffice,
     /// Somebody must look.
@@ -195,8 +204,7 @@ pub enum NextEpoch {
 /// The gateway in one look.
 #[derive(Clone, Debug)]
 pub struct GatewayStatus {
-    /// The session with the platform. After a roll-back nothing new is prepared: the side that
-    /// lost its state must be named to the operator.
+    /// The session with the platform.
     pub session: Session,
     /// Devices adopted.
     pub n_devices: u64,
@@ -233,6 +241,7 @@ impl Gateway {
             seen: BTreeMap::new(),
             shortage: shortage::Shortage::default(),
             drawing: pad::Drawing::default(),
+            returns: restore::Returns::default(),
             n_devices: 0,
             uplinks: uplinks::Levels::default(),
             decoy: GatewaySecret::from_key(Key256::random(rng)),
@@ -241,6 +250,7 @@ impl Gateway {
         gateway.recall_uplinks(tx)?;
         gateway.recall_adoptions(tx)?;
         gateway.recall_pads(tx)?;
+        gateway.recall_returns(tx)?;
         gateway.pump(now);
         Ok(gateway)
     }
@@ -329,12 +339,13 @@ impl Gateway {
             self.orders.push_back(KeyOrder::Extract { eui, epoch, token });
         }
         self.pump_pads(now);
+        self.pump_returns(now);
     }
 
     /// Tells whether a key is asked for now: its ANNOUNCE would only wait otherwise, while the key
     /// grows old at the other KME.
     fn may_extract(&self) -> bool {
-        matches!(self.peer.session(), Session::Open)
+        matches!(self.peer.session(), Session::Open) && !self.returns.are_open()
     }
 }
 
@@ -359,7 +370,12 @@ impl Half for Gateway {
         now: Timestamp,
         bytes: &[u8],
     ) -> Result<(), FleetError> {
-        if let Some(Delivery::Record(body)) = self.peer.handle_message(tx, bytes)? {
+        let delivery = self.peer.handle_message(tx, bytes)?;
+        self.begin_restoration(tx, now)?;
+        if matches!(delivery, Some(Delivery::Opened)) {
+            self.show_witnesses(tx)?;
+        }
+        if let Some(Delivery::Record(body)) = delivery {
             let applied = FleetRecord::decode(&body).map_err(FleetError::from);
             let applied = applied.and_then(|record| self.apply(tx, now, record));
             // What was not applied must not be acknowledged.
@@ -376,13 +392,14 @@ impl Half for Gateway {
         rng: &mut impl Rng,
     ) -> Result<(), EngineError> {
         self.begin_due(tx, now, rng)?;
+        self.advance_returns(tx, rng)?;
         self.pump(now);
         Ok(())
     }
 
     fn poll_timeout(&self) -> Option<Timestamp> {
         let extracts = self.extracts.wake_at().filter(|_| self.may_extract());
-        let others = [self.fetches.wake_at(), self.pads_wake_at()];
+        let others = [self.fetches.wake_at(), self.pads_wake_at(), self.returns_wake_at()];
         [self.agenda.first(), extracts].into_iter().chain(others).flatten().min()
     }
 

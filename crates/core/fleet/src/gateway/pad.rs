@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use claviger_durable::{EngineError, Table, Tx};
-use claviger_frames::{Epoch, pad};
+use claviger_frames::{Epoch, GatewaySecret, pad};
 use claviger_units::{Eui64, Key256, KeyId, SecretBytes, Span, Timestamp};
 use claviger_wire::fleet::{
     AdoptedDevice, EpochName, FleetRecord, MAX_PAD_BATCH, PadDock, PadDrawn, PadMark, PadName,
@@ -97,7 +97,7 @@ impl Gateway {
         rng: &mut impl Rng,
     ) -> Result<DockAnswer, EngineError> {
         let signed = (path_and_query, authorization);
-        let Some((eui, row, proof)) = self.prove_signed(tx, eui, have, signed)? else {
+        let Some((eui, row, proof)) = self.prove_signed(tx, now, eui, have, signed)? else {
             return Ok(DockAnswer::Denied);
         };
         match proof {
@@ -366,6 +366,55 @@ impl Gateway {
         PADS.use_up(tx, eui, (pad, &row), epoch)
     }
 
+    /// Lets the gateway catch up with a device that went on by its pad before this store was lost: it may be
+    /// further than the platform knew. Whoever `holds` the secret of an epoch on its way, of the `wanted` one if
+    /// it names one, is at that epoch.
+    pub(super) fn catch_up(
+        &mut self,
+        tx: &mut dyn Tx,
+        now: Timestamp,
+        eui: Eui64,
+        wanted: Option<Epoch>,
+        holds: impl Fn(&GatewaySecret) -> bool,
+    ) -> Result<bool, EngineError> {
+        if self.is_barred() {
+            return Ok(false);
+        }
+        let Some(row) = DeviceRow::load(tx, eui)? else { return Ok(false) };
+        let proven = Self::steps_ahead(tx, eui, &row)?
+            .into_iter()
+            .find(|step| wanted.is_none_or(|wanted| step.epoch == wanted) && holds(&step.secret));
+        let Some(Step { epoch, .. }) = proven else { return Ok(false) };
+        while let Some(row) = DeviceRow::load(tx, eui)?
+            && row.next.as_ref().is_some_and(|next| next.epoch() < epoch)
+        {
+            self.promote(tx, now, eui, row)?;
+        }
+        Ok(true)
+    }
+
+    /// Returns the epochs beyond the next one that a device may have come to by its pad, unseen.
+    pub(super) fn steps_ahead(
+        tx: &dyn Tx,
+        eui: Eui64,
+        row: &DeviceRow,
+    ) -> Result<Vec<Step>, EngineError> {
+        let (Some(Next::Finished { held, .. }), true) = (&row.next, row.may_be_ahead) else {
+            return Ok(Vec::new());
+        };
+        let Some((pad, pad_row)) = PADS.docked(tx, eui)? else { return Ok(Vec::new()) };
+        let mut steps: Vec<Step> = Vec::new();
+        while steps.len() < MAX_AHEAD {
+            let at =
+                steps.last().map_or((held.epoch, &held.secret), |last| (last.epoch, &last.secret));
+            match PADS.step(tx, eui, (pad, &pad_row), at)? {
+                Some(step) => steps.push(step),
+                None => break,
+            }
+        }
+        Ok(steps)
+    }
+
     fn forget_pad(&mut self, tx: &mut dyn Tx, eui: Eui64, pad: u32) -> Result<(), EngineError> {
         self.drawing.forget(|other| *other == (eui, pad));
         PADS.erase(tx, eui, pad)
@@ -450,5 +499,7 @@ impl Drawing {
 const LONGEST_SETBACK: Span = Span::from_secs(600);
 /// How long pads wait when there are no keys to spare.
 const PAUSE: Span = Span::from_secs(10);
+/// How far a device may have gone by its pad while the platform did not hear of it.
+const MAX_AHEAD: usize = 64;
 /// When a device on the cable asks again.
 const SOON: Span = Span::from_secs(1);

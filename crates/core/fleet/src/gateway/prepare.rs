@@ -3,14 +3,16 @@
 use claviger_durable::{EngineError, Tx};
 use claviger_frames::{Epoch, GatewaySecret, ProofKeys, key_frame};
 use claviger_units::{Eui64, Key256, KeyId, Span, Timestamp};
-use claviger_wire::fleet::{Adopt, AdoptedDevice, Announce, EpochName, FleetRecord};
+use claviger_wire::fleet::{Adopt, AdoptedDevice, Announce, EpochName, FleetRecord, Seed};
 use rand_core::Rng;
 
+use super::pad::PADS;
 use super::rows::{ADOPTIONS, DEVICES, DeviceRow, Held, Next, RETIRED, Stage};
 use super::{FrameForm, Gateway, GatewayEvent};
+use crate::adoption::{self, SeedSecrets};
 use crate::lane::pause_after;
 use crate::orders::{Extraction, Fetching, Origin, RequestToken, damaged};
-use crate::{Alarm, FleetError, adoption};
+use crate::{Alarm, FleetError};
 
 impl Gateway {
     /// Takes the answer to [`KeyOrder::Extract`](crate::KeyOrder::Extract).
@@ -73,6 +75,8 @@ impl Gateway {
     ) -> Result<(), FleetError> {
         match record {
             FleetRecord::Adopt(adopt) => self.keep_adoption(tx, adopt)?,
+            FleetRecord::Adopted { key_id } => self.hear_held(tx, key_id)?,
+            FleetRecord::NackAdopt { key_id } => self.hear_not_held(tx, now, key_id)?,
             FleetRecord::Prepared(name) => self.release(tx, name)?,
             FleetRecord::Nack(name) => self.drop_refused(tx, now, name)?,
             FleetRecord::Confirmed(name) => self.confirm(tx, now, name)?,
@@ -81,7 +85,9 @@ impl Gateway {
             FleetRecord::PadHeld(mark) => self.hear_pad_held(tx, now, mark)?,
             FleetRecord::PadUnknown(pad) => self.hear_pad_unknown(tx, now, pad)?,
             FleetRecord::PadDocked(dock) => self.hear_docked(tx, dock)?,
-            FleetRecord::NackAdopt { .. }
+            FleetRecord::GiveBack(_)
+            | FleetRecord::GivenBack
+            | FleetRecord::Over(_)
             | FleetRecord::Announce(_)
             | FleetRecord::Drop(_)
             | FleetRecord::PadDrawn(_)
@@ -135,6 +141,7 @@ impl Gateway {
             row.retired = Some(ProofKeys::of(&row.cur.secret));
         }
         Self::forget_epoch(tx, eui, row.cur.epoch)?;
+        row.may_be_ahead = false;
         row.cur = held;
         row.since = now;
         let name = EpochName { eui, life: row.life, epoch: row.cur.epoch.number() };
@@ -298,39 +305,71 @@ impl Gateway {
         let Some(devices) = adoption::open(wrapping, &adopt) else {
             return self.refuse_adoption(tx, key_id);
         };
-        for (device, secret) in devices {
-            self.adopt(tx, now, device, secret)?;
+        for (seed, secrets) in devices {
+            self.adopt(tx, now, seed, secrets)?;
         }
-        tx.erase(ADOPTIONS, key_id.as_bytes())
+        tx.erase(ADOPTIONS, key_id.as_bytes())?;
+        self.peer.append(tx, &FleetRecord::Adopted { key_id }.encode())?;
+        Ok(())
     }
 
     fn adopt(
         &mut self,
         tx: &mut dyn Tx,
         now: Timestamp,
-        AdoptedDevice { eui, life }: AdoptedDevice,
-        secret: GatewaySecret,
+        seed: Seed,
+        SeedSecrets { current, next, pad }: SeedSecrets,
     ) -> Result<(), EngineError> {
-        let earlier = DeviceRow::load(tx, eui)?;
-        let is_over = earlier.as_ref().is_some_and(|row| row.life >= life)
-            || retired_life(tx, eui)?.is_some_and(|retired| retired >= life);
-        if is_over {
+        let AdoptedDevice { eui, life } = seed.device;
+        if retired_life(tx, eui)?.is_some_and(|retired| retired >= life) {
+            // The platform has forgotten that it said so.
+            self.peer.append(tx, &FleetRecord::Over(seed.device).encode())?;
             return Ok(());
         }
-        let cur = Held { epoch: Epoch::BOOTSTRAP, secret, origin: None };
-        let highest = Epoch::BOOTSTRAP;
-        let row = DeviceRow { life, cur, highest, since: now, next: None, retired: None };
-        row.store(tx, eui)?;
+        let earlier = DeviceRow::load(tx, eui)?;
+        if earlier.as_ref().is_some_and(|row| row.life >= life) {
+            return Ok(());
+        }
         Self::forget_questions(tx, eui)?;
         self.forget_pads(tx, eui)?;
+        self.forget_return(tx, eui)?;
+        self.agenda.strike(eui);
         if earlier.is_some() {
             self.extracts.forget(|(of, _), _| *of == eui);
         } else {
             self.n_devices += 1;
         }
         self.setbacks.remove(&eui);
-        self.plan(now, eui, &row);
+        let held = |number, secret, origin| {
+            let (epoch, origin) = (Epoch::new(number), Origin::from_byte(origin));
+            Held { epoch, secret, origin }
+        };
+        let cur = held(seed.current, current, seed.origin);
+        let next = seed.next.zip(next).map(|(next, secret)| Next::Finished {
+            held: held(next.epoch, secret, next.origin),
+            key_id: next.key_id,
+            frame: next.frame,
+            // The platform holds it.
+            stage: Stage::Ready,
+        });
+        let (highest, root, retired) = (Epoch::new(seed.highest), seed.root, None);
+        let may_be_ahead = seed.pad.is_some();
+        let mut row =
+            DeviceRow { life, cur, highest, since: now, next, retired, root, may_be_ahead };
+        if let Some(rest) = &seed.pad {
+            PADS.lay(tx, (eui, life), rest, &pad)?;
+        }
+        let by_pad = row.next.is_none() && Self::prepare_by_pad(tx, eui, &mut row)?;
+        row.store(tx, eui)?;
+        self.note_unknown_questions(tx, eui, &row)?;
         self.events.push_back(GatewayEvent::Adopted { eui });
+        match &row.next {
+            Some(Next::Finished { held, .. }) => {
+                self.events.push_back(GatewayEvent::Ready { eui, epoch: held.epoch });
+            }
+            _ if by_pad => {}
+            _ => self.plan(now, eui, &row),
+        }
         Ok(())
     }
 
@@ -347,6 +386,7 @@ impl Gateway {
         tx.erase(DEVICES, eui.as_bytes())?;
         Self::forget_questions(tx, eui)?;
         self.forget_pads(tx, eui)?;
+        self.forget_return(tx, eui)?;
         self.n_devices -= 1;
         self.agenda.strike(eui);
         self.extracts.forget(|(of, _), _| *of == eui);

@@ -4,7 +4,7 @@ use claviger_durable::peer::PeerTables;
 use claviger_durable::{EngineError, Table, Tx};
 use claviger_frames::{Door, Epoch, GatewaySecret, ProofKeys};
 use claviger_units::{Eui64, Key256, KeyId, SecretBytes, Timestamp};
-use claviger_wire::fleet::EpochName;
+use claviger_wire::fleet::{EpochName, SEALED_ROOT};
 use claviger_wire::{DecodeError, Reader, Writer};
 
 use crate::orders::{Origin, RequestToken, damaged};
@@ -41,6 +41,11 @@ pub(super) struct DeviceRow {
     pub(super) next: Option<Next>,
     /// What remains of epoch 0 once it is past: enough to notice who still uses it.
     pub(super) retired: Option<ProofKeys>,
+    /// The device root, sealed to the platform's recovery key: unreadable here.
+    pub(super) root: [u8; SEALED_ROOT],
+    /// Whether it was given again by a platform that may have known an earlier place in its pad than this
+    /// gateway did, so that the device may be further.
+    pub(super) may_be_ahead: bool,
 }
 
 /// A secret and the epoch it belongs to.
@@ -98,6 +103,8 @@ impl DeviceRow {
             .u8(self.cur.origin.map_or(0, Origin::to_byte))
             .u32(self.highest.number())
             .u64(self.since.as_micros())
+            .raw(&self.root)
+            .u8(u8::from(self.may_be_ahead))
             .u8(u8::from(self.retired.is_some()));
         let plain = match &self.next {
             None => plain.u8(NO_NEXT),
@@ -129,12 +136,14 @@ impl DeviceRow {
         let cur = Held::read(&mut plain, &mut secrets)?;
         let highest = Epoch::new(plain.u32()?);
         let since = plain.timestamp()?;
+        let root = plain.array()?;
+        let may_be_ahead = plain.u8()? != 0;
         let is_retired = plain.u8()? != 0;
         let next = Next::read(&mut plain, &mut secrets)?;
         plain.finish()?;
         let retired = is_retired.then(|| read_proof_keys(&mut secrets)).transpose()?;
         secrets.finish()?;
-        Ok(Self { life, cur, highest, since, next, retired })
+        Ok(Self { life, cur, highest, since, next, retired, root, may_be_ahead })
     }
 }
 
@@ -222,7 +231,9 @@ mod tests {
             let retired = (retired == 1).then(|| ProofKeys::of(&held(9).secret));
             let since = Timestamp::from_micros(11);
             let highest = Epoch::new(9);
-            let row = DeviceRow { life: 2, cur: held(4), highest, since, next, retired };
+            let (root, may_be_ahead) = ([3; SEALED_ROOT], retired.is_some());
+            let cur = held(4);
+            let row = DeviceRow { life: 2, cur, highest, since, next, retired, root, may_be_ahead };
             let bytes = row.encode();
             let read = DeviceRow::decode(&bytes).unwrap();
             assert_eq!(read.encode().expose(), bytes.expose());

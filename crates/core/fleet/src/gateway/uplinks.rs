@@ -129,6 +129,10 @@ impl Gateway {
         after_seq: u64,
         limit: usize,
     ) -> Result<Vec<QueuedUplink>, EngineError> {
+        // A platform that has forgotten what it had read cannot judge them yet.
+        if self.returns.are_open() {
+            return Ok(Vec::new());
+        }
         let rows = tx.scan(UPLINKS, b"", &after_seq.to_be_bytes(), limit)?;
         let read = |(key, row): &Row| {
             let (eui, frame) = split(row.expose())?;
@@ -139,26 +143,33 @@ impl Gateway {
 
     /// Takes a frame out of the queue: the platform's broker has acknowledged it.
     pub fn handle_forwarded(&mut self, tx: &mut dyn Tx, seq: u64) -> Result<(), EngineError> {
-        self.take_out(tx, seq).map(drop)
+        match self.take_out(tx, seq)? {
+            Some((eui, frame)) => Self::note_forwarded(tx, seq, eui, &frame),
+            None => Ok(()),
+        }
     }
 
     /// Drops a frame that the platform's broker refuses for good, with an alarm: waiting on, it
     /// would stop all behind it.
     pub fn handle_undeliverable(&mut self, tx: &mut dyn Tx, seq: u64) -> Result<(), EngineError> {
-        if let Some(eui) = self.take_out(tx, seq)? {
+        if let Some((eui, _)) = self.take_out(tx, seq)? {
             self.uplinks.lost.undeliverable += 1;
             self.events.push_back(GatewayEvent::Alarm(Alarm::Undeliverable { eui, seq }));
         }
         Ok(())
     }
 
-    /// Takes a frame out of the queue and returns whose it was; `None` if it was out already.
-    fn take_out(&mut self, tx: &mut dyn Tx, seq: u64) -> Result<Option<Eui64>, EngineError> {
+    /// Takes a frame out of the queue; `None` if it was out already.
+    fn take_out(
+        &mut self,
+        tx: &mut dyn Tx,
+        seq: u64,
+    ) -> Result<Option<(Eui64, Vec<u8>)>, EngineError> {
         let Some(row) = tx.read(UPLINKS, &seq.to_be_bytes())? else { return Ok(None) };
         let (eui, frame) = split(row.expose())?;
         tx.erase(UPLINKS, &seq.to_be_bytes())?;
         self.uplinks.take(eui, frame);
-        Ok(Some(eui))
+        Ok(Some((eui, frame.to_vec())))
     }
 
     pub(super) fn recall_uplinks(&mut self, tx: &dyn Tx) -> Result<(), EngineError> {

@@ -46,6 +46,7 @@ impl Platform {
                     self.settle_announcement(tx, eui, epoch, key)?;
                 }
                 Some(FetchFor::Pad(eui)) => self.settle_pad_key(tx, eui, key_id, outcome)?,
+                Some(FetchFor::GiveBack) => self.settle_given(tx, now, key_id, outcome)?,
                 None => {}
             }
         }
@@ -65,7 +66,6 @@ impl Platform {
         let Some(mut device) = device else {
             return self.refuse(tx, name, WhyRefused::Unconnected);
         };
-        self.note_adopted(tx, eui, &mut device)?;
         let fits = epoch > device.highest
             && epoch.number() - device.active.number() <= key_frame::MAX_STEP
             && load_whole(tx, eui, Epoch::new(announce.prev))?.is_some()
@@ -186,7 +186,7 @@ impl Platform {
         Ok(())
     }
 
-    fn begin_grace(
+    pub(super) fn begin_grace(
         &mut self,
         tx: &mut dyn Tx,
         until: Timestamp,
@@ -197,11 +197,10 @@ impl Platform {
         if past == Epoch::BOOTSTRAP {
             return tx.erase(EPOCHS, &epoch_key(eui, past));
         }
-        let Some(EpochRow::Whole { secret, source }) = EpochRow::load(tx, eui, past)? else {
+        let Some(EpochRow::Whole { secret, origin, .. }) = EpochRow::load(tx, eui, past)? else {
             return Ok(());
         };
         let keys = DataKeys::derive(&device.root, &secret, eui, past);
-        let origin = source.map(|source| source.origin);
         EpochRow::Grace { keys, until, origin }.store(tx, eui, past)?;
         tx.write(GRACES, &grace_key(until, eui, past), b"")?;
         self.next_expiry = Some(self.next_expiry.map_or(until, |at| at.min(until)));
@@ -225,7 +224,8 @@ fn follow(
     }
     let secret = prev.next(key, eui, from, epoch);
     let Announce { key_id, frame, .. } = announce;
-    Some(EpochRow::Whole { secret, source: Some(Source { prev: from, key_id, origin, frame }) })
+    let source = Some(Source { prev: from, key_id, frame });
+    Some(EpochRow::Whole { secret, origin: Some(origin), source })
 }
 
 pub(super) fn load_whole(
@@ -263,7 +263,7 @@ fn epochs_between(
     }
 }
 
-fn forget_epoch(tx: &mut dyn Tx, eui: Eui64, epoch: Epoch) -> Result<(), EngineError> {
+pub(super) fn forget_epoch(tx: &mut dyn Tx, eui: Eui64, epoch: Epoch) -> Result<(), EngineError> {
     let key = epoch_key(eui, epoch);
     tx.erase(EPOCHS, &key)?;
     tx.erase(WINDOWS, &key)?;

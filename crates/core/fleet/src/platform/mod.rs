@@ -4,6 +4,7 @@ mod epochs;
 mod pad;
 mod provision;
 mod readings;
+mod restore;
 mod rows;
 
 pub use epochs::WhyRefused;
@@ -17,7 +18,7 @@ use claviger_durable::peer::{Delivery, Session};
 use claviger_durable::{EngineError, Peer, Tx};
 use claviger_frames::Epoch;
 use claviger_units::{Eui64, KeyId, Span, Timestamp};
-use claviger_wire::fleet::FleetRecord;
+use claviger_wire::fleet::{FleetRecord, Witnesses};
 use rand_core::Rng;
 
 use self::rows::{
@@ -26,14 +27,17 @@ use self::rows::{
 };
 use crate::lane::Lane;
 use crate::orders::{Origin, PlatformOrder, RequestToken, damaged};
+use crate::recovery::RecoveryKey;
 use crate::rows::{PAGE, walk};
 use crate::{Alarm, FleetError, Half};
 
 /// What an operator decides for a platform.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct PlatformConfig {
     /// How long late telemetry of a past epoch can still be read (`PROTOCOL.md` P3b.6: 36 h).
     pub grace: Span,
+    /// What the roots of devices are sealed to that the gateway keeps for a platform that loses its store.
+    pub recovery: RecoveryKey,
 }
 
 /// The platform's half of the fleet.
@@ -43,12 +47,13 @@ pub struct PlatformConfig {
 ///
 /// ```
 /// use claviger_durable::{Engine, EngineError, MemoryEngine};
-/// use claviger_fleet::{Platform, PlatformConfig, ProvisionError, UplinkRefusal};
+/// use claviger_fleet::{Platform, PlatformConfig, ProvisionError, RecoveryKey, UplinkRefusal};
 /// use claviger_units::{Eui64, Key256, Span, Timestamp};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
 /// let (now, mut rng) = (Timestamp::START, StdRng::seed_from_u64(1));
-/// let config = PlatformConfig { grace: Span::from_secs(36 * 3600) };
+/// let recovery = RecoveryKey::from_key(Key256::random(&mut rng));
+/// let config = PlatformConfig { grace: Span::from_secs(36 * 3600), recovery };
 /// let mut store = MemoryEngine::new();
 /// let platform: Result<_, EngineError> =
 ///     store.transact(|tx| Platform::open(tx, now, config, &mut rng));
@@ -84,6 +89,8 @@ pub struct Platform {
     n_readings: u64,
     // Whether the gateway was heard since the start.
     greeted: bool,
+    // Whether this store was lost or is an old copy, and the gateway has yet to give everything back.
+    is_restoring: bool,
 }
 
 /// What a key is fetched for.
@@ -93,6 +100,8 @@ enum FetchFor {
     Epoch(Eui64, Epoch),
     /// The pad that is being drawn for a device.
     Pad(Eui64),
+    /// Devices that the gateway gives back.
+    GiveBack,
 }
 
 /// What has become durable at the platform.
@@ -132,6 +141,13 @@ pub enum PlatformEvent {
         /// The epoch.
         epoch: Epoch,
     },
+    /// The store of one of the sites was lost, or is an old copy: its devices are given to it again.
+    Restoring {
+        /// Whether it was this platform's.
+        mine: bool,
+    },
+    /// The gateway has given back all that this platform had forgotten.
+    Restored,
     /// Somebody must look.
     Alarm(Alarm),
 }
@@ -171,8 +187,11 @@ pub enum Adoption {
 /// The platform in one look.
 #[derive(Clone, Debug)]
 pub struct PlatformStatus {
-    /// The session with the gateway. After a roll-back of this side no telemetry is accepted.
+    /// The session with the gateway.
     pub session: Session,
+    /// Whether this store was lost or is an old copy, and the gateway has yet to give everything back: until
+    /// then no telemetry is taken.
+    pub is_restoring: bool,
     /// Devices provisioned.
     pub n_devices: u64,
     /// Devices that wait for their adoption.
@@ -207,10 +226,12 @@ impl Platform {
             n_devices: 0,
             n_readings: readings::load_count(tx)?,
             greeted: false,
+            is_restoring: false,
         };
         platform.recall_devices(tx)?;
         platform.recall_announcements(tx)?;
         platform.recall_batches(tx)?;
+        platform.recall_restoration(tx)?;
         platform.pump(now);
         Ok(platform)
     }
@@ -240,6 +261,7 @@ impl Platform {
     pub fn status(&self, now: Timestamp) -> PlatformStatus {
         PlatformStatus {
             session: self.peer.session(),
+            is_restoring: self.is_restoring,
             n_devices: self.n_devices,
             n_waiting: self.waiting.len(),
             n_fetching: self.fetches.len(),
@@ -256,6 +278,10 @@ impl Platform {
     ) -> Result<(), FleetError> {
         match record {
             FleetRecord::NackAdopt { key_id } => self.withdraw_adoption(tx, now, key_id)?,
+            FleetRecord::Adopted { key_id } => self.note_adopted(tx, key_id)?,
+            FleetRecord::GiveBack(adopt) => self.hear_given(tx, adopt)?,
+            FleetRecord::GivenBack => self.hear_given_back(tx)?,
+            FleetRecord::Over(device) => self.hear_over(tx, device)?,
             FleetRecord::Announce(announce) => self.hear_announcement(tx, announce)?,
             FleetRecord::Drop(name) => self.drop_epoch(tx, name)?,
             FleetRecord::PadDrawn(drawn) => self.hear_drawn(tx, drawn)?,
@@ -347,6 +373,7 @@ impl Platform {
     /// the gateway can tell, and it has not been heard since the start, or has said so.
     fn is_barred(&self) -> bool {
         !self.greeted
+            || self.is_restoring
             || matches!(
                 self.peer.session(),
                 Session::RolledBack { mine: true } | Session::Superseded
@@ -382,7 +409,15 @@ impl Half for Platform {
         bytes: &[u8],
     ) -> Result<(), FleetError> {
         let delivery = self.peer.handle_message(tx, bytes)?;
-        self.greeted |= matches!(delivery, Some(Delivery::Opened));
+        self.begin_restoration(tx)?;
+        match &delivery {
+            Some(Delivery::Opened) => self.notice_double_loss(tx)?,
+            Some(Delivery::Hint(body)) => {
+                self.greeted = true;
+                self.hear_witnesses(tx, now, &Witnesses::decode(body)?)?;
+            }
+            _ => {}
+        }
         if let Some(Delivery::Record(body)) = delivery {
             let applied = FleetRecord::decode(&body).map_err(FleetError::from);
             let applied = applied.and_then(|record| self.apply(tx, now, record));

@@ -262,8 +262,8 @@ impl Platform {
         row.n_followed = n_followed;
         PADS.store(tx, eui, pad, &row)?;
         for Step { prev, epoch, secret, key_id, origin } in steps {
-            let source = Some(Source { prev, key_id, origin, frame: Vec::new() });
-            EpochRow::Whole { secret, source }.store(tx, eui, epoch)?;
+            let (origin, source) = (Some(origin), Some(Source { prev, key_id, frame: Vec::new() }));
+            EpochRow::Whole { secret, origin, source }.store(tx, eui, epoch)?;
             PADS.use_up(tx, eui, (pad, &row), epoch)?;
         }
         Ok(())

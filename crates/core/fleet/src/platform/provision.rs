@@ -1,17 +1,20 @@
 //! Provisioning, and the adoption of devices by the gateway (`PROTOCOL.md` P3a).
 
-use claviger_durable::{EngineError, Table, Tx};
+use claviger_durable::{EngineError, Tx};
 use claviger_frames::{DeviceRoot, Epoch, GatewaySecret, split_bootstrap};
 use claviger_units::{Eui64, Key256, KeyId, Span, Timestamp};
-use claviger_wire::fleet::{AdoptedDevice, FleetRecord, MAX_ADOPTED};
+use claviger_wire::fleet::{AdoptedDevice, FleetRecord, MAX_ADOPTED, Seed, SeedNext};
 use rand_core::Rng;
 
+use super::epochs::load_whole;
+use super::pad::PADS;
+use super::restore::standing_of;
 use super::rows::{ANNOUNCEMENTS, DeviceRow, EPOCHS, EpochRow, HEARD, OFFERS, Offer, WINDOWS};
 use super::{FetchFor, Platform, PlatformEvent};
-use crate::adoption;
+use crate::adoption::{self, Batch, SeedSecrets};
 use crate::lane::pause_after;
-use crate::orders::{Extraction, damaged};
-use crate::rows::PAGE;
+use crate::orders::{Extraction, Origin, damaged};
+use crate::rows::erase_all;
 
 /// Why a device is not provisioned; nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,7 +129,7 @@ impl Platform {
         Ok(())
     }
 
-    fn end_life(
+    pub(super) fn end_life(
         &mut self,
         tx: &mut dyn Tx,
         eui: Eui64,
@@ -138,9 +141,9 @@ impl Platform {
         if let Offer::Offered(key_id) = adoption {
             tx.erase(OFFERS, &offer_key(key_id, eui))?;
         }
-        self.fetches.forget(|_, order| {
-            let (FetchFor::Epoch(of, _) | FetchFor::Pad(of)) = order;
-            *of == eui
+        self.fetches.forget(|_, order| match order {
+            FetchFor::Epoch(of, _) | FetchFor::Pad(of) => *of == eui,
+            FetchFor::GiveBack => false,
         });
         self.forget_pads(tx, eui)?;
         Ok(())
@@ -170,18 +173,21 @@ impl Platform {
         Ok(())
     }
 
-    /// Notes that the gateway has answered for a device.
+    /// Notes that the gateway serves the devices of an adoption.
     pub(super) fn note_adopted(
         &mut self,
         tx: &mut dyn Tx,
-        eui: Eui64,
-        device: &mut DeviceRow,
+        key_id: KeyId,
     ) -> Result<(), EngineError> {
-        let Offer::Offered(key_id) = device.adoption else { return Ok(()) };
-        device.adoption = Offer::Adopted;
-        tx.erase(OFFERS, &offer_key(key_id, eui))?;
         self.failed_adoptions = 0;
-        self.events.push_back(PlatformEvent::Adopted { eui });
+        for eui in take_offers(tx, key_id)? {
+            let Some(mut device) = DeviceRow::load(tx, eui)? else { continue };
+            if device.adoption == Offer::Offered(key_id) {
+                device.adoption = Offer::Adopted;
+                device.store(tx, eui)?;
+                self.events.push_back(PlatformEvent::Adopted { eui });
+            }
+        }
         Ok(())
     }
 
@@ -192,10 +198,7 @@ impl Platform {
         now: Timestamp,
         key_id: KeyId,
     ) -> Result<(), EngineError> {
-        for (key, _) in tx.scan(OFFERS, key_id.as_bytes(), b"", MAX_ADOPTED)? {
-            let eui = key.split_last_chunk().ok_or(damaged(OFFERS))?.1;
-            let eui = Eui64::from_bytes(*eui);
-            tx.erase(OFFERS, &key)?;
+        for eui in take_offers(tx, key_id)? {
             let Some(mut device) = DeviceRow::load(tx, eui)? else { continue };
             device.adoption = Offer::Waiting;
             device.store(tx, eui)?;
@@ -218,7 +221,7 @@ impl Platform {
         let adoption = Offer::Waiting;
         DeviceRow { life, root, adoption, active: zero, highest: zero, cloned: None }
             .store(tx, eui)?;
-        EpochRow::Whole { secret, source: None }.store(tx, eui, zero)?;
+        EpochRow::Whole { secret, origin: None, source: None }.store(tx, eui, zero)?;
         self.waiting.insert(eui);
         Ok(())
     }
@@ -230,43 +233,82 @@ impl Platform {
         wrapping: &Key256,
         rng: &mut impl Rng,
     ) -> Result<(), EngineError> {
-        let batch: Vec<Eui64> = self.waiting.iter().copied().take(MAX_ADOPTED).collect();
-        let (mut devices, mut secrets) = (Vec::new(), Vec::new());
-        for &eui in &batch {
-            let Some(mut device) = DeviceRow::load(tx, eui)? else { continue };
-            let zero = EpochRow::load(tx, eui, Epoch::BOOTSTRAP)?;
-            let Some(EpochRow::Whole { secret, .. }) = zero else { continue };
-            device.adoption = Offer::Offered(key_id);
-            device.store(tx, eui)?;
-            tx.write(OFFERS, &offer_key(key_id, eui), b"")?;
-            devices.push(AdoptedDevice { eui, life: device.life });
-            secrets.push(secret);
-        }
-        if !devices.is_empty() {
-            let adopt = adoption::seal(key_id, wrapping, devices, &secrets, rng);
-            self.peer.append(tx, &FleetRecord::Adopt(adopt).encode())?;
-        }
-        for eui in batch {
+        let mut batch = Batch::default();
+        while let Some(&eui) = self.waiting.first() {
+            let standing =
+                DeviceRow::load(tx, eui)?.map(|device| self.seed_of(tx, eui, device, rng));
+            if let Some((mut device, seed, secrets)) = standing.transpose()?.flatten() {
+                if batch.add(seed, secrets).is_err() {
+                    break;
+                }
+                device.adoption = Offer::Offered(key_id);
+                device.store(tx, eui)?;
+                tx.write(OFFERS, &offer_key(key_id, eui), b"")?;
+            }
             self.waiting.remove(&eui);
+        }
+        if !batch.is_empty() {
+            let adopt = adoption::seal(key_id, wrapping, batch, rng);
+            self.peer.append(tx, &FleetRecord::Adopt(adopt).encode())?;
         }
         Ok(())
     }
+
+    /// Says where a device stands; nothing of one whose keys are wiped.
+    fn seed_of(
+        &self,
+        tx: &dyn Tx,
+        eui: Eui64,
+        row: DeviceRow,
+        rng: &mut impl Rng,
+    ) -> Result<Option<(DeviceRow, Seed, SeedSecrets)>, EngineError> {
+        let Some((current, next)) = standing_of(tx, eui, &row)? else { return Ok(None) };
+        let held = EpochRow::load(tx, eui, current)?;
+        let (Some(secret), Some(held)) = (load_whole(tx, eui, current)?, held) else {
+            return Ok(None);
+        };
+        let next = next.map(|epoch| Ok(EpochRow::load(tx, eui, epoch)?.map(|row| (epoch, row))));
+        let (next, next_secret) = match next.transpose()?.flatten() {
+            Some((epoch, EpochRow::Whole { secret, origin, source: Some(source) })) => {
+                let origin = origin.map_or(0, Origin::to_byte);
+                let (key_id, frame) = (source.key_id, source.frame);
+                (Some(SeedNext { epoch: epoch.number(), origin, key_id, frame }), Some(secret))
+            }
+            _ => (None, None),
+        };
+        let rest =
+            PADS.docked(tx, eui)?.map(|(pad, row)| PADS.rest(tx, eui, (pad, &row), row.n_followed));
+        let (pad, pad_keys) = rest.transpose()?.flatten().unzip();
+        let device = AdoptedDevice { eui, life: row.life };
+        let seed = Seed {
+            device,
+            current: current.number(),
+            origin: held.origin().map_or(0, Origin::to_byte),
+            next,
+            highest: row.highest.number(),
+            root: self.config.recovery.seal(device, &row.root, rng),
+            forwarded: None,
+            pad,
+        };
+        let pad = pad_keys.unwrap_or_default();
+        Ok(Some((row, seed, SeedSecrets { current: secret, next: next_secret, pad })))
+    }
+}
+
+/// Erases the offers under a W and returns whose they were.
+fn take_offers(tx: &mut dyn Tx, key_id: KeyId) -> Result<Vec<Eui64>, EngineError> {
+    let rows = tx.scan(OFFERS, key_id.as_bytes(), b"", MAX_ADOPTED)?;
+    let mut devices = Vec::with_capacity(rows.len());
+    for (key, _) in rows {
+        let (_, eui) = key.split_last_chunk().ok_or(damaged(OFFERS))?;
+        devices.push(Eui64::from_bytes(*eui));
+        tx.erase(OFFERS, &key)?;
+    }
+    Ok(devices)
 }
 
 fn offer_key(key_id: KeyId, eui: Eui64) -> Vec<u8> {
     [&key_id.as_bytes()[..], eui.as_bytes()].concat()
-}
-
-fn erase_all(tx: &mut dyn Tx, table: Table, prefix: &[u8]) -> Result<(), EngineError> {
-    loop {
-        let rows = tx.scan(table, prefix, b"", PAGE)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        for (key, _) in rows {
-            tx.erase(table, &key)?;
-        }
-    }
 }
 
 /// The longest pause between two adoptions that the gateway cannot open: each costs a key.

@@ -61,6 +61,10 @@ pub enum UplinkRefusal {
     /// Another message under a counter that was used before: the device has been cloned.
     #[error("counter {0} was used for another message; the device is cloned")]
     Cloned(u32),
+    /// Under an epoch of which nobody knows any more what was read: both sites had lost their stores. It
+    /// passes with the next renewal.
+    #[error("what was read under epoch {0} is forgotten; the next one is read again")]
+    Unjudged(Epoch),
     /// The device is quarantined: bootstrap it with a new key.
     #[error("the device is quarantined, because it was cloned")]
     Quarantined,
@@ -120,16 +124,28 @@ impl Platform {
         if device.cloned.is_some() {
             return Ok(Err(UplinkRefusal::Quarantined));
         }
+        if window.is_closed() {
+            // It proves where its device is, be it said again.
+            if epoch > device.active {
+                self.activate(tx, now, eui, &mut device, epoch)?;
+            }
+            return Ok(Err(UplinkRefusal::Unjudged(epoch)));
+        }
         let digest: [u8; 32] = Sha256::digest(reading).into();
         match window.check(counter) {
             Seen::TooOld => return Ok(Err(UplinkRefusal::Replayed(counter))),
             Seen::Seen => {
-                let heard = tx.read(HEARD, &heard_key(eui, epoch, counter))?;
-                if heard.is_some_and(|heard| heard.expose() == digest) {
-                    return Ok(Ok(Accepted { duplicate: Duplicate::SameBytes, ..message }));
-                }
-                self.quarantine(tx, eui, device, epoch, counter)?;
-                return Ok(Err(UplinkRefusal::Cloned(counter)));
+                return match tx.read(HEARD, &heard_key(eui, epoch, counter))? {
+                    Some(heard) if heard.expose() == digest => {
+                        Ok(Ok(Accepted { duplicate: Duplicate::SameBytes, ..message }))
+                    }
+                    Some(_) => {
+                        self.quarantine(tx, eui, device, epoch, counter)?;
+                        Ok(Err(UplinkRefusal::Cloned(counter)))
+                    }
+                    // Read before this store was lost: what it said then is forgotten.
+                    None => Ok(Err(UplinkRefusal::Replayed(counter))),
+                };
             }
             Seen::Fresh => {}
         }
@@ -246,7 +262,7 @@ pub(super) fn load_count(tx: &dyn Tx) -> Result<u64, EngineError> {
 type Opened = (Accepted, ReplayWindow);
 
 /// Opens a frame with the keys of the epoch that it names.
-fn open_frame(
+pub(super) fn open_frame(
     tx: &dyn Tx,
     now: Timestamp,
     eui: Eui64,

@@ -75,17 +75,16 @@ pub(super) enum Offer {
 #[derive(Debug)]
 pub(super) enum EpochRow {
     /// Active or prepared: everything can follow from it.
-    Whole { secret: GatewaySecret, source: Option<Source> },
+    Whole { secret: GatewaySecret, origin: Option<Origin>, source: Option<Source> },
     /// Past: late telemetry can still be read.
     Grace { keys: DataKeys, until: Timestamp, origin: Option<Origin> },
 }
 
-/// Where an epoch comes from; epoch 0 has none.
+/// How a device comes to an epoch; epoch 0 has none, and neither has one that the gateway gave back.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) prev: Epoch,
     pub(super) key_id: KeyId,
-    pub(super) origin: Origin,
     /// The finished frame, for a gateway that has lost it.
     pub(super) frame: Vec<u8>,
 }
@@ -164,21 +163,22 @@ impl EpochRow {
 
     pub(super) const fn origin(&self) -> Option<Origin> {
         match self {
-            Self::Whole { source: Some(source), .. } => Some(source.origin),
-            Self::Whole { source: None, .. } => None,
-            Self::Grace { origin, .. } => *origin,
+            Self::Whole { origin, .. } | Self::Grace { origin, .. } => *origin,
         }
     }
 
     fn encode(&self) -> SecretBytes {
         match self {
-            Self::Whole { secret, source: None } => join(&[BOOTSTRAP], &[secret.as_key().expose()]),
-            Self::Whole { secret, source: Some(source) } => {
-                let plain = Writer::kind(WHOLE)
-                    .u32(source.prev.number())
-                    .raw(source.key_id.as_bytes())
-                    .u8(source.origin.to_byte())
-                    .bytes(&source.frame);
+            Self::Whole { secret, origin, source } => {
+                let origin = origin.map_or(0, Origin::to_byte);
+                let plain = match source {
+                    None => Writer::kind(GIVEN).u8(origin),
+                    Some(source) => Writer::kind(PREPARED)
+                        .u8(origin)
+                        .u32(source.prev.number())
+                        .raw(source.key_id.as_bytes())
+                        .bytes(&source.frame),
+                };
                 join(&plain.finish(), &[secret.as_key().expose()])
             }
             Self::Grace { keys, until, origin } => {
@@ -194,14 +194,16 @@ impl EpochRow {
         let mut reader = Reader::new(row);
         let mut plain = Reader::new(reader.bytes()?);
         let row = match plain.u8()? {
-            BOOTSTRAP => Self::Whole { secret: read_secret(reader)?, source: None },
-            WHOLE => {
+            GIVEN => {
+                let origin = Origin::from_byte(plain.u8()?);
+                Self::Whole { secret: read_secret(reader)?, origin, source: None }
+            }
+            PREPARED => {
+                let origin = Origin::from_byte(plain.u8()?);
                 let prev = Epoch::new(plain.u32()?);
                 let key_id = plain.key_id()?;
-                let origin = Origin::from_byte(plain.u8()?).ok_or(DecodeError::Field("origin"))?;
-                let frame = plain.bytes()?.to_vec();
-                let source = Some(Source { prev, key_id, origin, frame });
-                Self::Whole { secret: read_secret(reader)?, source }
+                let source = Some(Source { prev, key_id, frame: plain.bytes()?.to_vec() });
+                Self::Whole { secret: read_secret(reader)?, origin, source }
             }
             GRACE => {
                 let until = plain.timestamp()?;
@@ -269,8 +271,8 @@ const OFFERED: u8 = 2;
 const ADOPTED: u8 = 3;
 const HELD: u8 = 4;
 
-const BOOTSTRAP: u8 = 1;
-const WHOLE: u8 = 2;
+const GIVEN: u8 = 1;
+const PREPARED: u8 = 2;
 const GRACE: u8 = 3;
 
 /// The length of stored data keys: up, down and iv-up.
@@ -310,15 +312,16 @@ mod tests {
         let eui = Eui64::from_bytes([1; 8]);
         let root = DeviceRoot::from_key(Key256::from_bytes([7; 32]));
         let keys = DataKeys::derive(&root, &secret(1), eui, Epoch::new(1));
-        let source = Source {
-            prev: Epoch::new(3),
-            key_id: KeyId::from_bytes([4; 16]),
-            origin: Origin::Simulated,
-            frame: vec![5, 6],
-        };
+        let source =
+            Source { prev: Epoch::new(3), key_id: KeyId::from_bytes([4; 16]), frame: vec![5, 6] };
         for row in [
-            EpochRow::Whole { secret: secret(1), source: None },
-            EpochRow::Whole { secret: secret(2), source: Some(source) },
+            EpochRow::Whole { secret: secret(1), origin: None, source: None },
+            EpochRow::Whole { secret: secret(3), origin: Some(Origin::Link), source: None },
+            EpochRow::Whole {
+                secret: secret(2),
+                origin: Some(Origin::Simulated),
+                source: Some(source),
+            },
             EpochRow::Grace { keys, until: Timestamp::from_micros(8), origin: Some(Origin::Link) },
         ] {
             let bytes = row.encode();

@@ -5,6 +5,8 @@ mod histories;
 #[cfg(test)]
 mod pads;
 #[cfg(test)]
+mod restored;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod ways;

@@ -623,57 +623,6 @@ fn readings_are_paged() {
     assert_eq!(world.check_readings(), n_readings + 1);
 }
 
-/// A gateway that lost its disk is named at both sites, and nothing new is prepared.
-#[test]
-fn a_gateway_with_an_empty_store_is_noticed() {
-    let mut world = keyed();
-    world.stores[0] = MemoryEngine::new();
-    world.kill(Side::Gateway);
-    world.connect();
-    carry_all(&mut world);
-    let gateway = world.at_gateway(|g, _, now, _| Ok(g.status(now))).unwrap();
-    let platform = world.at_platform(|p, _, now, _| Ok(p.status(now))).unwrap();
-    assert_eq!(gateway.session, Session::RolledBack { mine: true });
-    assert_eq!(platform.session, Session::RolledBack { mine: false });
-    let (eui, frame) = (world.devices[0].eui, world.devices[0].speak());
-    assert!(world.uplink(eui, &frame).unwrap().is_ok(), "the platform reads on");
-}
-
-/// A gateway that was restored gives out nothing of its old copy.
-#[test]
-fn a_restored_gateway_serves_nobody() {
-    let mut world = ready();
-    let backup = world.stores[0].snapshot();
-    world.wake(0);
-    world.now = world.now + PREPARE_AFTER;
-    world.settle();
-    world.stores[0] = backup;
-    world.kill(Side::Gateway);
-    world.connect();
-    carry_all(&mut world);
-    let status = world.at_gateway(|g, _, now, _| Ok(g.status(now))).unwrap();
-    assert_eq!(status.session, Session::RolledBack { mine: true });
-    assert_eq!(world.request(0), Some(KeyAnswer::Later { retry_after: Span::from_secs(10) }));
-    assert!(world.gateway_orders.is_empty());
-}
-
-/// A platform that was restored cannot judge what it has read, so it reads nothing.
-#[test]
-fn a_restored_platform_reads_nothing() {
-    let mut world = ready();
-    let backup = world.stores[1].snapshot();
-    world.wake(0);
-    world.settle();
-    world.stores[1] = backup;
-    world.kill(Side::Platform);
-    world.connect();
-    carry_all(&mut world);
-    let status = world.at_platform(|p, _, now, _| Ok(p.status(now))).unwrap();
-    assert_eq!(status.session, Session::RolledBack { mine: true });
-    let (eui, frame) = (world.devices[0].eui, world.devices[0].speak());
-    assert_eq!(world.uplink(eui, &frame), Some(Err(UplinkRefusal::Barred)));
-}
-
 /// Answers to orders of an earlier process, or to none, change nothing.
 #[test]
 fn an_answer_that_nobody_waits_for_is_dropped() {

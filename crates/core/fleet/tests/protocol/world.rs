@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use claviger_durable::peer::Session;
 use claviger_durable::{Engine, EngineError, MemoryEngine, Tx};
 use claviger_fleet::{
-    Accepted, Extraction, Fetching, FleetError, FrameForm, Gateway, GatewayConfig, GatewayEvent,
-    Half, KeyAnswer, KeyOrder, Origin, PadExtraction, Platform, PlatformConfig, PlatformEvent,
-    PlatformOrder, ProvisionError, QueueRefusal, RequestToken, Sharing, UplinkRefusal,
+    Accepted, Duplicate, Extraction, Fetching, FleetError, FrameForm, Gateway, GatewayConfig,
+    GatewayEvent, Half, KeyAnswer, KeyOrder, Origin, PadExtraction, Platform, PlatformConfig,
+    PlatformEvent, PlatformOrder, ProvisionError, QueueRefusal, RecoveryKey, RequestToken, Sharing,
+    UplinkRefusal,
 };
 use claviger_frames::{
     DataKeys, DeviceRoot, Epoch, EpochKeys, GatewaySecret, key_frame, split_bootstrap, telemetry,
@@ -140,8 +142,19 @@ pub(crate) struct World {
     pub(crate) platform_events: Vec<PlatformEvent>,
     pub(crate) kmes: Kmes,
     pub(crate) devices: Vec<Device>,
-    // Every record that ever was on the wire, by sender and seq.
+    // Every record that ever was on the wire, by sender and seq; of earlier generations of the streams apart.
     records: [BTreeMap<u64, FleetRecord>; 2],
+    past_records: Vec<(Side, FleetRecord)>,
+    // The readings whose acknowledgement has come to the gateway.
+    acknowledged: BTreeSet<(Eui64, u32, Epoch, u32)>,
+    // Whether a store was lost or put back, and not everything has settled since: devices may be denied.
+    pub(crate) is_shaken: bool,
+    // Which recovery key the platform is started with next.
+    pub(crate) recovery: u8,
+    // How many stores were lost or put back.
+    pub(crate) n_losses: usize,
+    // Readings that were refused since a store was lost.
+    pub(crate) n_refused: usize,
     // The one frame of each epoch.
     frames: BTreeMap<(Eui64, u32, Epoch), Vec<u8>>,
     pub(crate) n_crashes: usize,
@@ -168,6 +181,12 @@ impl World {
             kmes: Kmes::default(),
             devices: Vec::new(),
             records: [BTreeMap::new(), BTreeMap::new()],
+            past_records: Vec::new(),
+            acknowledged: BTreeSet::new(),
+            is_shaken: false,
+            recovery: 77,
+            n_losses: 0,
+            n_refused: 0,
             frames: BTreeMap::new(),
             n_crashes: 0,
             sharing: Sharing::default(),
@@ -222,7 +241,7 @@ impl World {
             }
         }
         while self.platform.is_none() {
-            let config = PlatformConfig { grace: GRACE };
+            let config = platform_config(self.recovery);
             let rng = &mut self.rng;
             self.platform = self.stores[1].transact(|tx| Platform::open(tx, now, config, rng)).ok();
             if self.platform.is_none() {
@@ -309,7 +328,7 @@ impl World {
     fn drain(&mut self) {
         if let Some(gateway) = &mut self.gateway {
             while let Some(bytes) = gateway.poll_transmit() {
-                tap(&mut self.records[0], &bytes);
+                tap((&mut self.records[0], &mut self.past_records), Side::Gateway, &bytes);
                 self.to_platform.push_back(bytes);
             }
             self.gateway_orders.extend(std::iter::from_fn(|| gateway.poll_order()));
@@ -317,7 +336,7 @@ impl World {
         }
         if let Some(platform) = &mut self.platform {
             while let Some(bytes) = platform.poll_transmit() {
-                tap(&mut self.records[1], &bytes);
+                tap((&mut self.records[1], &mut self.past_records), Side::Platform, &bytes);
                 self.to_gateway.push_back(bytes);
             }
             self.platform_orders.extend(std::iter::from_fn(|| platform.poll_order()));
@@ -338,7 +357,23 @@ impl World {
             Side::Gateway => self.at_gateway(|g, tx, now, _| g.handle_message(tx, now, &bytes)),
             Side::Platform => self.at_platform(|p, tx, now, _| p.handle_message(tx, now, &bytes)),
         };
+        // Whoever has begun its streams anew hangs up.
+        let session = match to {
+            Side::Gateway => self.gateway.as_ref().map(Half::session),
+            Side::Platform => self.platform.as_ref().map(Half::session),
+        };
+        if self.is_connected && session == Some(Session::Apart) {
+            self.disconnect();
+        }
         true
+    }
+
+    /// Puts a store in place of that of a side, as after a disaster.
+    pub(crate) fn replace_store(&mut self, side: Side, store: MemoryEngine) {
+        self.stores[side as usize] = store;
+        self.is_shaken = true;
+        self.n_losses += 1;
+        self.kill(side);
     }
 
     /// Lets the KME of the gateway answer the oldest order by `fate`; `false` if there is none.
@@ -350,6 +385,10 @@ impl World {
                 self.at_gateway(|g, tx, now, rng| {
                     Ok(g.handle_extracted(tx, now, eui, epoch, outcome, rng)?)
                 });
+            }
+            KeyOrder::Master { token } => {
+                let Some(outcome) = self.extract(Side::Platform, token, fate) else { return true };
+                self.at_gateway(|g, tx, now, rng| Ok(g.handle_mastered(tx, now, outcome, rng)?));
             }
             KeyOrder::ExtractPad { most } => {
                 let outcome = match fate {
@@ -443,6 +482,7 @@ impl World {
                 assert_eq!(*first, frame, "an epoch has two frames");
                 Some(frame)
             }
+            KeyAnswer::Denied if self.is_shaken => None,
             KeyAnswer::Denied => {
                 assert_eq!(epoch, Epoch::BOOTSTRAP, "device {eui} at {epoch} is locked out");
                 None
@@ -471,6 +511,9 @@ impl World {
         let who = self.at_gateway(|g, tx, now, _| {
             Ok(g.handle_login(tx, now, &eui.to_string(), password.as_bytes())?)
         })?;
+        if who.is_none() && self.is_shaken {
+            return None;
+        }
         assert_eq!(who, Some(eui), "device {eui} cannot log in");
         let frame = self.devices[n].speak();
         self.at_gateway(|g, tx, now, _| match g.handle_uplink(tx, now, eui, &frame) {
@@ -490,11 +533,26 @@ impl World {
         if answer == Err(UplinkRefusal::Barred) {
             return false; // The queue keeps it until the platform has heard the gateway.
         }
-        let accepted = answer.expect("an honest reading is read");
+        let accepted = match answer {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                assert!(self.n_losses > 0, "an honest reading is read: {refusal}");
+                self.n_refused += 1;
+                self.at_gateway(|g, tx, _, _| Ok(g.handle_forwarded(tx, uplink.seq)?));
+                return true;
+            }
+        };
         let device = self.devices.iter().find(|device| device.eui == uplink.eui).unwrap();
+        let name = (uplink.eui, device.life, accepted.epoch, accepted.counter);
+        assert!(
+            accepted.duplicate == Duplicate::SameBytes || !self.acknowledged.contains(&name),
+            "{name:?} was read and acknowledged before"
+        );
         assert_eq!(device.sent.get(&(accepted.epoch, accepted.counter)), Some(&accepted.reading));
-        if !is_ack_lost {
-            self.at_gateway(|g, tx, _, _| Ok(g.handle_forwarded(tx, uplink.seq)?));
+        if !is_ack_lost
+            && self.at_gateway(|g, tx, _, _| Ok(g.handle_forwarded(tx, uplink.seq)?)).is_some()
+        {
+            self.acknowledged.insert(name);
         }
         true
     }
@@ -517,16 +575,81 @@ impl World {
 
     /// Runs everything that needs no time to pass, without faults.
     pub(crate) fn settle(&mut self) {
-        if !self.is_connected {
-            self.connect();
+        loop {
+            if !self.is_connected {
+                self.connect();
+            }
+            let goes_on = self.carry(Side::Gateway)
+                || self.carry(Side::Platform)
+                || self.serve_gateway(Fate::Answered)
+                || self.serve_platform(Fate::Answered)
+                || self.time_out()
+                || self.forward(0, false);
+            if !goes_on && self.is_connected {
+                break;
+            }
         }
-        while self.carry(Side::Gateway)
-            || self.carry(Side::Platform)
-            || self.serve_gateway(Fate::Answered)
-            || self.serve_platform(Fate::Answered)
-            || self.time_out()
-            || self.forward(0, false)
-        {}
+        let n_served = self.gateway.as_ref().unwrap().status(self.now).n_devices;
+        let is_restoring = self.platform.as_ref().unwrap().status(self.now).is_restoring;
+        self.is_shaken &= is_restoring || n_served < self.devices.len() as u64;
+    }
+
+    /// Lets the two sites speak until neither has anything to say, without their KMEs.
+    pub(crate) fn settle_link(&mut self) {
+        loop {
+            if !self.is_connected {
+                self.connect();
+            }
+            let goes_on = self.carry(Side::Gateway) || self.carry(Side::Platform);
+            if !goes_on && self.is_connected {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn n_queued(&self) -> u64 {
+        self.gateway.as_ref().unwrap().status(self.now).n_queued_uplinks
+    }
+
+    pub(crate) fn has_message(&self, to: Side) -> bool {
+        match to {
+            Side::Gateway => !self.to_gateway.is_empty(),
+            Side::Platform => !self.to_platform.is_empty(),
+        }
+    }
+
+    pub(crate) fn has_order(&self, of: Side) -> bool {
+        match of {
+            Side::Gateway => !self.gateway_orders.is_empty(),
+            Side::Platform => !self.platform_orders.is_empty(),
+        }
+    }
+
+    /// Says how things stand, but for names, keys and counters.
+    pub(crate) fn likeness(&mut self) -> String {
+        let (gateway, platform) = (self.gateway.as_ref().unwrap(), self.platform.as_ref().unwrap());
+        let at_gateway: Result<_, EngineError> =
+            self.stores[0].transact(|tx| gateway.devices(tx, None, usize::MAX));
+        let at_gateway: Vec<_> =
+            at_gateway.unwrap().into_iter().map(|d| (d.current, d.next)).collect();
+        let at_platform: Result<_, EngineError> =
+            self.stores[1].transact(|tx| platform.devices(tx, None, usize::MAX));
+        let at_platform = at_platform.unwrap().into_iter();
+        let at_platform: Vec<_> = at_platform.map(|d| (d.adoption, d.active, d.prepared)).collect();
+        let status = platform.status(self.now);
+        let messages = [&self.to_gateway, &self.to_platform].map(|queue| {
+            let kinds = queue.iter().map(|message| message.first().copied());
+            kinds.collect::<Vec<_>>()
+        });
+        let orders = (self.gateway_orders.len(), self.platform_orders.len());
+        let device = (self.devices[0].epoch, self.n_queued(), self.devices[0].counter.min(1));
+        format!(
+            "{at_gateway:?} {at_platform:?} {:?} {:?} {} {messages:?} {orders:?} {device:?} {}",
+            gateway.status(self.now).session,
+            status.session,
+            status.is_restoring,
+            self.is_connected
+        )
     }
 
     /// Lets `span` pass without faults, every device waking once a period.
@@ -571,8 +694,8 @@ impl World {
             let mut copy = self.stores[1].snapshot();
             let mut rng = StdRng::seed_from_u64(0);
             let read = copy.transact(|tx| {
-                let config = PlatformConfig { grace: GRACE };
-                Platform::open(tx, now, config, &mut rng)?.can_open(tx, now, eui, &frame)
+                Platform::open(tx, now, platform_config(77), &mut rng)?
+                    .can_open(tx, now, eui, &frame)
             });
             let read: Result<_, EngineError> = read;
             assert!(read.unwrap(), "device {eui} is at {}, unfollowed", self.devices[n].epoch);
@@ -600,20 +723,31 @@ impl World {
 
     /// No key serves two epochs, no epoch has two keys, and each is confirmed once at most.
     pub(crate) fn check_records(&self) {
+        let past =
+            |side| self.past_records.iter().filter(move |(of, _)| *of == side).map(|(_, r)| r);
         let (mut keys, mut announced) = (BTreeSet::new(), BTreeSet::new());
-        for record in self.records[0].values() {
-            if let FleetRecord::Announce(announce) = record {
-                assert!(keys.insert(announce.key_id), "a key serves twice");
-                assert!(announced.insert(announce.name), "an epoch has two keys");
+        for record in past(Side::Gateway).chain(self.records[0].values()) {
+            match record {
+                FleetRecord::Announce(announce) => {
+                    assert!(keys.insert(announce.key_id), "a key serves twice");
+                    let is_new = announced.insert(announce.name);
+                    // What a gateway announced that was lost, and nobody has heard, it says again.
+                    assert!(is_new || self.n_losses > 0, "an epoch has two keys");
+                }
+                FleetRecord::GiveBack(given) => {
+                    assert!(keys.insert(given.key_id), "W serves twice")
+                }
+                _ => {}
             }
         }
         let mut confirmed = BTreeSet::new();
-        for record in self.records[1].values() {
+        for record in past(Side::Platform).chain(self.records[1].values()) {
             match record {
                 FleetRecord::Adopt(adopt) => assert!(keys.insert(adopt.key_id), "W serves twice"),
                 FleetRecord::Confirmed(name) => {
                     assert!(announced.contains(name), "{name:?} was never announced");
-                    assert!(confirmed.insert(*name), "{name:?} is confirmed twice");
+                    let is_new = confirmed.insert(*name);
+                    assert!(is_new || self.n_losses > 0, "{name:?} is confirmed twice");
                 }
                 _ => {}
             }
@@ -653,7 +787,7 @@ impl World {
         let n_keys = self.kmes.n_keys;
         self.pass(PERIOD_TIMES_4);
         for (device, before) in self.devices.iter().zip(before) {
-            let steps = device.epoch.number() - before.number();
+            let steps = device.epoch.number().saturating_sub(before.number());
             assert!((3..=5).contains(&steps), "{} renewed {steps} times", device.eui);
         }
         let per_renewal = (self.kmes.n_keys - n_keys) / self.devices.len();
@@ -680,6 +814,11 @@ impl World {
     pub(crate) fn chance(&mut self, percent: u32) -> bool {
         self.rng.random_range(0..100) < percent
     }
+}
+
+fn platform_config(recovery: u8) -> PlatformConfig {
+    let recovery = RecoveryKey::from_key(Key256::from_bytes([recovery; 32]));
+    PlatformConfig { grace: GRACE, recovery }
 }
 
 /// What becomes of an order at a KME.
@@ -710,9 +849,16 @@ impl Failure {
     }
 }
 
-fn tap(records: &mut BTreeMap<u64, FleetRecord>, bytes: &[u8]) {
+fn tap(
+    (records, past): (&mut BTreeMap<u64, FleetRecord>, &mut Vec<(Side, FleetRecord)>),
+    side: Side,
+    bytes: &[u8],
+) {
     if let Ok(PeerMessage::Record { seq, body }) = PeerMessage::decode(bytes) {
         let record = FleetRecord::decode(&body).unwrap();
+        if seq == 1 && records.get(&1).is_some_and(|first| *first != record) {
+            past.extend(std::mem::take(records).into_values().map(|record| (side, record)));
+        }
         let first = records.entry(seq).or_insert_with(|| record.clone());
         assert_eq!(*first, record, "record {seq} has changed");
     }
