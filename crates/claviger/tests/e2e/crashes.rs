@@ -254,7 +254,14 @@ fn nothing_is_doubled_or_lost_when_processes_die() {
     assert_eq!(newest(&after).len(), DEVICES);
     for role in Role::ALL {
         let log = network.log(role);
-        for alarm in ["invariant violated", "panicked", "rolled back", "two processes", "alarm"] {
+        for alarm in [
+            "invariant violated",
+            "panicked",
+            "rolled back",
+            "an old copy",
+            "two processes",
+            "alarm",
+        ] {
             let line = log.lines().find(|line| line.contains(alarm));
             assert_eq!(line, None, "{role:?} says so");
         }

@@ -1,12 +1,14 @@
 //! Folders, files and values that are not as they should be: the cause and the remedy in one
 //! message, and nothing made worse.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
+use std::io::ErrorKind::NotFound;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::network::{Network, Role};
-use crate::parties::{App, Operator, PATIENCE};
+use crate::parties::{App, Operator, PATIENCE, StoredReading};
 use crate::place::{Place, utf8};
 use crate::process::{Ended, Process, claviger, eventually, run};
 use crate::up::summary;
@@ -137,43 +139,108 @@ fn with_an_old_copy<'a>(place: &'a Place, role: Role) -> Network<'a> {
     network
 }
 
-fn assert_rolled_back_is_told(network: &Network<'_>, whose: &str) {
+fn assert_restoration_is_told(network: &Network<'_>, whose: &str) {
     for role in [Role::Gateway, Role::Platform] {
-        let told = format!("the store of the {whose} was rolled back to an old copy");
+        let told = format!("the store of the {whose} was lost, or is an old copy");
         eventually(&told, PATIENCE, || network.log(role).contains(&told).then_some(()));
     }
 }
 
-#[test]
-fn a_restored_platform_is_named_and_takes_nothing_twice() {
-    let place = Place::new();
-    let network = with_an_old_copy(&place, Role::Platform);
-    let before = eventually("the platform", PATIENCE, || Operator::of(&place).readings(0)).len();
-    assert_rolled_back_is_told(&network, "platform");
-    // It cannot judge what it has read before, so it takes nothing.
-    eventually("a refused reading", PATIENCE, || {
-        network.log(Role::Platform).contains("an MQTT message was refused").then_some(())
+/// Every device is read under keys that are newer than all so far, and no reading is stored twice.
+fn assert_devices_carry_on(place: &Place, network: &mut Network<'_>) {
+    let operator = Operator::of(place);
+    let epochs = |all: &[StoredReading]| {
+        let mut newest = BTreeMap::<String, u32>::new();
+        for reading in all {
+            let epoch = newest.entry(reading.eui.clone()).or_default();
+            *epoch = (*epoch).max(reading.epoch);
+        }
+        newest
+    };
+    // Nothing may be left of the old store when this begins.
+    let before = eventually("two devices", PATIENCE, || {
+        let newest = epochs(&operator.readings(0)?);
+        (newest.len() == 2).then_some(newest)
     });
-    assert_eq!(Operator::of(&place).readings(0).unwrap().len(), before);
+    let after = eventually("both two keys further", PATIENCE, || {
+        let newest = epochs(&operator.readings(0)?);
+        let is_further = |(eui, epoch): (&String, &u32)| newest.get(eui) >= Some(&(epoch + 2));
+        before.iter().all(is_further).then_some(newest)
+    });
+    assert_eq!(after.len(), 2);
+    let mut seen = BTreeSet::new();
+    for reading in operator.readings(0).unwrap() {
+        let name = (reading.eui.clone(), reading.epoch, reading.counter);
+        assert!(seen.insert(name), "{reading:?} is stored twice");
+    }
+    network.assert_all_run();
 }
 
 #[test]
-fn a_restored_gateway_is_named() {
+fn a_platform_on_an_old_copy_is_told_and_its_devices_carry_on() {
     let place = Place::new();
-    let network = with_an_old_copy(&place, Role::Gateway);
-    assert_rolled_back_is_told(&network, "gateway");
+    let mut network = with_an_old_copy(&place, Role::Platform);
+    assert_restoration_is_told(&network, "platform");
+    assert_devices_carry_on(&place, &mut network);
+}
+
+#[test]
+fn a_gateway_on_an_old_copy_is_told_and_its_devices_carry_on() {
+    let place = Place::new();
+    let mut network = with_an_old_copy(&place, Role::Gateway);
+    assert_restoration_is_told(&network, "gateway");
+    assert_devices_carry_on(&place, &mut network);
+}
+
+#[test]
+fn devices_carry_on_when_gateway_and_platform_are_lost_one_after_the_other() {
+    let place = Place::new();
+    place.init(&["--simulated-speed", "10", "--devices", "2", "--renew", "2s"]);
+    let mut network = Network::start(&place, &Role::ALL);
+    for (role, whose) in [(Role::Gateway, "gateway"), (Role::Platform, "platform")] {
+        assert_devices_carry_on(&place, &mut network);
+        network.stop(role);
+        for file in ["store.db", "store.db-wal", "store.db-shm", "store.key"] {
+            let path = place.layout().folder(role.names().0).join(file);
+            match fs::remove_file(path) {
+                Ok(()) => {}
+                Err(error) => assert_eq!(error.kind(), NotFound, "{file}: {error}"),
+            }
+        }
+        network.begin(role);
+        // The other one has noticed; an empty store has nothing to begin anew.
+        let told = format!("the store of the {whose} was lost, or is an old copy");
+        eventually(&told, PATIENCE, || {
+            let logs = [Role::Gateway, Role::Platform].map(|role| network.log(role));
+            logs.iter().any(|log| log.contains(&told)).then_some(())
+        });
+        assert_devices_carry_on(&place, &mut network);
+    }
+}
+
+#[test]
+fn a_platform_without_its_recovery_key_says_what_to_do() {
+    let place = Place::new();
+    place.init(&[]);
+    let path = place.layout().folder("site-b/platform").join("recovery.key");
+    fs::write(&path, [7; 31]).unwrap();
+    assert_refused(
+        &refused(&place, Role::Platform),
+        &[utf8(&path), "32 bytes", "put the right copy"],
+    );
+    fs::remove_file(&path).unwrap();
+    let parts = [utf8(&path), "cannot be read", "put the copy back"];
+    assert_refused(&refused(&place, Role::Platform), &parts);
 }
 
 /// The roles whose stores can be put back, with what the summary says then.
-const RESTORED: [(&str, [&str; 2]); 4] = [
+const RESTORED: [(&str, [&str; 2]); 2] = [
     ("site-a/kme", ["the key store of site A was rolled back", "`claviger kme reset`"]),
     ("site-b/kme", ["the key store of site B was rolled back", "`claviger kme reset`"]),
-    ("site-b/platform", ["the store of the platform was rolled back", "put the newest copy back"]),
-    ("site-a/gateway", ["the store of the gateway was rolled back", "put the newest copy back"]),
 ];
 
 #[test]
-fn a_restored_store_spoils_the_verdict_of_a_run() {
+fn a_restored_key_store_spoils_the_verdict_of_a_run() {
     let place = Place::new();
     let up = |length: &str| {
         let quick = ["--devices", "2", "--renew", "2s", "--simulated-speed", "10", "--json"];
@@ -182,7 +249,8 @@ fn a_restored_store_spoils_the_verdict_of_a_run() {
     let store = |role| place.layout().folder(role).join("store.db");
     assert_eq!(up("6s").code, Some(0));
     let old = RESTORED.map(|(role, _)| fs::read(store(role)).unwrap());
-    let old_node = fs::read(store("site-a/qkd")).unwrap();
+    let others = ["site-a/qkd", "site-b/platform", "site-a/gateway"];
+    let old_others = others.map(|role| (role, fs::read(store(role)).unwrap()));
     assert_eq!(up("6s").code, Some(0));
     for ((role, told), old) in RESTORED.into_iter().zip(old) {
         let newest = fs::read(store(role)).unwrap();
@@ -193,10 +261,13 @@ fn a_restored_store_spoils_the_verdict_of_a_run() {
         assert!(told.iter().all(|part| reasons.contains(part)), "{role}: {reasons}");
         fs::write(store(role), newest).unwrap();
     }
-    // A QKD node learns from the other end which numbers it has forgotten, and goes on.
-    fs::write(store("site-a/qkd"), old_node).unwrap();
-    let ended = up("6s");
-    assert_eq!(ended.code, Some(0), "a restored node spoils nothing: {ended:?}");
+    // A QKD node learns from the other end which numbers it has forgotten, gateway and platform are given their
+    // devices again, and all go on.
+    for (role, old) in old_others {
+        fs::write(store(role), old).unwrap();
+        let ended = up("8s");
+        assert_eq!(ended.code, Some(0), "{role}: {ended:?}");
+    }
 }
 
 #[test]

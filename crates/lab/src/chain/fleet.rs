@@ -3,10 +3,10 @@
 use claviger_durable::{Engine, EngineError, Tx};
 use claviger_fleet::{
     Accepted, Duplicate, FrameForm, Gateway, GatewayConfig, Half, Platform, PlatformConfig,
-    QueuedUplink, Sharing, UplinkRefusal,
+    QueuedUplink, RecoveryKey, Sharing, UplinkRefusal,
 };
 use claviger_frames::Epoch;
-use claviger_units::{Eui64, Site, Span, Timestamp};
+use claviger_units::{Eui64, Key256, Site, Span, Timestamp};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -81,7 +81,7 @@ impl VirtualChain {
 
     pub(super) fn start_platform(&mut self) {
         let now = self.now;
-        self.platform.start(|tx, rng| Platform::open(tx, now, PLATFORM, rng));
+        self.platform.start(|tx, rng| Platform::open(tx, now, platform_config(), rng));
         self.drain_platform();
     }
 
@@ -201,7 +201,7 @@ impl VirtualChain {
             Some(platform) => self.platform.disk.transact(|tx| platform.device(tx, eui)),
             None => self.platform.disk.snapshot().transact(|tx| {
                 let rng = &mut self.rng;
-                Platform::open(tx, now, PLATFORM, rng)?.device(tx, eui)
+                Platform::open(tx, now, platform_config(), rng)?.device(tx, eui)
             }),
         };
         let device = device.ok()??;
@@ -209,8 +209,12 @@ impl VirtualChain {
     }
 }
 
-/// `PROTOCOL.md` P3b.6: an epoch that was left reads late telemetry for 36 hours.
-const PLATFORM: PlatformConfig = PlatformConfig { grace: Span::from_secs(36 * 3600) };
+/// `PROTOCOL.md` P3b.6: an epoch that was left reads late telemetry for 36 hours. No store is lost here: any
+/// recovery key will do.
+fn platform_config() -> PlatformConfig {
+    let recovery = RecoveryKey::from_key(Key256::from_bytes([7; 32]));
+    PlatformConfig { grace: Span::from_secs(36 * 3600), recovery }
+}
 
 /// How long the forwarder waits for an acknowledgement.
 const UNACKNOWLEDGED: Span = Span::from_secs(5);

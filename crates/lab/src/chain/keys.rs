@@ -73,7 +73,7 @@ impl Asker {
 
     fn want(&self) -> Want {
         match self {
-            Self::Gateway(KeyOrder::Extract { .. })
+            Self::Gateway(KeyOrder::Extract { .. } | KeyOrder::Master { .. })
             | Self::Platform(PlatformOrder::Master { .. }) => Want::New(1),
             Self::Gateway(KeyOrder::ExtractPad { most }) => {
                 Want::New(u32::try_from(*most).unwrap_or(u32::MAX))
@@ -215,6 +215,12 @@ impl VirtualChain {
                 let outcome = extraction(reply);
                 self.at_gateway(|gateway, tx, now, rng| {
                     gateway.handle_extracted(tx, now, eui, epoch, outcome, rng)
+                });
+            }
+            Asker::Gateway(KeyOrder::Master { .. }) => {
+                let outcome = extraction(reply);
+                self.at_gateway(|gateway, tx, now, rng| {
+                    gateway.handle_mastered(tx, now, outcome, rng)
                 });
             }
             Asker::Gateway(KeyOrder::ExtractPad { .. }) => {

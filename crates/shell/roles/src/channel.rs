@@ -124,17 +124,20 @@ impl Channel {
     }
 }
 
+/// Says that a site has forgotten something, which is being mended.
+pub(crate) fn restoration(mine: bool, own: &str, other: &str) -> String {
+    let whose = if mine { own } else { other };
+    format!(
+        "the store of the {whose} was lost, or is an old copy: its devices are given to it again"
+    )
+}
+
 /// Says why nothing passes between the stores of two roles, with the remedy; `None` where nothing
 /// is wrong that an operator must mend.
 pub(crate) fn trouble(session: Session, own: &str, other: &str) -> Option<String> {
-    let remedy =
-        "put the newest copy back, or begin both sites anew with `claviger init` in a fresh folder";
     match session {
-        Session::Apart | Session::Greeting | Session::Open => None,
-        Session::RolledBack { mine } => {
-            let whose = if mine { own } else { other };
-            Some(format!("the store of the {whose} was rolled back to an old copy: {remedy}"))
-        }
+        // Whoever has forgotten something is given it again.
+        Session::Apart | Session::Greeting | Session::Open | Session::RolledBack { .. } => None,
         Session::Superseded => Some(format!(
             "two processes run on one store of the {own} or of the {other}: stop one of them"
         )),

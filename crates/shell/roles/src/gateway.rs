@@ -29,6 +29,7 @@ use tokio::sync::{Notify, mpsc};
 use self::counter::Counter;
 use self::doors::Doors;
 use self::push::Pushes;
+use crate::channel::restoration;
 use crate::config::GatewayRoleConfig;
 use crate::hub::{self, Hub, Names, Outputs};
 use crate::report::Report;
@@ -302,6 +303,14 @@ impl Service {
                 tracing::info!(%eui, "its pad is complete: dock the device");
             }
             GatewayEvent::Docked { eui } => tracing::info!(%eui, "docked: it is given its pad"),
+            GatewayEvent::Restoring { mine } => {
+                let why = restoration(mine, "gateway", "platform");
+                self.context.reports.refused("gateway", why);
+            }
+            GatewayEvent::Restored => {
+                tracing::info!("the platform has everything again");
+                self.queued.notify_one();
+            }
             GatewayEvent::KeysSuffice => tracing::info!("keys are no longer short"),
             GatewayEvent::Refused { eui, epoch } => {
                 let why = format_args!("{eui}: the platform could not hold epoch {epoch}");

@@ -29,10 +29,17 @@ pub(crate) struct Core<H> {
 
 /// What a core wants carried out, after its transaction is durable.
 pub(crate) enum Output<H: Half> {
-    Peer { session: u64, frame: Vec<u8> },
+    Peer {
+        session: u64,
+        frame: Vec<u8>,
+    },
     Order(H::Order),
     Event(H::Event),
-    Session(Session),
+    /// Where the session over the connection of this number stands.
+    Session {
+        number: u64,
+        stands: Session,
+    },
     Timer(Option<Timestamp>),
 }
 
@@ -74,7 +81,7 @@ fn drain<H: Half>(core: &mut Core<H>, outputs: &mpsc::UnboundedSender<Output<H>>
     }
     let session = core.half.session();
     if std::mem::replace(&mut core.told, session) != session {
-        give(Output::Session(session));
+        give(Output::Session { number: core.session, stands: session });
     }
     give(Output::Timer(core.half.poll_timeout()));
 }
@@ -133,7 +140,7 @@ where
                 Some(output) = self.outputs.recv() => match output {
                     Output::Peer { session, frame } => self.peer.send_on(session, frame),
                     Output::Timer(timer) => self.timer = timer,
-                    Output::Session(session) => self.tell_session(session),
+                    Output::Session { number, stands } => self.handle_session(number, stands),
                     Output::Order(order) => self.spawn(fill(order)),
                     Output::Event(event) => {
                         tracing::info!(role = self.names.own, ?event, "fleet");
@@ -200,7 +207,12 @@ where
         Ok(due.await??)
     }
 
-    fn tell_session(&self, session: Session) {
+    fn handle_session(&self, number: u64, session: Session) {
+        // A half that has ended the session while its connection stands begins anew on another one.
+        let is_present = number == self.peer.session() && self.peer.is_connected();
+        if session == Session::Apart && is_present {
+            self.peer.hang_up();
+        }
         if let Some(why) = trouble(session, self.names.own, self.names.other) {
             self.context.reports.halted(self.names.own, why);
         }

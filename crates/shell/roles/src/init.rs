@@ -25,6 +25,7 @@ use rand::rand_core::UnwrapErr;
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::config::{
     CHANNEL_PORT, Party, RawApproval, RawAtBoot, RawController, RawCrossing, RawDevices,
@@ -114,7 +115,7 @@ struct Marker {
 }
 
 /// The layout of folders and files that this version makes and knows.
-const LAYOUT: u32 = 4;
+const LAYOUT: u32 = 5;
 
 /// The folders that belong to a role each; the others hold certificates for people and programs.
 pub const ROLES: [&str; 10] = [
@@ -246,6 +247,10 @@ pub fn create(state: &Path, plan: &Plan) -> Result<(), InitError> {
     }
     let viewer = password(&mut rng);
     write_secret(&layout.folder("site-a/gateway").join("viewer.password"), viewer.as_bytes())?;
+    // It opens what gateways keep for years: drawn from the system itself, whatever the seed.
+    let mut recovery = Zeroizing::new([0; 32]);
+    UnwrapErr(SysRng).fill_bytes(&mut *recovery);
+    write_secret(&layout.folder("site-b/platform").join("recovery.key"), &*recovery)?;
     let mut lldp_key = [0; 32];
     rng.fill_bytes(&mut lldp_key);
     write_secret(&layout.folder("site-b/controller").join("lldp.key"), &lldp_key)?;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use claviger_durable::{EngineError, Tx};
 use claviger_fleet::provisioning::{Provisioning, ProvisioningEvent};
 use claviger_fleet::{
-    Duplicate, PlatformConfig, PlatformEvent, PlatformOrder, UplinkRefusal, topics,
+    Duplicate, PlatformConfig, PlatformEvent, PlatformOrder, RecoveryKey, UplinkRefusal, topics,
 };
 use claviger_frames::Reading;
 use claviger_net::accept::Limits as Connections;
@@ -24,10 +24,11 @@ use claviger_net::shutdown::TaskGroup;
 use claviger_net::tls::{self, TlsServer};
 use claviger_net::{http, listen};
 use claviger_store::Writer;
-use claviger_units::{Bits, KeyId, SaeId, SecretBytes, Span};
+use claviger_units::{Bits, Key256, KeyId, SaeId, SecretBytes, Span};
 use tokio::sync::{Notify, mpsc};
 
 use self::network::{Controller, Network};
+use crate::channel::restoration;
 use crate::config::PlatformRoleConfig;
 use crate::hub::{self, Hub, Names, Outputs};
 use crate::orders::{MOST_KEYS, extraction, fetchings, tell_ended};
@@ -116,10 +117,13 @@ impl Service {
         context: Context,
     ) -> Result<(Self, Outputs<Provisioning>), RoleError> {
         let now = context.clock.now();
-        let grace = PlatformConfig { grace: Span::from_secs(36 * 3600) };
+        let platform = PlatformConfig {
+            grace: Span::from_secs(36 * 3600),
+            recovery: read_recovery_key(folder)?,
+        };
         let approval = config.enrolment.as_ref().map(|enrolment| enrolment.approval);
         let (writer, outputs) =
-            hub::open(folder, move |tx, rng| Provisioning::open(tx, now, grace, approval, rng))?;
+            hub::open(folder, move |tx, rng| Provisioning::open(tx, now, platform, approval, rng))?;
         let service = Self {
             writer,
             context,
@@ -139,6 +143,14 @@ impl Service {
     ) -> Result<R, RoleError> {
         Ok(self.writer.run(job).await??)
     }
+}
+
+fn read_recovery_key(folder: &Folder) -> Result<RecoveryKey, RoleError> {
+    let path = folder.file("recovery.key");
+    let read = std::fs::read(&path).map(SecretBytes::new);
+    let bytes = read.map_err(|source| RoleError::RecoveryKey { path: path.clone(), source })?;
+    let key = Key256::from_slice(bytes.expose());
+    key.map(RecoveryKey::from_key).ok_or(RoleError::RecoveryKeyLength { path })
 }
 
 /// Who may do what at the platform's broker: the gateway brings telemetry, nobody else anything.
@@ -218,6 +230,10 @@ impl Service {
             PlatformEvent::Alarm(alarm) => {
                 reports.refused("platform", format_args!("alarm: {alarm:?}"));
             }
+            PlatformEvent::Restoring { mine } => {
+                reports.refused("platform", restoration(mine, "platform", "gateway"));
+            }
+            PlatformEvent::Restored => tracing::info!("everything is given back"),
             PlatformEvent::Refused { eui, epoch, why } => {
                 reports.refused(
                     "platform",

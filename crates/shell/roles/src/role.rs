@@ -83,6 +83,22 @@ pub enum RoleError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The recovery key is missing.
+    #[error(
+        "the recovery key {path} cannot be read: {source}; put the copy back that was kept elsewhere, or, if there          is none, 32 new random bytes with mode 600: devices that this platform must be given back can then not          be read"
+    )]
+    RecoveryKey {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The recovery key is none.
+    #[error("{path} does not hold the 32 bytes of a recovery key: put the right copy back")]
+    RecoveryKeyLength {
+        /// The file.
+        path: PathBuf,
+    },
     /// Labels cannot be handed out.
     #[error(
         "the labels of new devices cannot be written to {path}: {source}; if it is there already, give it to \

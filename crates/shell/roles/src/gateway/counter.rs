@@ -7,7 +7,7 @@ use claviger_units::{Bits, Eui64, SaeId};
 use tokio::sync::mpsc;
 
 use super::Service;
-use crate::orders::{MOST_KEYS, extractions, fetching, tell_ended};
+use crate::orders::{MOST_KEYS, extraction, extractions, fetching, tell_ended};
 use crate::sae::{KeyClient, KeyError};
 
 /// Where the gateway gets its keys.
@@ -27,6 +27,14 @@ impl Counter {
         match order {
             // The counter ends with the role.
             KeyOrder::Extract { eui, epoch, .. } => drop(asked.send((eui, epoch))),
+            KeyOrder::Master { .. } => {
+                let outcome = extraction(self.keys.enc_keys(&self.platform, 1, Bits::KEY).await);
+                let now = self.service.context.clock.now();
+                let filled = self.service.core(move |core, tx| {
+                    core.half.handle_mastered(tx, now, outcome, &mut core.rng)
+                });
+                tell_ended(filled.await);
+            }
             KeyOrder::ExtractPad { most } => {
                 let outcome = self.spare_keys(most).await;
                 let now = self.service.context.clock.now();
