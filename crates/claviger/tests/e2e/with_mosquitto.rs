@@ -1,7 +1,10 @@
 //! MQTT with mosquitto's clients, which nobody here wrote: frames are seen, readings are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion, Reading, key_frame, telemetry};
 use claviger_units::Timestamp;
@@ -10,7 +13,7 @@ use crate::bytes::{contains, from_hex, hex};
 use crate::network::{Network, Role};
 use crate::parties::{Operator, OurDevice, PATIENCE, StoredReading};
 use crate::place::{Place, utf8};
-use crate::process::{Ended, Process, eventually, run};
+use crate::process::{Ended, Process, claviger, eventually, run};
 
 fn command(place: &Place, program: &str, arguments: &[&str]) -> Command {
     let ca = place.layout().folder("site-a/gateway").join("ca.pem");
@@ -26,7 +29,7 @@ fn mosquitto(place: &Place, program: &str, arguments: &[&str]) -> Ended {
 
 fn viewer_password(place: &Place) -> String {
     let path = place.layout().folder("site-a/gateway").join("viewer.password");
-    std::fs::read_to_string(path).unwrap()
+    fs::read_to_string(path).unwrap()
 }
 
 /// Returns the bytes that a device sealed.
@@ -201,4 +204,135 @@ fn what_is_refused_reaches_nobody() {
     assert!(!all.contains("forged"), "{all}");
     // Neither is a frame: the platform stores nothing of them.
     assert_eq!(operator.readings(0).unwrap().len(), 0);
+}
+
+/// A broker of mosquitto at a port of this place that nothing else uses, with the certificate of a role.
+fn begin_broker(place: &Place, name: &str, folder: &str, port: u16) -> Process {
+    let files = place.logs().join(name);
+    fs::create_dir_all(&files).unwrap();
+    let identity = place.layout().folder(folder);
+    let [ca, certificate, key] =
+        ["ca.pem", "identity.pem", "identity.key"].map(|file| identity.join(file));
+    let (rules, config) = (files.join("acl"), files.join("mosquitto.conf"));
+    let everything = |user: &str| format!("user {user}\ntopic readwrite claviger/v1/#\n");
+    let own = "pattern write claviger/v1/%u/up\npattern read claviger/v1/%u/key\n";
+    fs::write(&rules, [&everything("gateway"), &everything("platform"), own].concat()).unwrap();
+    // Whoever a device is shows in what it seals; with another broker its log-in is that broker's matter.
+    let text = format!(
+        "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nallow_anonymous true\nacl_file {}\n\
+         persistence true\npersistence_location {}/\nmax_queued_messages 10000\nuser root\n",
+        utf8(&ca),
+        utf8(&certificate),
+        utf8(&key),
+        utf8(&rules),
+        utf8(&files)
+    );
+    fs::write(&config, text).unwrap();
+    fs::set_permissions(&rules, Permissions::from_mode(0o600)).unwrap();
+    Process::start(&place.logs(), name, Command::new("mosquitto").args(["-v", "-c", utf8(&config)]))
+}
+
+/// Adds a broker to a configuration.
+fn use_broker(place: &Place, folder: &str, section: &str, port: u16, user: &str) {
+    let path = place.layout().config(folder);
+    let text = fs::read_to_string(&path).unwrap();
+    let broker = format!("\n[{section}]\naddress = \"localhost:{port}\"\nuser = \"{user}\"\n");
+    fs::write(&path, text + &broker).unwrap();
+    fs::write(place.layout().folder(folder).join("broker.password"), "of that broker\n").unwrap();
+}
+
+/// Readings by device and epoch: which counters have come.
+fn counters(operator: &Operator) -> Option<BTreeMap<(String, u32), BTreeSet<u32>>> {
+    let mut all = BTreeMap::<_, BTreeSet<u32>>::new();
+    for reading in operator.readings(0)? {
+        all.entry((reading.eui, reading.epoch)).or_default().insert(reading.counter);
+    }
+    Some(all)
+}
+
+/// Waits until every device is read under an epoch above `epoch`.
+fn await_epoch(operator: &Operator, n_devices: usize, epoch: u32) -> u32 {
+    eventually(&format!("all devices beyond epoch {epoch}"), 3 * PATIENCE, || {
+        let all = counters(operator)?;
+        let newer: BTreeSet<&String> =
+            all.keys().filter(|(_, of)| *of > epoch).map(|(eui, _)| eui).collect();
+        (newer.len() == n_devices).then(|| all.keys().map(|(_, of)| *of).max().unwrap_or_default())
+    })
+}
+
+#[test]
+fn brokers_of_another_maker_serve_on_both_sides_and_lose_nothing() {
+    let place = Place::new();
+    place.init(&[
+        "--simulated-speed",
+        "10",
+        "--devices",
+        "3",
+        "--renew",
+        "2s",
+        "--keys-by",
+        "push",
+    ]);
+    // Ports of the row that only `--danger-idq3p` would use.
+    let (near, far) = (place.ports().idq3p_a.port(), place.ports().idq3p_b.port());
+    use_broker(&place, "site-a/gateway", "device_broker", near, "gateway");
+    use_broker(&place, "site-a/gateway", "platform_broker", far, "gateway");
+    use_broker(&place, "site-b/platform", "broker", far, "platform");
+    let devices = place.layout().config("devices");
+    let text = fs::read_to_string(&devices).unwrap();
+    let line = |line: &str| match line.split(" = ").next() {
+        Some("gateway_mqtt") => format!("gateway_mqtt = \"127.0.0.1:{near}\""),
+        _ => line.to_owned(),
+    };
+    fs::write(&devices, text.lines().map(line).collect::<Vec<_>>().join("\n")).unwrap();
+
+    let _near = begin_broker(&place, "near", "site-a/gateway", near);
+    let mut far_broker = begin_broker(&place, "far", "site-b/platform", far);
+    let mut network = Network::start(&place, &Role::ALL);
+    let operator = Operator::of(&place);
+    let epoch = await_epoch(&operator, 3, 2);
+
+    // The platform away: what is sent meanwhile waits at its broker.
+    network.stop(Role::Platform);
+    std::thread::sleep(Duration::from_secs(5));
+    network.begin(Role::Platform);
+    let epoch = await_epoch(&operator, 3, epoch + 1);
+    // The gateway away: what is sent meanwhile waits at the devices' broker.
+    network.kill(Role::Gateway);
+    std::thread::sleep(Duration::from_secs(5));
+    network.begin(Role::Gateway);
+    let epoch = await_epoch(&operator, 3, epoch + 1);
+    // Its broker away: what is sent meanwhile waits at the gateway.
+    assert_eq!(far_broker.terminate().code, Some(0));
+    std::thread::sleep(Duration::from_secs(4));
+    let _far = begin_broker(&place, "far", "site-b/platform", far);
+    await_epoch(&operator, 3, epoch + 1);
+
+    network.stop(Role::Devices);
+    let all = eventually("every reading", 2 * PATIENCE, || {
+        let all = counters(&operator)?;
+        let has_gap = |of: &BTreeSet<u32>| of.len() as u32 != of.last().map_or(0, |last| last + 1);
+        (!all.values().any(has_gap)).then_some(all)
+    });
+    assert!(all.len() > 15, "{all:?}");
+    network.assert_all_run();
+}
+
+#[test]
+fn a_broker_without_a_password_file_or_in_clear_elsewhere_is_named() {
+    let place = Place::new();
+    place.init(&[]);
+    use_broker(&place, "site-b/platform", "broker", 1883, "platform");
+    let config = place.layout().config("site-b/platform");
+    let start = || run(&mut claviger(&["run", "platform", "--config", utf8(&config)]));
+    let password = place.layout().folder("site-b/platform").join("broker.password");
+    fs::remove_file(&password).unwrap();
+    let ended = start();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("broker.password") && ended.err.contains("mode 600"), "{ended:?}");
+    let text = fs::read_to_string(&config).unwrap().replace("localhost:1883", "b.example:1883");
+    fs::write(&config, text + "danger_in_clear = true\n").unwrap();
+    let ended = start();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("broker.danger_in_clear") && ended.err.contains("TLS"), "{ended:?}");
 }

@@ -20,6 +20,9 @@ pub fn key(eui: Eui64) -> String {
     format!("{ROOT}{eui}/key")
 }
 
+/// The filter of all telemetry.
+pub const ALL_UP: &str = "claviger/v1/+/up";
+
 /// Returns the device whose key frames have this topic.
 #[must_use]
 pub fn device_of_key(topic: &str) -> Option<Eui64> {

@@ -2,9 +2,11 @@
 //!
 //! Size: every key of every role but those of the network (`network`) stands here.
 
+mod broker;
 mod edge;
 mod network;
 
+pub use broker::{BrokerConfig, RawBroker};
 pub use edge::{
     DevicesConfig, GatewayRoleConfig, RawAtBoot, RawDevices, RawFrameForm, RawGateway, RawShare,
 };
@@ -486,6 +488,9 @@ pub struct RawPlatform {
     /// How devices get into the network; without it every device that is brought is adopted at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enrolment: Option<RawEnrolment>,
+    /// A broker of another maker, from which telemetry is received beside the platform's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker: Option<RawBroker>,
 }
 
 /// A checked platform.
@@ -507,12 +512,14 @@ pub struct PlatformRoleConfig {
     pub installer: SaeId,
     /// How devices get into the network, where a controller admits them.
     pub enrolment: Option<EnrolmentConfig>,
+    /// A broker of another maker, from which telemetry is received.
+    pub broker: Option<BrokerConfig>,
 }
 
 impl Raw for RawPlatform {
     type Config = PlatformRoleConfig;
 
-    fn check(self, faults: &mut Faults, _: &Path) -> Option<PlatformRoleConfig> {
+    fn check(self, faults: &mut Faults, folder: &Path) -> Option<PlatformRoleConfig> {
         let https = faults.address("https_listen", &self.https_listen);
         let gateway = faults.address("gateway_listen", &self.gateway_listen);
         let gateway_name = faults.parse("gateway_name", &self.gateway_name);
@@ -521,6 +528,7 @@ impl Raw for RawPlatform {
         let operator = faults.parse("operator_name", &self.operator_name);
         let installer = faults.parse("installer_name", &self.installer_name);
         let enrolment = self.enrolment.map(|enrolment| enrolment.check(faults));
+        let broker = self.broker.map(|broker| broker.check(faults, "broker", folder));
         Some(PlatformRoleConfig {
             https: https?,
             gateway: gateway?,
@@ -530,6 +538,10 @@ impl Raw for RawPlatform {
             operator: operator?,
             installer: installer?,
             enrolment,
+            broker: match broker {
+                None => None,
+                Some(broker) => Some(broker?),
+            },
         })
     }
 }

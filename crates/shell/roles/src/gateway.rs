@@ -4,6 +4,7 @@
 mod counter;
 mod dock;
 mod doors;
+mod foreign;
 mod key_service;
 mod push;
 
@@ -16,7 +17,7 @@ use claviger_fleet::{Alarm, Gateway, GatewayConfig, GatewayEvent, QueuedUplink, 
 use claviger_net::accept::Limits as Connections;
 use claviger_net::link;
 use claviger_net::local::LocalListener;
-use claviger_net::mqtt::{Access, Broker, Forwarder, PublishError, STANDARD_LIMITS};
+use claviger_net::mqtt::{Access, Broker, Forwarder, PublishError, STANDARD_LIMITS, Subscription};
 use claviger_net::psk::PskServer;
 use claviger_net::shutdown::TaskGroup;
 use claviger_net::tls::{self, TlsServer};
@@ -28,6 +29,7 @@ use tokio::sync::{Notify, mpsc};
 
 use self::counter::Counter;
 use self::doors::Doors;
+use self::foreign::Retained;
 use self::push::Pushes;
 use crate::channel::restoration;
 use crate::config::GatewayRoleConfig;
@@ -53,9 +55,22 @@ pub async fn run(
     service.serve_keys(&mut tasks, &config, Arc::clone(&server)).await?;
     let viewer = read_password(&folder, "viewer.password")?;
     let broker = service.serve_broker(&mut tasks, &config, server, viewer).await?;
-    let password = read_password(&folder, "forwarder.password")?;
-    let forwarder = forwarder(config.platform_mqtt, &password).over_tls(client);
-    tasks.spawn("forwarder", service.clone().forward(Forwarder::new(forwarder)));
+    let access = match &config.platform_broker {
+        Some(broker) => folder.broker_access(broker)?,
+        None => {
+            let password = read_password(&folder, "forwarder.password")?;
+            forwarder(config.platform_mqtt, &password).over_tls(client)
+        }
+    };
+    tasks.spawn("forwarder", service.clone().forward(Forwarder::new(access)));
+    if let (Some(foreign), Some(retained)) = (&config.device_broker, &service.retained) {
+        let access = folder.broker_access(foreign)?;
+        let subscription = Subscription::new(access.clone().named_apart("up"), topics::ALL_UP);
+        let keys = Forwarder::new(access.named_apart("key"));
+        let (retained, shutdown) = (retained.clone(), context.shutdown.clone());
+        let serving = foreign::run(service.clone(), subscription, keys, retained, shutdown);
+        tasks.spawn("foreign broker", serving);
+    }
     context.reports.tell(Report::Ready("gateway"));
     let names = Names { own: "gateway", other: "platform" };
     let hub = Hub::new(names, (service.writer.clone(), outputs), platform, context.clone());
@@ -91,6 +106,8 @@ struct Service {
     context: Context,
     queued: Arc<Notify>,
     pushes: Pushes,
+    /// Where devices use a broker of another maker.
+    retained: Option<Retained>,
 }
 
 impl Service {
@@ -102,13 +119,14 @@ impl Service {
         // A tenth of the period is left for shortages, so that the key is ready at the wake.
         let prepare_after = Span::from_micros(config.renew.as_micros() / 10 * 9);
         let now = context.clock.now();
+        let retained = config.device_broker.is_some().then(Retained::default);
         let sharing = config.sharing.clone();
         let (form, queue_bytes) = (config.form, config.queue_bytes);
         let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
         let (writer, outputs) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng))?;
         let (queued, pushes) = (Arc::new(Notify::new()), Pushes::default());
-        Ok((Self { writer, context, queued, pushes }, outputs))
+        Ok((Self { writer, context, queued, pushes, retained }, outputs))
     }
 
     /// Opens every door at which devices ask for keys.
@@ -277,6 +295,15 @@ const MOST_PASSED: u32 = 64;
 
 impl Service {
     fn tell(&self, event: GatewayEvent, broker: &Broker<Doors>) {
+        if let (
+            Some(retained),
+            GatewayEvent::Ready { eui, .. }
+            | GatewayEvent::Promoted { eui, .. }
+            | GatewayEvent::Retired { eui },
+        ) = (&self.retained, event)
+        {
+            retained.renew(eui);
+        }
         match event {
             // A session must not outlive the life of its device that it was opened in.
             GatewayEvent::Adopted { eui } | GatewayEvent::Retired { eui } => {
@@ -378,7 +405,8 @@ mod tests {
         let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
         let (writer, _) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng)).unwrap();
-        Service { writer, context, queued: Arc::new(Notify::new()), pushes: Pushes::default() }
+        let (queued, pushes) = (Arc::new(Notify::new()), Pushes::default());
+        Service { writer, context, queued, pushes, retained: None }
     }
 
     #[tokio::test]

@@ -370,6 +370,8 @@ fn gateway(plan: &Plan, ports: &Ports) -> RawGateway {
         platform: ports.platform_records.to_string(),
         platform_name: "platform".into(),
         platform_mqtt: ports.platform_mqtt.to_string(),
+        device_broker: None,
+        platform_broker: None,
         renew_s: plan.renew_s,
         queue_mb: claviger_fleet::GatewayConfig::QUEUE_BYTES >> 20,
         sharing: Vec::new(),
@@ -390,6 +392,7 @@ fn platform(ports: &Ports) -> RawPlatform {
             approval: RawApproval::Import,
             policy: "sensor".into(),
         }),
+        broker: None,
     }
 }
 

@@ -19,7 +19,9 @@ use claviger_fleet::{
 use claviger_frames::Reading;
 use claviger_net::accept::Limits as Connections;
 use claviger_net::link;
-use claviger_net::mqtt::{Broker, BrokerHooks, LogIn, Refused, STANDARD_LIMITS};
+use claviger_net::mqtt::{
+    Broker, BrokerHooks, LogIn, Message, Refused, STANDARD_LIMITS, Subscription,
+};
 use claviger_net::shutdown::TaskGroup;
 use claviger_net::tls::{self, TlsServer};
 use claviger_net::{http, listen};
@@ -71,6 +73,17 @@ pub async fn run(
         gateway: config.gateway_name.clone(),
         password,
     });
+    if let Some(foreign) = &config.broker {
+        let subscription = Subscription::new(folder.broker_access(foreign)?, topics::ALL_UP);
+        let (doors, shutdown) = (Arc::clone(&doors), context.shutdown.clone());
+        tasks.spawn("foreign broker", async move {
+            let take = |message: Message| doors.take(message.topic, message.payload);
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                _ = subscription.receive(take) => {}
+            }
+        });
+    }
     let (broker, shutdown) = (Broker::new(doors, STANDARD_LIMITS), context.shutdown.clone());
     tasks.spawn("platform broker", async move {
         broker.serve_tls(mqtt, server, &shutdown).await;
@@ -182,9 +195,19 @@ impl BrokerHooks for Doors {
         false
     }
 
-    /// The acknowledgement means that reading, replay window and epoch are durable (P3d).
     async fn handle_publish(&self, _: &str, topic: &str, payload: Bytes) -> Result<(), Refused> {
-        let Some(eui) = topics::device_of_up(topic) else { return Ok(()) };
+        self.take(topic.to_owned(), payload).await
+    }
+
+    fn handle_attached(&self, _: &str) {}
+
+    fn handle_detached(&self, _: &str) {}
+}
+
+impl Doors {
+    /// Takes telemetry. The acknowledgement means that reading, replay window and epoch are durable (P3d).
+    async fn take(&self, topic: String, payload: Bytes) -> Result<(), Refused> {
+        let Some(eui) = topics::device_of_up(&topic) else { return Ok(()) };
         let (now, reports) = (self.service.context.clock.now(), &self.service.context.reports);
         let read =
             self.service.core(move |core, tx| core.half.handle_uplink(tx, now, eui, &payload));
@@ -207,10 +230,6 @@ impl BrokerHooks for Doors {
             }
         }
     }
-
-    fn handle_attached(&self, _: &str) {}
-
-    fn handle_detached(&self, _: &str) {}
 }
 
 impl Service {

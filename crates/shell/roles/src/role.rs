@@ -6,11 +6,14 @@ use claviger_durable::{EngineError, Tx};
 use claviger_net::clock::Clock;
 use claviger_net::link::PeerNameError;
 use claviger_net::listen::ListenError;
+use claviger_net::mqtt::Access;
 use claviger_net::pki::{Authority, Identity, PkiError};
 use claviger_net::shutdown::Shutdown;
+use claviger_net::tls;
 use claviger_store::{OpenError, SqliteStore, StoreError, Writer};
+use claviger_units::SecretBytes;
 
-use crate::config::ConfigError;
+use crate::config::{BrokerConfig, ConfigError};
 use crate::report::Reporter;
 
 /// What a role is given by whoever runs it.
@@ -78,6 +81,16 @@ pub enum RoleError {
         "the password file {path} cannot be read: {source}; run `claviger init` into a fresh folder"
     )]
     Password {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The password of a broker is missing.
+    #[error(
+        "the password of the broker cannot be read from {path}: {source}; write it there, with mode 600"
+    )]
+    BrokerPassword {
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -157,6 +170,25 @@ impl Folder {
     /// Loads the authority that the role trusts.
     pub fn authority(&self) -> Result<Authority, PkiError> {
         Authority::load(&self.file("ca.pem"))
+    }
+
+    /// Makes the access to a broker of another maker; the role's own certificate is shown to one that asks for it.
+    pub(crate) fn broker_access(&self, broker: &BrokerConfig) -> Result<Access, RoleError> {
+        let path = &broker.password_file;
+        let password = std::fs::read(path).map(SecretBytes::new);
+        let password =
+            password.map_err(|source| RoleError::BrokerPassword { path: path.clone(), source })?;
+        let password = String::from_utf8_lossy(password.expose());
+        let access = Access::plain(
+            &broker.host,
+            broker.port,
+            &broker.user,
+            &broker.user,
+            password.trim_end_matches('\n'),
+        );
+        let Some(ca) = &broker.ca else { return Ok(access) };
+        let (identity, _) = self.identity()?;
+        Ok(access.over_tls(tls::client_mutual(&identity, &Authority::load(ca)?)))
     }
 
     /// Opens the role's store and makes its core.

@@ -55,6 +55,12 @@ impl Access {
         }
     }
 
+    /// The same user with another session beside the first: its name ends with `part`.
+    #[must_use]
+    pub fn named_apart(self, part: &str) -> Self {
+        Self { client_id: format!("{}-{part}", self.client_id), ..self }
+    }
+
     /// The same broker over TLS; `host` must be a name in its certificate.
     #[must_use]
     pub fn over_tls(self, tls: Arc<ClientConfig>) -> Self {
@@ -73,7 +79,8 @@ impl Access {
         Self { meter: Some(meter), ..self }
     }
 
-    fn options(&self) -> MqttOptions {
+    /// Returns how the library shall connect, for a session that ends with its connection.
+    pub(super) fn options(&self) -> MqttOptions {
         let mut options = MqttOptions::new(self.client_id.clone(), (self.host.clone(), self.port));
         options.set_credentials(self.user.clone(), self.password.clone());
         options.set_keep_alive(KEEP_ALIVE_S).set_connect_timeout(CONNECT);
@@ -195,16 +202,7 @@ impl Client {
     pub async fn connect(access: &Access) -> Result<(Self, Inbox), ConnectError> {
         let (requests, mut events) =
             AsyncClient::builder(access.options()).capacity(IN_FLIGHT.into()).build();
-        loop {
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => break,
-                Ok(_) => {}
-                Err(ConnectionError::ConnectionRefused(code)) => {
-                    return Err(ConnectError::Refused(code));
-                }
-                Err(error) => return Err(ConnectError::Unreachable(Box::new(error))),
-            }
-        }
+        log_in(&mut events).await?;
         let (messages, inbox) = mpsc::channel(INBOX);
         let (life, alive) = watch::channel(());
         tokio::spawn(async move {
@@ -216,22 +214,25 @@ impl Client {
 
     /// Subscribes with `QoS` 1 and waits for the broker's word.
     pub async fn subscribe(&self, filter: &str) -> Result<(), PublishError> {
-        let asked = self.requests.subscribe_tracked(filter, QoS::AtLeastOnce).await;
-        match asked.map_err(|error| invalid_or_lost(&error))?.wait_completion_async().await {
-            Ok(_) => Ok(()),
-            Err(SubscribeNoticeError::V5SubAckFailure(_)) => Err(PublishError::NotSubscribed),
-            Err(_) => Err(PublishError::Lost),
-        }
+        subscribe_on(&self.requests, filter).await
     }
 
     /// Publishes with `QoS` 1; `Ok` means that the broker has committed it.
     ///
     /// Calls may run side by side; each waits for its own acknowledgement.
     pub async fn publish(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
+        self.publish_as(topic, payload, PublishOptions::at_least_once()).await
+    }
+
+    async fn publish_as(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        options: PublishOptions,
+    ) -> Result<(), PublishError> {
         if payload.len() + topic.len() + OVERHEAD > MAX_PACKET as usize {
             return Err(PublishError::Invalid);
         }
-        let options = PublishOptions::at_least_once();
         let sent = self.requests.publish_tracked(topic, payload, options).await;
         match sent.map_err(|error| invalid_or_lost(&error))?.wait_completion_async().await {
             Ok(_) => Ok(()),
@@ -251,6 +252,30 @@ impl Client {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.alive.has_changed().is_ok()
+    }
+}
+
+/// Waits until the broker has let this client in.
+pub(super) async fn log_in(events: &mut EventLoop) -> Result<(), ConnectError> {
+    loop {
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(()),
+            Ok(_) => {}
+            Err(ConnectionError::ConnectionRefused(code)) => {
+                return Err(ConnectError::Refused(code));
+            }
+            Err(error) => return Err(ConnectError::Unreachable(Box::new(error))),
+        }
+    }
+}
+
+/// Subscribes with `QoS` 1 and waits for the broker's word.
+pub(super) async fn subscribe_on(requests: &AsyncClient, filter: &str) -> Result<(), PublishError> {
+    let asked = requests.subscribe_tracked(filter, QoS::AtLeastOnce).await;
+    match asked.map_err(|error| invalid_or_lost(&error))?.wait_completion_async().await {
+        Ok(_) => Ok(()),
+        Err(SubscribeNoticeError::V5SubAckFailure(_)) => Err(PublishError::NotSubscribed),
+        Err(_) => Err(PublishError::Lost),
     }
 }
 
@@ -320,9 +345,24 @@ impl Forwarder {
     ///
     /// Calls may run side by side; dropping one gives its message up.
     pub async fn deliver(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
+        self.deliver_as(topic, payload, PublishOptions::at_least_once()).await
+    }
+
+    /// As [`deliver`](Self::deliver); the broker keeps the message for whoever subscribes later, in place of the
+    /// one before, and an empty one takes its place away.
+    pub async fn retain(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
+        self.deliver_as(topic, payload, PublishOptions::at_least_once().retained()).await
+    }
+
+    async fn deliver_as(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        options: PublishOptions,
+    ) -> Result<(), PublishError> {
         loop {
             let client = self.client().await;
-            match client.publish(topic, payload.clone()).await {
+            match client.publish_as(topic, payload.clone(), options.clone()).await {
                 Err(PublishError::Lost) => {
                     self.connected.send_replace(false);
                     // A broker that accepts the log-in and then closes must not be hammered.
@@ -372,7 +412,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Publications on their way on one connection.
-const IN_FLIGHT: u16 = 128;
+pub(super) const IN_FLIGHT: u16 = 128;
 
 /// Messages that a slow reader may leave lying.
 const INBOX: usize = 64;

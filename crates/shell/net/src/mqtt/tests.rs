@@ -516,6 +516,111 @@ mod with_mosquitto {
         ran.expect("the program hangs").expect("install mosquitto-clients")
     }
 
+    /// A broker that nobody here wrote, which keeps what waits for somebody.
+    async fn foreign_broker(folder: &std::path::Path) -> (tokio::process::Child, u16) {
+        let listener = listen::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let config = folder.join("mosquitto.conf");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\n");
+        std::fs::write(&config, text).unwrap();
+        let mut broker = Command::new("mosquitto");
+        broker.arg("-c").arg(&config).stderr(Stdio::null()).kill_on_drop(true);
+        let broker = broker.spawn().expect("install mosquitto");
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+        (broker, port)
+    }
+
+    #[tokio::test]
+    async fn a_subscription_gets_everything_once_it_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_broker, port) = foreign_broker(folder.path()).await;
+        let access = |id: &str| Access::plain("127.0.0.1", port, id, "u", "p");
+        let subscription = Subscription::new(access("site"), "claviger/v1/+/up");
+        let taken: Mutex<Vec<String>> = Mutex::default();
+        let text = |message: &Message| String::from_utf8_lossy(&message.payload).into_owned();
+        let forwarder = Forwarder::new(access("devices"));
+        // A first connection, which makes the session.
+        let is_there = async {
+            let mut n = 0;
+            while taken.lock().unwrap().is_empty() {
+                forwarder.deliver(&up("dev1"), "hello".into()).await.unwrap();
+                tokio::time::sleep(SHORT / 10).await;
+                n += 1;
+                assert!(n < 200, "nothing comes");
+            }
+        };
+        let take = |message: Message| {
+            taken.lock().unwrap().push(text(&message));
+            std::future::ready(Ok(()))
+        };
+        tokio::select! {
+            _ = subscription.receive(take) => {}
+            () = is_there => {}
+        }
+        taken.lock().unwrap().clear();
+        // Nobody is there.
+        for n in 0..200 {
+            forwarder.deliver(&up("dev1"), n.to_string().into()).await.unwrap();
+        }
+        // One that refuses now and then is given the same again; all come in their order.
+        let refusals = Mutex::new(3);
+        let take = |message: Message| {
+            let text = text(&message);
+            let refused = text == "77" && {
+                let mut left = refusals.lock().unwrap();
+                *left -= i32::from(*left > 0);
+                *left > 0
+            };
+            if !refused && text != "hello" {
+                taken.lock().unwrap().push(text);
+            }
+            std::future::ready(if refused { Err(Refused) } else { Ok(()) })
+        };
+        let all = async {
+            while !taken.lock().unwrap().iter().any(|text| text == "199") {
+                tokio::time::sleep(SHORT / 10).await;
+            }
+        };
+        tokio::select! {
+            _ = subscription.receive(take) => {}
+            done = tokio::time::timeout(LONG, all) => done.expect("all that waited"),
+        }
+        assert_eq!(*refusals.lock().unwrap(), 0);
+        let taken = taken.into_inner().unwrap();
+        // What was on its way when one was refused may come twice, but nothing is missing.
+        let mut once: Vec<u32> = Vec::new();
+        for n in taken.iter().map(|text| text.parse::<u32>().unwrap()) {
+            if !once.contains(&n) {
+                once.push(n);
+            }
+        }
+        assert_eq!(once.len(), 200, "{once:?}");
+        let first = once.iter().position(|n| *n == 76).unwrap();
+        assert!(once[..first].is_sorted(), "{once:?}");
+    }
+
+    #[tokio::test]
+    async fn a_retained_message_waits_for_who_comes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_broker, port) = foreign_broker(folder.path()).await;
+        let access = |id: &str| Access::plain("127.0.0.1", port, id, "u", "p");
+        let forwarder = Forwarder::new(access("gateway"));
+        for frame in ["first", "second"] {
+            forwarder.retain("claviger/v1/dev1/key", frame.into()).await.unwrap();
+        }
+        let (client, mut inbox) = Client::connect(&access("dev1")).await.unwrap();
+        client.subscribe("claviger/v1/dev1/key").await.unwrap();
+        let kept = tokio::time::timeout(LONG, inbox.next()).await.unwrap().unwrap();
+        assert_eq!(&kept.payload[..], b"second");
+        forwarder.retain("claviger/v1/dev1/key", Bytes::new()).await.unwrap();
+        let (client, mut inbox) = Client::connect(&access("dev1-again")).await.unwrap();
+        client.subscribe("claviger/v1/dev1/key").await.unwrap();
+        assert!(tokio::time::timeout(SHORT, inbox.next()).await.is_err(), "it was taken away");
+    }
+
     #[tokio::test]
     async fn publishes_and_is_refused() {
         let house = House::open().await;

@@ -10,7 +10,7 @@ use claviger_units::{SaeId, Span};
 use claviger_wire::fleet::MAX_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, Raw, check_url};
+use super::{BrokerConfig, Faults, Raw, RawBroker, check_url};
 
 /// `claviger run gateway`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +45,12 @@ pub struct RawGateway {
     pub platform_name: String,
     /// Where the platform takes telemetry by MQTT.
     pub platform_mqtt: String,
+    /// A broker of another maker that devices use beside the gateway's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_broker: Option<RawBroker>,
+    /// A broker of another maker that takes telemetry for the platform, in place of `platform_mqtt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform_broker: Option<RawBroker>,
     /// How often a device shall get a fresh key.
     pub renew_s: f64,
     /// How much telemetry waits on the disk while the platform is away, in megabytes.
@@ -118,6 +124,10 @@ pub struct GatewayRoleConfig {
     pub platform_name: SaeId,
     /// Where the platform takes telemetry.
     pub platform_mqtt: SocketAddr,
+    /// A broker of another maker that devices use.
+    pub device_broker: Option<BrokerConfig>,
+    /// A broker of another maker that takes telemetry for the platform.
+    pub platform_broker: Option<BrokerConfig>,
     /// How often a device shall get a fresh key.
     pub renew: Span,
     /// Who gets a key when there are too few.
@@ -140,6 +150,12 @@ impl Raw for RawGateway {
         let platform = faults.address("platform", &self.platform);
         let platform_name = faults.parse("platform_name", &self.platform_name);
         let platform_mqtt = faults.address("platform_mqtt", &self.platform_mqtt);
+        let mut broker = |name: &str, raw: Option<RawBroker>| match raw {
+            None => Some(None),
+            Some(raw) => raw.check(faults, name, folder).map(Some),
+        };
+        let device_broker = broker("device_broker", self.device_broker);
+        let platform_broker = broker("platform_broker", self.platform_broker);
         let renew = faults.seconds("renew_s", self.renew_s);
         let sharing = check_sharing(faults, &self.sharing);
         if !(1..=1_000_000).contains(&self.queue_mb) {
@@ -158,6 +174,8 @@ impl Raw for RawGateway {
             platform: platform?,
             platform_name: platform_name?,
             platform_mqtt: platform_mqtt?,
+            device_broker: device_broker?,
+            platform_broker: platform_broker?,
             renew: renew?,
             sharing: sharing?,
             queue_bytes: self.queue_mb << 20,
