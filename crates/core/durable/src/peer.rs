@@ -270,8 +270,12 @@ impl Peer {
     /// Tells whether this side has begun anew because somebody forgot something, and nothing has been said
     /// since: then it waits for the other side to do the same.
     pub fn waits_for_beginning(&self, tx: &dyn Tx) -> Result<bool, EngineError> {
-        let is_empty = self.sent == 0 && read_seen(tx, self.tables.meta)?.seq == 0;
-        Ok(is_empty && self.anew != Forgetful::Nobody)
+        Ok(self.anew != Forgetful::Nobody && self.is_unused(tx)?)
+    }
+
+    /// Tells whether nothing was ever said in either direction since the streams began.
+    pub fn is_unused(&self, tx: &dyn Tx) -> Result<bool, EngineError> {
+        Ok(self.sent == 0 && read_seen(tx, self.tables.meta)?.seq == 0)
     }
 
     /// Begins both streams anew on this side, in a new generation, because an operator wants it; the other side
@@ -286,9 +290,11 @@ impl Peer {
         let own = self.own(tx)?;
         erase_outbox(tx, self.tables.outbox, u64::MAX)?;
         tx.erase(self.tables.meta, SEEN)?;
-        tx.erase(self.tables.meta, BOOTS)?;
         let highest = match anew {
-            Forgetful::Nobody => own.generation,
+            Forgetful::Nobody => {
+                tx.erase(self.tables.meta, BOOTS)?;
+                own.generation
+            }
             // Above the other side's too, so that it sees that it has to follow.
             _ => own.generation.max(self.their_generation),
         };

@@ -89,6 +89,13 @@ impl PadRow {
         (place < self.n_keys).then_some(place)
     }
 
+    /// Returns the epochs that a docked pad leads to next, beyond what is held, as far as a device may be ahead.
+    pub(crate) fn next_epochs(&self) -> Vec<Epoch> {
+        let Some(dock) = self.dock else { return Vec::new() };
+        let places = self.n_followed..self.n_keys.min(self.n_followed.saturating_add(MOST_AHEAD));
+        places.map(|place| Epoch::new(dock.first.number() + place)).collect()
+    }
+
     /// Returns the epoch that follows on another one.
     pub(crate) fn next_after(&self, epoch: Epoch) -> Option<Epoch> {
         let dock = self.dock?;
@@ -369,6 +376,9 @@ impl Pads {
         Ok(())
     }
 }
+
+/// How far a device may have gone by its pad while nobody followed it.
+pub(crate) const MOST_AHEAD: u32 = 64;
 
 fn row_key(eui: Eui64, pad: u32) -> Vec<u8> {
     [&eui.as_bytes()[..], &pad.to_be_bytes()].concat()

@@ -19,7 +19,7 @@ use super::{Gateway, GatewayEvent};
 use crate::Alarm;
 use crate::lane::pause_after;
 use crate::orders::{KeyOrder, Origin, damaged};
-use crate::pads::{Dock, PadKey, PadRow, Pads, Step, split_row_key};
+use crate::pads::{Dock, MOST_AHEAD, PadKey, PadRow, Pads, Step, split_row_key};
 use crate::rows::walk;
 
 /// The pads of the gateway.
@@ -404,7 +404,7 @@ impl Gateway {
         };
         let Some((pad, pad_row)) = PADS.docked(tx, eui)? else { return Ok(Vec::new()) };
         let mut steps: Vec<Step> = Vec::new();
-        while steps.len() < MAX_AHEAD {
+        while steps.len() < MOST_AHEAD as usize {
             let at =
                 steps.last().map_or((held.epoch, &held.secret), |last| (last.epoch, &last.secret));
             match PADS.step(tx, eui, (pad, &pad_row), at)? {
@@ -499,7 +499,5 @@ impl Drawing {
 const LONGEST_SETBACK: Span = Span::from_secs(600);
 /// How long pads wait when there are no keys to spare.
 const PAUSE: Span = Span::from_secs(10);
-/// How far a device may have gone by its pad while the platform did not hear of it.
-const MAX_AHEAD: usize = 64;
 /// When a device on the cable asks again.
 const SOON: Span = Span::from_secs(1);

@@ -333,6 +333,9 @@ impl Gateway {
         Self::forget_questions(tx, eui)?;
         self.forget_pads(tx, eui)?;
         self.forget_return(tx, eui)?;
+        if let Some(newest) = seed.forwarded {
+            Self::note_read(tx, eui, newest)?;
+        }
         self.agenda.strike(eui);
         if earlier.is_some() {
             self.extracts.forget(|(of, _), _| *of == eui);

@@ -22,8 +22,8 @@ use crate::lane::{Lane, pause_after};
 use crate::orders::{Extraction, KeyOrder, Origin, RequestToken, damaged};
 use crate::rows::{erase_all, walk};
 
-/// Devices that are to be given back: EUI-64 → the key id of the W that they are on their way under, or nothing.
-/// While it has the row [`OPEN`], not everything is given back yet.
+/// Devices that are to be given back: EUI-64 → nothing, or the key id of the W that they are on their way under ‖
+/// be32(the prepared epoch that went with it, or 0). While it has the row [`OPEN`], not everything is given back.
 const RETURNS: Table = Table::plain("gateway_return");
 
 /// The newest telemetry of each device that the platform has acknowledged: EUI-64 → be32(epoch) ‖ be32(counter).
@@ -38,7 +38,8 @@ pub(super) struct Returns {
     // Whether the platform has yet to be told that it has everything.
     is_open: bool,
     waiting: BTreeSet<Eui64>,
-    given: BTreeMap<KeyId, BTreeSet<Eui64>>,
+    // With the prepared epoch that the platform will hold then.
+    given: BTreeMap<KeyId, BTreeMap<Eui64, Epoch>>,
     masters: Lane<(), RequestToken>,
     // How many times in a row the platform could not get W.
     n_failed: u32,
@@ -58,7 +59,8 @@ impl Returns {
     }
 
     fn lack_master(&self) -> bool {
-        !self.waiting.is_empty() && self.masters.len() == 0
+        let has_room = self.given.len() < MOST_GIVEN;
+        !self.waiting.is_empty() && self.masters.len() == 0 && has_room
     }
 
     fn are_complete(&self) -> bool {
@@ -143,9 +145,17 @@ impl Gateway {
         })?;
         tx.write(RETURNS, OPEN, b"")?;
         self.returns.is_open = true;
-        for (eui, row) in devices {
+        // A key that is under way may come at any time, and its epoch would not be among what is given back.
+        self.extracts.forget(|_, _| true);
+        for (eui, mut row) in devices {
             tx.write(RETURNS, eui.as_bytes(), b"")?;
             self.returns.waiting.insert(eui);
+            if let Some(Next::Asking { epoch, .. }) = row.next {
+                // No secret has had this number.
+                row.highest = Epoch::new(epoch.number() - 1).max(row.cur.epoch);
+                row.next = None;
+                row.store(tx, eui)?;
+            }
             // One that was to be docked has lost its pad.
             if row.next.is_none() && PADS.docked(tx, eui)?.is_none() {
                 self.plan(now, eui, &row);
@@ -163,13 +173,26 @@ impl Gateway {
             let eui = eui_of(key)?;
             match row.expose() {
                 b"" => drop(self.returns.waiting.insert(eui)),
-                id => {
-                    let id = id.try_into().map(KeyId::from_bytes).or(Err(damaged(RETURNS)))?;
-                    self.returns.given.entry(id).or_default().insert(eui);
+                given => {
+                    let (id, epoch) = given.split_first_chunk().ok_or(damaged(RETURNS))?;
+                    let epoch =
+                        epoch.try_into().map(Epoch::from_bytes).or(Err(damaged(RETURNS)))?;
+                    let devices = self.returns.given.entry(KeyId::from_bytes(*id)).or_default();
+                    devices.insert(eui, epoch);
                 }
             }
             Ok(())
         })
+    }
+
+    /// Notes what the platform says that it has read of a device.
+    pub(super) fn note_read(
+        tx: &mut dyn Tx,
+        eui: Eui64,
+        (epoch, counter): (u32, u32),
+    ) -> Result<(), EngineError> {
+        let row = [epoch.to_be_bytes(), counter.to_be_bytes()].concat();
+        tx.write(FORWARDED, eui.as_bytes(), &row)
     }
 
     /// Gives up giving a device back: it is retired, or has a new life.
@@ -229,18 +252,20 @@ impl Gateway {
         wrapping: &Key256,
         rng: &mut impl Rng,
     ) -> Result<(), EngineError> {
-        let (mut batch, mut given) = (Batch::default(), BTreeSet::new());
+        let (mut batch, mut given) = (Batch::default(), BTreeMap::new());
         for &eui in &self.returns.waiting {
             let Some(row) = DeviceRow::load(tx, eui)? else { continue };
             let (seed, secrets) = seed_of(tx, eui, row)?;
+            let next = seed.next.as_ref().map_or(Epoch::BOOTSTRAP, |next| Epoch::new(next.epoch));
             if batch.add(seed, secrets).is_err() {
                 break;
             }
-            given.insert(eui);
+            given.insert(eui, next);
         }
-        for eui in &given {
+        for (eui, next) in &given {
             self.returns.waiting.remove(eui);
-            tx.write(RETURNS, eui.as_bytes(), key_id.as_bytes())?;
+            let row = [&key_id.as_bytes()[..], &next.to_bytes()].concat();
+            tx.write(RETURNS, eui.as_bytes(), &row)?;
         }
         if batch.is_empty() {
             self.returns.waiting.clear();
@@ -255,11 +280,12 @@ impl Gateway {
     /// The platform holds what was given back under a W: what is prepared may leave.
     pub(super) fn hear_held(&mut self, tx: &mut dyn Tx, key_id: KeyId) -> Result<(), EngineError> {
         self.returns.n_failed = 0;
-        for eui in self.returns.given.remove(&key_id).unwrap_or_default() {
+        for (eui, given) in self.returns.given.remove(&key_id).unwrap_or_default() {
             tx.erase(RETURNS, eui.as_bytes())?;
             let Some(mut row) = DeviceRow::load(tx, eui)? else { continue };
             if let Some(Next::Finished { held, stage, .. }) = &mut row.next
                 && *stage == Stage::Announced
+                && held.epoch == given
             {
                 *stage = Stage::Ready;
                 let epoch = held.epoch;
@@ -277,7 +303,7 @@ impl Gateway {
         now: Timestamp,
         key_id: KeyId,
     ) -> Result<(), EngineError> {
-        for eui in self.returns.given.remove(&key_id).unwrap_or_default() {
+        for eui in self.returns.given.remove(&key_id).unwrap_or_default().into_keys() {
             tx.write(RETURNS, eui.as_bytes(), b"")?;
             self.returns.waiting.insert(eui);
         }
@@ -301,19 +327,28 @@ impl Gateway {
     /// Notes that the platform has acknowledged the frame at place `seq` of the queue.
     pub(super) fn note_forwarded(
         tx: &mut dyn Tx,
-        seq: u64,
         eui: Eui64,
         frame: &[u8],
     ) -> Result<(), EngineError> {
         let Ok(header) = telemetry::peek(frame) else { return Ok(()) };
-        let slot = [(seq % MAX_WITNESSES as u64).to_le_bytes()[0]];
+        // Nobody has looked at more than this header: it must at least name an epoch of its device.
+        let row = DeviceRow::load(tx, eui)?;
+        let is_own = |row: &DeviceRow| {
+            header.epoch == row.cur.epoch
+                || row.next.as_ref().map(Next::epoch) == Some(header.epoch)
+        };
+        if !row.as_ref().is_some_and(is_own) {
+            return Ok(());
+        }
+        // One place for each device, so that none pushes all others out.
+        let [.., last] = eui.as_bytes();
+        let slot = [last % MAX_SLOTS];
         tx.write(WITNESSES, &slot, &[eui.as_bytes(), frame].concat())?;
         let newest = (header.epoch.number(), header.counter);
         if load_forwarded(tx, eui)?.is_some_and(|forwarded| forwarded >= newest) {
             return Ok(());
         }
-        let row = [newest.0.to_be_bytes(), newest.1.to_be_bytes()].concat();
-        tx.write(FORWARDED, eui.as_bytes(), &row)
+        Self::note_read(tx, eui, newest)
     }
 }
 
@@ -355,6 +390,12 @@ fn load_forwarded(tx: &dyn Tx, eui: Eui64) -> Result<Option<(u32, u32)>, EngineE
 }
 
 const OPEN: &[u8] = b"open";
+
+/// Batches that are unanswered at once: each waits in memory and in the store.
+const MOST_GIVEN: usize = 4;
+
+#[expect(clippy::cast_possible_truncation, reason = "it is eight")]
+const MAX_SLOTS: u8 = MAX_WITNESSES as u8;
 
 /// The longest pause between two Ws that the platform cannot get: each costs a key.
 const LONGEST_SETBACK: Span = Span::from_secs(600);

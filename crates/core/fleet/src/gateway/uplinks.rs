@@ -144,7 +144,7 @@ impl Gateway {
     /// Takes a frame out of the queue: the platform's broker has acknowledged it.
     pub fn handle_forwarded(&mut self, tx: &mut dyn Tx, seq: u64) -> Result<(), EngineError> {
         match self.take_out(tx, seq)? {
-            Some((eui, frame)) => Self::note_forwarded(tx, seq, eui, &frame),
+            Some((eui, frame)) => Self::note_forwarded(tx, eui, &frame),
             None => Ok(()),
         }
     }

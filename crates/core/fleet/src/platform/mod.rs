@@ -77,6 +77,8 @@ pub struct Platform {
     // Devices that wait for an ADOPT.
     waiting: BTreeSet<Eui64>,
     masters: Lane<(), RequestToken>,
+    // The Ws of adoptions that the gateway has not answered.
+    offered: BTreeSet<KeyId>,
     fetches: Lane<KeyId, FetchFor>,
     orders: VecDeque<PlatformOrder>,
     events: VecDeque<PlatformEvent>,
@@ -217,6 +219,7 @@ impl Platform {
             peer: Peer::open(tx, PEER, rng)?,
             waiting: BTreeSet::new(),
             masters: Lane::new(),
+            offered: BTreeSet::new(),
             fetches: Lane::with_room(COPIES_IN_FLIGHT),
             orders: VecDeque::new(),
             events: VecDeque::new(),
@@ -232,6 +235,7 @@ impl Platform {
         platform.recall_announcements(tx)?;
         platform.recall_batches(tx)?;
         platform.recall_restoration(tx)?;
+        platform.recall_offers(tx)?;
         platform.pump(now);
         Ok(platform)
     }
@@ -362,11 +366,12 @@ impl Platform {
     /// Tells whether a W is asked for now: its ADOPT would only wait otherwise, while the key
     /// grows old at the other KME.
     fn may_master(&self) -> bool {
-        self.peer.session() == Session::Open
+        self.peer.session() == Session::Open && !self.is_restoring
     }
 
     fn lacks_master(&self) -> bool {
-        self.may_master() && !self.waiting.is_empty() && self.masters.len() == 0
+        let has_room = self.offered.len() < MOST_OFFERED;
+        self.may_master() && !self.waiting.is_empty() && self.masters.len() == 0 && has_room
     }
 
     /// Tells whether this store may be an old copy, so that it cannot judge what it has read: only
@@ -380,6 +385,9 @@ impl Platform {
             )
     }
 }
+
+/// Adoptions that are unanswered at once: each waits in memory and in the store.
+const MOST_OFFERED: usize = 4;
 
 /// Copies of keys that are asked for at once: two requests of what a KME usually gives in one.
 const COPIES_IN_FLIGHT: usize = 256;
@@ -411,7 +419,10 @@ impl Half for Platform {
         let delivery = self.peer.handle_message(tx, bytes)?;
         self.begin_restoration(tx)?;
         match &delivery {
-            Some(Delivery::Opened) => self.notice_double_loss(tx)?,
+            Some(Delivery::Opened) => {
+                self.notice_loss(tx)?;
+                self.notice_double_loss(tx)?;
+            }
             Some(Delivery::Hint(body)) => {
                 self.greeted = true;
                 self.hear_witnesses(tx, now, &Witnesses::decode(body)?)?;

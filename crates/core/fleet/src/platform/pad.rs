@@ -12,7 +12,7 @@ use claviger_wire::fleet::{
 use super::rows::{DeviceRow, EpochRow, Offer, Source};
 use super::{FetchFor, Platform};
 use crate::orders::{Fetching, damaged};
-use crate::pads::{Dock, PadKey, PadRow, Pads, Step};
+use crate::pads::{Dock, MOST_AHEAD, PadKey, PadRow, Pads, Step};
 use crate::rows::walk;
 
 /// The pads of the platform.
@@ -212,7 +212,7 @@ impl Platform {
         frame: &[u8],
     ) -> Result<(), EngineError> {
         let Ok(header) = telemetry::peek(frame) else { return Ok(()) };
-        let Some(path) = Self::path_to(tx, eui, header.epoch, MAX_REACH)? else { return Ok(()) };
+        let Some(path) = Self::path_to(tx, eui, header.epoch, MOST_AHEAD)? else { return Ok(()) };
         let Some(last) = path.steps.last() else { return Ok(()) };
         let keys = DataKeys::derive(&device.root, &last.secret, eui, last.epoch);
         match telemetry::open(&keys, eui, frame) {
@@ -322,7 +322,3 @@ struct Path {
     n_followed: u32,
     steps: Vec<Step>,
 }
-
-/// How far ahead of what is held a frame may be. The gateway tells every epoch that a device has come to; a
-/// frame may overtake that, and a device is one ahead of it at most.
-const MAX_REACH: u32 = 64;

@@ -8,13 +8,13 @@ use rand_core::Rng;
 
 use super::epochs::load_whole;
 use super::pad::PADS;
-use super::restore::standing_of;
+use super::restore::{life_beyond_recovery, newest_read, standing_of};
 use super::rows::{ANNOUNCEMENTS, DeviceRow, EPOCHS, EpochRow, HEARD, OFFERS, Offer, WINDOWS};
 use super::{FetchFor, Platform, PlatformEvent};
 use crate::adoption::{self, Batch, SeedSecrets};
 use crate::lane::pause_after;
 use crate::orders::{Extraction, Origin, damaged};
-use crate::rows::erase_all;
+use crate::rows::{erase_all, walk};
 
 /// Why a device is not provisioned; nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,9 @@ impl Platform {
             return Err(ProvisionError::Known(eui));
         }
         let (root, secret) = split_bootstrap(bootstrap);
-        self.begin_life(tx, eui, 1, (root, secret))?;
+        // The gateway may know a life of it that this store has lost.
+        let life = life_beyond_recovery(tx, eui)?;
+        self.begin_life(tx, eui, life, (root, secret))?;
         self.n_devices += 1;
         Ok(())
     }
@@ -180,6 +182,7 @@ impl Platform {
         key_id: KeyId,
     ) -> Result<(), EngineError> {
         self.failed_adoptions = 0;
+        self.offered.remove(&key_id);
         for eui in take_offers(tx, key_id)? {
             let Some(mut device) = DeviceRow::load(tx, eui)? else { continue };
             if device.adoption == Offer::Offered(key_id) {
@@ -199,11 +202,14 @@ impl Platform {
         key_id: KeyId,
     ) -> Result<(), EngineError> {
         for eui in take_offers(tx, key_id)? {
-            let Some(mut device) = DeviceRow::load(tx, eui)? else { continue };
+            let device = DeviceRow::load(tx, eui)?;
+            let device = device.filter(|device| device.adoption == Offer::Offered(key_id));
+            let Some(mut device) = device else { continue };
             device.adoption = Offer::Waiting;
             device.store(tx, eui)?;
             self.waiting.insert(eui);
         }
+        self.offered.remove(&key_id);
         self.failed_adoptions += 1;
         self.masters.pause(now, pause_after(self.failed_adoptions, LONGEST_SETBACK));
         self.events.push_back(PlatformEvent::AdoptionRefused { key_id });
@@ -250,8 +256,18 @@ impl Platform {
         if !batch.is_empty() {
             let adopt = adoption::seal(key_id, wrapping, batch, rng);
             self.peer.append(tx, &FleetRecord::Adopt(adopt).encode())?;
+            self.offered.insert(key_id);
         }
         Ok(())
+    }
+
+    /// Returns the Ws whose ADOPT the gateway has not answered.
+    pub(super) fn recall_offers(&mut self, tx: &dyn Tx) -> Result<(), EngineError> {
+        walk(tx, OFFERS, |key, _| {
+            let (key_id, _) = key.split_first_chunk().ok_or(damaged(OFFERS))?;
+            self.offered.insert(KeyId::from_bytes(*key_id));
+            Ok(())
+        })
     }
 
     /// Says where a device stands; nothing of one whose keys are wiped.
@@ -287,7 +303,7 @@ impl Platform {
             next,
             highest: row.highest.number(),
             root: self.config.recovery.seal(device, &row.root, rng),
-            forwarded: None,
+            forwarded: newest_read(tx, eui)?,
             pad,
         };
         let pad = pad_keys.unwrap_or_default();

@@ -28,6 +28,9 @@ use crate::rows::{PAGE, erase_all, walk};
 /// Devices that the gateway may know better, until it has given them back: EUI-64 → nothing.
 const AWAITED: Table = Table::plain("platform_awaited");
 
+/// Devices given back that cannot be read, for want of the right recovery key: EUI-64 → be32(life).
+const UNRECOVERED: Table = Table::plain("platform_unrecovered");
+
 /// Devices given back whose W is being fetched: key id of W → the record.
 const GIVEN: Table = Table::secret("platform_given");
 
@@ -61,13 +64,14 @@ impl Platform {
     }
 
     fn begin_anew(&mut self, tx: &mut dyn Tx, mine: bool) -> Result<(), EngineError> {
-        for table in [ANNOUNCEMENTS, OFFERS, BATCHES, GIVEN, AWAITED] {
+        for table in [ANNOUNCEMENTS, OFFERS, BATCHES, GIVEN] {
             erase_all(tx, table, b"")?;
         }
         self.fetches.forget(|_, _| true);
         PADS.forget_waiting(tx)?;
         self.failed_adoptions = 0;
         if mine {
+            erase_all(tx, AWAITED, b"")?;
             tx.write(META, RESTORING, b"")?;
             self.is_restoring = true;
             for (eui, row) in load_devices(tx)? {
@@ -76,11 +80,15 @@ impl Platform {
                 }
             }
         } else {
+            if self.is_restoring {
+                self.close_windows(tx)?;
+            }
             self.stop_restoring(tx)?;
             for (eui, row) in load_devices(tx)? {
                 self.offer_again(tx, eui, row)?;
             }
         }
+        self.offered.clear();
         self.peer.begin_anew(tx, if mine { Forgetful::Sender } else { Forgetful::Receiver })?;
         self.events.push_back(PlatformEvent::Restoring { mine });
         Ok(())
@@ -90,22 +98,45 @@ impl Platform {
     /// them too. Then nobody knows which of the messages under the present epochs were read: none of them is
     /// taken, and each device is heard again after its next renewal.
     pub(super) fn notice_double_loss(&mut self, tx: &mut dyn Tx) -> Result<(), EngineError> {
-        let expected = (Forgetful::Sender, Forgetful::Receiver);
-        if !self.is_restoring || self.peer.begun_anew() == expected {
+        let (_, as_the_gateway_knows) = self.peer.begun_anew();
+        if !self.is_restoring || as_the_gateway_knows == Forgetful::Receiver {
             return Ok(());
         }
+        self.close_windows(tx)?;
         for (eui, row) in load_devices(tx)? {
-            if is_served(&row) {
-                for (epoch, held) in load_epochs(tx, eui)? {
-                    match held {
-                        EpochRow::Grace { .. } => forget_epoch(tx, eui, epoch)?,
-                        EpochRow::Whole { .. } => close_window(tx, eui, epoch)?,
-                    }
-                }
-            }
             self.offer_again(tx, eui, row)?;
         }
-        self.stop_restoring(tx)?;
+        self.stop_restoring(tx)
+    }
+
+    /// Notices, at the beginning of a session, that the gateway is about to give everything back to a store that
+    /// is empty: it was lost once more, before anything was said.
+    pub(super) fn notice_loss(&mut self, tx: &mut dyn Tx) -> Result<(), EngineError> {
+        let is_expected = self.peer.begun_anew() == (Forgetful::Nobody, Forgetful::Receiver);
+        if is_expected && self.peer.is_unused(tx)? {
+            tx.write(META, RESTORING, b"")?;
+            self.is_restoring = true;
+        }
+        Ok(())
+    }
+
+    /// Takes no message any more under the present epochs of the devices that the gateway has not given back.
+    fn close_windows(&mut self, tx: &mut dyn Tx) -> Result<(), EngineError> {
+        for (eui, row) in load_devices(tx)? {
+            if !is_served(&row) || tx.read(AWAITED, eui.as_bytes())?.is_none() {
+                continue;
+            }
+            for (epoch, held) in load_epochs(tx, eui)? {
+                match held {
+                    EpochRow::Grace { .. } => forget_epoch(tx, eui, epoch)?,
+                    EpochRow::Whole { .. } => close_window(tx, eui, epoch)?,
+                }
+            }
+            // By its pad it may have gone on, and have been read there.
+            for epoch in PADS.docked(tx, eui)?.into_iter().flat_map(|(_, row)| row.next_epochs()) {
+                close_window(tx, eui, epoch)?;
+            }
+        }
         self.events.push_back(PlatformEvent::Alarm(Alarm::BothForgot));
         Ok(())
     }
@@ -184,6 +215,9 @@ impl Platform {
     ) -> Result<(), EngineError> {
         let device = DeviceRow::load(tx, eui)?.filter(|device| device.life == life);
         let Some(mut device) = device else { return Ok(()) };
+        if device.adoption == Offer::Held && load_epochs(tx, eui)?.is_empty() {
+            return Ok(());
+        }
         self.end_life(tx, eui, device.adoption)?;
         self.waiting.remove(&eui);
         device.adoption = Offer::Held;
@@ -234,9 +268,17 @@ impl Platform {
         let mut device = match known {
             // A new life is on its way to the gateway.
             Some(device) if device.life > life => return Ok(None),
+            Some(device) if device.life == life && self.is_other(seed, &device) => {
+                // It was provisioned here as new, while nobody knew that the gateway had it.
+                let device = DeviceRow { life: life + 1, adoption: Offer::Waiting, ..device };
+                device.store(tx, eui)?;
+                self.waiting.insert(eui);
+                return Ok(None);
+            }
             Some(device) if device.life == life => device,
             earlier => {
                 let Some(root) = self.config.recovery.open(seed.device, &seed.root) else {
+                    tx.write(UNRECOVERED, eui.as_bytes(), &life.to_be_bytes())?;
                     self.events.push_back(PlatformEvent::Alarm(Alarm::Unrecovered { eui }));
                     return Ok(None);
                 };
@@ -259,6 +301,12 @@ impl Platform {
         let is_ahead = device.active.number() > seed.current;
         let name = EpochName { eui, life, epoch: device.active.number() };
         Ok(is_ahead.then_some(FleetRecord::Confirmed(name)))
+    }
+
+    /// Tells whether the device that the gateway gives back has another root than the one of that life here.
+    fn is_other(&self, seed: &Seed, device: &DeviceRow) -> bool {
+        let root = self.config.recovery.open(seed.device, &seed.root);
+        root.is_some_and(|root| !root.as_key().ct_eq(device.root.as_key()))
     }
 
     /// Holds the epochs that a device may be at, and what can still be judged of the past.
@@ -347,6 +395,24 @@ fn is_forgotten(
         }
         Err(_) => false,
     })
+}
+
+/// Returns the life with which a device that is not known here begins: above one that could not be recovered.
+pub(super) fn life_beyond_recovery(tx: &mut dyn Tx, eui: Eui64) -> Result<u32, EngineError> {
+    let Some(row) = tx.read(UNRECOVERED, eui.as_bytes())? else { return Ok(1) };
+    let life = row.expose().try_into().map(u32::from_be_bytes).or(Err(damaged(UNRECOVERED)))?;
+    tx.erase(UNRECOVERED, eui.as_bytes())?;
+    Ok(life.saturating_add(1))
+}
+
+/// Returns the newest message of a device that was read: epoch and counter.
+pub(super) fn newest_read(tx: &dyn Tx, eui: Eui64) -> Result<Option<(u32, u32)>, EngineError> {
+    for (epoch, _) in load_epochs(tx, eui)?.into_iter().rev() {
+        if let Some(counter) = load_window(tx, eui, epoch)?.highest() {
+            return Ok(Some((epoch.number(), counter)));
+        }
+    }
+    Ok(None)
 }
 
 /// Tells whether the gateway serves a device, or is about to.

@@ -255,6 +255,112 @@ fn what_both_have_forgotten_is_not_guessed() {
     assert_eq!(world.n_refused, n_refused, "renewed, each is read again");
 }
 
+/// The same, where something was said in between: one device was on its way back.
+#[test]
+fn what_both_have_forgotten_one_after_the_other_is_not_guessed() {
+    for serves in 1..4 {
+        let mut world = lived_in(15);
+        let backup = world.stores[1].snapshot();
+        let old = world.publish(0).unwrap();
+        world.settle();
+        world.replace_store(Side::Platform, backup);
+        for _ in 0..serves {
+            world.settle_link();
+            world.time_out();
+            world.serve_gateway(Fate::Answered);
+        }
+        world.settle_link();
+        world.replace_store(Side::Gateway, MemoryEngine::new());
+        world.settle();
+        assert!(
+            world.platform_events.contains(&PlatformEvent::Alarm(Alarm::BothForgot)),
+            "{serves}"
+        );
+        let eui = world.devices[0].eui;
+        assert!(matches!(world.uplink(eui, &old), Some(Err(UplinkRefusal::Unjudged(_)))));
+        world.pass(Span::from_secs(700));
+        world.check_recovery();
+    }
+}
+
+/// Each site is lost once, and everything is as before each time: what was read is not read again, even of a device
+/// that has said nothing in between.
+#[test]
+fn one_loss_after_another_repeats_nothing() {
+    let mut world = lived_in(16);
+    let backup = world.stores[1].snapshot();
+    let old = world.publish(0).unwrap();
+    world.settle();
+    world.replace_store(Side::Gateway, MemoryEngine::new());
+    world.settle();
+    let eui = world.devices[0].eui;
+    for store in [backup, MemoryEngine::new()] {
+        world.replace_store(Side::Platform, store);
+        world.settle();
+        assert!(matches!(world.uplink(eui, &old), Some(Err(UplinkRefusal::Replayed(_)))));
+    }
+    recover(&mut world);
+}
+
+/// A platform that is lost once more, before a word was said, takes nothing until it has everything.
+#[test]
+fn a_platform_that_is_lost_twice_knows_that_it_lacks_something() {
+    let mut world = lived_in(17);
+    world.replace_store(Side::Platform, MemoryEngine::new());
+    while world.gateway_events.last() != Some(&GatewayEvent::Restoring { mine: false }) {
+        if !world.is_connected {
+            world.connect();
+        }
+        let _ = world.carry(Side::Gateway) || world.carry(Side::Platform);
+    }
+    world.replace_store(Side::Platform, MemoryEngine::new());
+    world.settle_link();
+    let (eui, frame) = (world.devices[0].eui, world.devices[0].speak());
+    assert_eq!(world.uplink(eui, &frame), Some(Err(UplinkRefusal::Barred)));
+    recover(&mut world);
+    assert_eq!(world.n_refused, 0);
+}
+
+/// A device that cannot be recovered begins a new life, which the gateway takes for what it is.
+#[test]
+fn what_cannot_be_recovered_is_bootstrapped_anew() {
+    let mut world = lived_in(18);
+    world.recovery = 78;
+    world.replace_store(Side::Platform, MemoryEngine::new());
+    world.settle();
+    for n in 0..3 {
+        let (eui, fresh) = (world.devices[n].eui, Key256::from_bytes([80 + n as u8; 32]));
+        world.at_platform(|p, tx, _, _| Ok(p.provision(tx, eui, &fresh))).unwrap().unwrap();
+        world.devices[n] = Device { life: 2, ..Device::bootstrapped(eui, &fresh) };
+    }
+    world.settle();
+    for _ in 0..3 {
+        (0..3).for_each(|n| world.wake(n));
+        world.settle();
+        world.now = world.now + PERIOD;
+    }
+    world.pass(Span::from_secs(700));
+    world.check_agreement();
+    assert!(world.devices.iter().all(|device| device.epoch > Epoch::new(2)));
+}
+
+/// A device is provisioned with a new label while its old life is on its way back.
+#[test]
+fn a_new_label_during_a_restoration_is_a_new_life() {
+    let mut world = lived_in(19);
+    world.replace_store(Side::Platform, MemoryEngine::new());
+    world.settle_link();
+    let (eui, fresh) = (world.devices[0].eui, Key256::from_bytes([81; 32]));
+    world.at_platform(|p, tx, _, _| Ok(p.provision(tx, eui, &fresh))).unwrap().unwrap();
+    let sent = std::mem::take(&mut world.devices[0].sent);
+    world.devices[0] = Device { sent, life: 2, ..Device::bootstrapped(eui, &fresh) };
+    world.is_shaken = true;
+    world.settle();
+    world.pass(Span::from_secs(700));
+    world.check_every_device_is_followed();
+    world.check_agreement();
+}
+
 /// Keys W that are lost on the way are replaced, in either direction.
 #[test]
 fn a_w_that_is_lost_during_a_restoration_is_replaced() {
@@ -313,7 +419,7 @@ fn an_answer_after_the_loss_of_the_window_has_a_nonce_of_its_own() {
     let (eui, epoch) = (device.eui, device.epoch);
     let mut context = key_service::context(End::Device, &device.secret, eui, epoch);
     let (request, asked) = context.protect_request(&key_service::question()).unwrap();
-    let mut ask = |world: &mut World| {
+    let ask = |world: &mut World| {
         let CoapDatagram::Claim(claim) = CoapDatagram::read(&request.to_bytes().unwrap()) else {
             panic!("a claim")
         };
@@ -492,6 +598,8 @@ enum Act {
     Connect,
     Carry(Side),
     Serve(Side, Fate),
+    /// The order that was given first is answered last.
+    Overtake(Side),
     Ask,
     Take,
     LoseFrame,
@@ -536,6 +644,7 @@ impl Moment {
         for (n, side) in SIDES.into_iter().enumerate() {
             may(self.world.has_message(side), Act::Carry(side));
             may(self.world.has_order(side), Act::Serve(side, Fate::Answered));
+            may(self.world.n_orders(side) > 1, Act::Overtake(side));
             may(self.world.has_order(side) && self.left.crash[n] > 0, Act::Crash(side));
             may(self.left.old_copy[n] > 0 && self.copies[n].is_none(), Act::BackUp(side));
             may(self.left.old_copy[n] > 0 && self.copies[n].is_some(), Act::Restore(side));
@@ -556,6 +665,7 @@ impl Moment {
             Act::Carry(side) => drop(world.carry(side)),
             Act::Serve(Side::Gateway, fate) => drop(world.serve_gateway(fate)),
             Act::Serve(Side::Platform, fate) => drop(world.serve_platform(fate)),
+            Act::Overtake(side) => world.overtake(side),
             Act::Ask => self.in_the_air = world.ask(0).or(self.in_the_air.take()),
             Act::Take => {
                 let frame = self.in_the_air.take().unwrap_or_default();
@@ -684,4 +794,4 @@ fn a_gateway_that_is_lost_and_a_platform_that_crashes_in_every_short_history() {
 }
 
 /// Moments that are looked at by default; `CLAVIGER_HISTORIES` says how many otherwise.
-const SHORT: usize = 600;
+const SHORT: usize = 1500;

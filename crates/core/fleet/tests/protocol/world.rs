@@ -625,6 +625,21 @@ impl World {
         }
     }
 
+    pub(crate) fn n_orders(&self, of: Side) -> usize {
+        match of {
+            Side::Gateway => self.gateway_orders.len(),
+            Side::Platform => self.platform_orders.len(),
+        }
+    }
+
+    /// Puts the order that was given first behind the others.
+    pub(crate) fn overtake(&mut self, of: Side) {
+        match of {
+            Side::Gateway => self.gateway_orders.rotate_left(1),
+            Side::Platform => self.platform_orders.rotate_left(1),
+        }
+    }
+
     /// Says how things stand, but for names, keys and counters.
     pub(crate) fn likeness(&mut self) -> String {
         let (gateway, platform) = (self.gateway.as_ref().unwrap(), self.platform.as_ref().unwrap());
@@ -641,7 +656,9 @@ impl World {
             let kinds = queue.iter().map(|message| message.first().copied());
             kinds.collect::<Vec<_>>()
         });
-        let orders = (self.gateway_orders.len(), self.platform_orders.len());
+        let is_master = |order: &KeyOrder| matches!(order, KeyOrder::Master { .. });
+        let first = self.gateway_orders.front().map(is_master);
+        let orders = (self.gateway_orders.len(), self.platform_orders.len(), first);
         let device = (self.devices[0].epoch, self.n_queued(), self.devices[0].counter.min(1));
         format!(
             "{at_gateway:?} {at_platform:?} {:?} {:?} {} {messages:?} {orders:?} {device:?} {}",
