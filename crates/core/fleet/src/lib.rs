@@ -28,7 +28,7 @@ mod turns;
 pub use gateway::{
     CoapAnswer, CoapClaim, CoapDatagram, DockAnswer, FrameForm, Gateway, GatewayConfig,
     GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks, NextEpoch, PadExtraction,
-    QueueRefusal, QueuedUplink,
+    QueueRefusal, QueuedUplink, Taker,
 };
 pub use half::Half;
 pub use orders::{Extraction, Fetching, KeyOrder, Origin, PlatformOrder, RequestToken};

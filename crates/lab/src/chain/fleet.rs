@@ -3,7 +3,7 @@
 use claviger_durable::{Engine, EngineError, Tx};
 use claviger_fleet::{
     Accepted, Duplicate, FrameForm, Gateway, GatewayConfig, Half, Platform, PlatformConfig,
-    QueuedUplink, RecoveryKey, Sharing, UplinkRefusal,
+    QueuedUplink, RecoveryKey, Sharing, Taker, UplinkRefusal,
 };
 use claviger_frames::Epoch;
 use claviger_units::{Eui64, Key256, Site, Span, Timestamp};
@@ -73,7 +73,8 @@ impl VirtualChain {
         let prepare_after = Span::from_micros(self.config.renew.as_micros() / 10 * 9);
         let sharing = Sharing::default();
         let (form, queue_bytes) = (FrameForm::Compact, GatewayConfig::QUEUE_BYTES);
-        let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
+        let taker = Taker::Platform;
+        let config = GatewayConfig { prepare_after, form, sharing, queue_bytes, taker };
         self.gateway.start(|tx, rng| Gateway::open(tx, now, config, rng));
         self.drain_gateway();
         self.forward();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_durable::{EngineError, Tx};
-use claviger_fleet::{Alarm, Gateway, GatewayConfig, GatewayEvent, QueuedUplink, topics};
+use claviger_fleet::{Alarm, Gateway, GatewayConfig, GatewayEvent, QueuedUplink, Taker, topics};
 use claviger_net::accept::Limits as Connections;
 use claviger_net::link;
 use claviger_net::local::LocalListener;
@@ -123,7 +123,11 @@ impl Service {
         let retained = config.device_broker.is_some().then(Retained::default);
         let sharing = config.sharing.clone();
         let (form, queue_bytes) = (config.form, config.queue_bytes);
-        let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
+        let taker = match config.platform_broker {
+            Some(_) => Taker::Broker,
+            None => Taker::Platform,
+        };
+        let config = GatewayConfig { prepare_after, form, sharing, queue_bytes, taker };
         let (writer, outputs) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng))?;
         let (queued, pushes) = (Arc::new(Notify::new()), Pushes::default());
@@ -409,7 +413,8 @@ mod tests {
         let form = FrameForm::Compact;
         let sharing = Sharing::default();
         let (prepare_after, queue_bytes) = (Span::from_secs(60), GatewayConfig::QUEUE_BYTES);
-        let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
+        let taker = Taker::Platform;
+        let config = GatewayConfig { prepare_after, form, sharing, queue_bytes, taker };
         let (writer, _) =
             hub::open(folder, move |tx, rng| Gateway::open(tx, now, config, rng)).unwrap();
         let (queued, pushes) = (Arc::new(Notify::new()), Pushes::default());

@@ -45,6 +45,19 @@ pub struct GatewayConfig {
     /// How much telemetry waits while the platform is away, in bytes on the disk; more is refused to the
     /// devices, who send it again.
     pub queue_bytes: u64,
+    /// Who takes telemetry for the platform, and so what an acknowledgement says.
+    pub taker: Taker,
+}
+
+/// Who takes telemetry for the platform.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Taker {
+    /// Its own broker: what is acknowledged has been read (`PROTOCOL.md` P3d).
+    #[default]
+    Platform,
+    /// A broker of another maker: what is acknowledged is on its way. A platform that loses its store cannot be
+    /// told what it had read, and each device is heard again from its next renewal on.
+    Broker,
 }
 
 impl GatewayConfig {
@@ -69,7 +82,7 @@ pub enum FrameForm {
 ///
 /// ```
 /// use claviger_durable::{Engine, EngineError, MemoryEngine};
-/// use claviger_fleet::{FrameForm, Gateway, GatewayConfig, KeyAnswer, Sharing};
+/// use claviger_fleet::{FrameForm, Gateway, GatewayConfig, KeyAnswer, Sharing, Taker};
 /// use claviger_units::{Span, Timestamp};
 /// use rand::{SeedableRng, rngs::StdRng};
 ///
@@ -77,7 +90,8 @@ pub enum FrameForm {
 /// let form = FrameForm::Compact;
 /// let sharing = Sharing::default();
 /// let (prepare_after, queue_bytes) = (Span::from_secs(1500), GatewayConfig::QUEUE_BYTES);
-/// let config = GatewayConfig { prepare_after, form, sharing, queue_bytes };
+/// let taker = Taker::Platform;
+/// let config = GatewayConfig { prepare_after, form, sharing, queue_bytes, taker };
 /// let mut store = MemoryEngine::new();
 /// let gateway: Result<_, EngineError> =
 ///     store.transact(|tx| Gateway::open(tx, now, config, &mut rng));
@@ -370,6 +384,10 @@ impl Half for Gateway {
         now: Timestamp,
         bytes: &[u8],
     ) -> Result<(), FleetError> {
+        // A connection on which this half has begun anew is about to be closed.
+        if self.peer.session() == Session::Apart {
+            return Ok(());
+        }
         let delivery = self.peer.handle_message(tx, bytes)?;
         self.begin_restoration(tx, now)?;
         if matches!(delivery, Some(Delivery::Opened)) {

@@ -16,7 +16,7 @@ use rand_core::Rng;
 
 use super::pad::PADS;
 use super::rows::{ADOPTIONS, DEVICES, DeviceRow, Next, Stage, eui_of};
-use super::{Gateway, GatewayEvent, coap};
+use super::{Gateway, GatewayEvent, Taker, coap};
 use crate::adoption::{self, Batch, SeedSecrets};
 use crate::lane::{Lane, pause_after};
 use crate::orders::{Extraction, KeyOrder, Origin, RequestToken, damaged};
@@ -255,7 +255,7 @@ impl Gateway {
         let (mut batch, mut given) = (Batch::default(), BTreeMap::new());
         for &eui in &self.returns.waiting {
             let Some(row) = DeviceRow::load(tx, eui)? else { continue };
-            let (seed, secrets) = seed_of(tx, eui, row)?;
+            let (seed, secrets) = seed_of(tx, eui, row, self.config.taker)?;
             let next = seed.next.as_ref().map_or(Epoch::BOOTSTRAP, |next| Epoch::new(next.epoch));
             if batch.add(seed, secrets).is_err() {
                 break;
@@ -353,7 +353,12 @@ impl Gateway {
 }
 
 /// Says where a device stands.
-fn seed_of(tx: &dyn Tx, eui: Eui64, row: DeviceRow) -> Result<(Seed, SeedSecrets), EngineError> {
+fn seed_of(
+    tx: &dyn Tx,
+    eui: Eui64,
+    row: DeviceRow,
+    taker: Taker,
+) -> Result<(Seed, SeedSecrets), EngineError> {
     let (next, next_secret) = match row.next {
         Some(Next::Finished { held, key_id, frame, .. }) => {
             let origin = held.origin.map_or(0, Origin::to_byte);
@@ -368,6 +373,11 @@ fn seed_of(tx: &dyn Tx, eui: Eui64, row: DeviceRow) -> Result<(Seed, SeedSecrets
         PADS.rest(tx, eui, (pad, &pad_row), from)
     });
     let (pad, pad_keys) = rest.transpose()?.flatten().unzip();
+    let newest = next.as_ref().map_or(row.cur.epoch.number(), |next| next.epoch);
+    let forwarded = match taker {
+        Taker::Platform => load_forwarded(tx, eui)?,
+        Taker::Broker => Some((newest, u32::MAX)),
+    };
     let seed = Seed {
         device: AdoptedDevice { eui, life: row.life },
         current: row.cur.epoch.number(),
@@ -375,7 +385,7 @@ fn seed_of(tx: &dyn Tx, eui: Eui64, row: DeviceRow) -> Result<(Seed, SeedSecrets
         next,
         highest: row.highest.number(),
         root: row.root,
-        forwarded: load_forwarded(tx, eui)?,
+        forwarded,
         pad,
     };
     let pad = pad_keys.unwrap_or_default();

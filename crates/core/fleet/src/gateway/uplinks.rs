@@ -7,7 +7,7 @@ use claviger_durable::{EngineError, Tx};
 use claviger_units::{Eui64, Timestamp};
 
 use super::rows::UPLINKS;
-use super::{Gateway, GatewayEvent};
+use super::{Gateway, GatewayEvent, Taker};
 use crate::Alarm;
 use crate::orders::damaged;
 use crate::rows::walk;
@@ -144,8 +144,10 @@ impl Gateway {
     /// Takes a frame out of the queue: the platform's broker has acknowledged it.
     pub fn handle_forwarded(&mut self, tx: &mut dyn Tx, seq: u64) -> Result<(), EngineError> {
         match self.take_out(tx, seq)? {
-            Some((eui, frame)) => Self::note_forwarded(tx, eui, &frame),
-            None => Ok(()),
+            Some((eui, frame)) if self.config.taker == Taker::Platform => {
+                Self::note_forwarded(tx, eui, &frame)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -416,6 +416,10 @@ impl Half for Platform {
         now: Timestamp,
         bytes: &[u8],
     ) -> Result<(), FleetError> {
+        // A connection on which this half has begun anew is about to be closed.
+        if self.peer.session() == Session::Apart {
+            return Ok(());
+        }
         let delivery = self.peer.handle_message(tx, bytes)?;
         self.begin_restoration(tx)?;
         match &delivery {

@@ -1,7 +1,7 @@
 //! Sites that have lost their store, or run on an old copy: everything is given to them again, and the devices
 //! carry on (`PROTOCOL.md` P3a, re-seeding).
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use claviger_durable::{Engine, EngineError, MemoryEngine, Table};
 use claviger_fleet::{
@@ -163,13 +163,44 @@ fn a_platform_that_has_forgotten_nothing_but_readings_is_noticed() {
         world.wake(n % 3);
         if n == 7 {
             let forged = [&old[..old.len() - 1], &[0]].concat();
-            world.at_gateway(|g, tx, now, _| Ok(g.handle_uplink(tx, now, eui, &forged).unwrap()));
+            world.at_gateway(|g, tx, now, _| {
+                g.handle_uplink(tx, now, eui, &forged).unwrap();
+                Ok(())
+            });
         }
         world.settle();
         world.disconnect();
         world.settle();
     }
     assert_eq!(count(&world, |e| *e == PlatformEvent::Restoring { mine: true }), 1);
+}
+
+/// With a broker in between an acknowledgement says nothing of what was read: no witness, and a platform that is lost
+/// takes each device again from its next renewal on.
+#[test]
+fn with_a_broker_in_between_what_was_read_is_not_guessed() {
+    let mut world = World::new(20, 2);
+    world.taker = claviger_fleet::Taker::Broker;
+    world.kill(Side::Gateway);
+    world.settle();
+    (0..2).for_each(|n| world.wake(n));
+    world.settle();
+    // The broker takes what the platform never sees.
+    let eui = world.devices[0].eui;
+    world.publish(0).unwrap();
+    let queued = world.at_gateway(|g, tx, _, _| Ok(g.next_uplinks(tx, 0, 9)?)).unwrap();
+    for uplink in queued {
+        world.at_gateway(|g, tx, _, _| Ok(g.handle_forwarded(tx, uplink.seq)?));
+    }
+    world.disconnect();
+    world.settle();
+    assert_eq!(count(&world, |e| matches!(e, PlatformEvent::Restoring { .. })), 0);
+    let old = world.publish(0).unwrap();
+    world.settle();
+    world.replace_store(Side::Platform, MemoryEngine::new());
+    world.settle();
+    assert!(matches!(world.uplink(eui, &old), Some(Err(UplinkRefusal::Unjudged(_)))));
+    recover(&mut world);
 }
 
 /// A device that was retired does not come back with an old copy of either side.
@@ -328,8 +359,8 @@ fn what_cannot_be_recovered_is_bootstrapped_anew() {
     world.recovery = 78;
     world.replace_store(Side::Platform, MemoryEngine::new());
     world.settle();
-    for n in 0..3 {
-        let (eui, fresh) = (world.devices[n].eui, Key256::from_bytes([80 + n as u8; 32]));
+    for (n, byte) in (0..3).zip(80..) {
+        let (eui, fresh) = (world.devices[n].eui, Key256::from_bytes([byte; 32]));
         world.at_platform(|p, tx, _, _| Ok(p.provision(tx, eui, &fresh))).unwrap().unwrap();
         world.devices[n] = Device { life: 2, ..Device::bootstrapped(eui, &fresh) };
     }
@@ -724,7 +755,7 @@ fn explore(faults: Faults, most: usize) {
         history.iter().for_each(|act| moment.go(*act));
         moment
     };
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let mut to_go = VecDeque::from([Vec::new()]);
     let mut n_shaken = 0;
     while let Some(history) = to_go.pop_front() {

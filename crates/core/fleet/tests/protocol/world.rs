@@ -8,7 +8,7 @@ use claviger_fleet::{
     Accepted, Duplicate, Extraction, Fetching, FleetError, FrameForm, Gateway, GatewayConfig,
     GatewayEvent, Half, KeyAnswer, KeyOrder, Origin, PadExtraction, Platform, PlatformConfig,
     PlatformEvent, PlatformOrder, ProvisionError, QueueRefusal, RecoveryKey, RequestToken, Sharing,
-    UplinkRefusal,
+    Taker, UplinkRefusal,
 };
 use claviger_frames::{
     DataKeys, DeviceRoot, Epoch, EpochKeys, GatewaySecret, key_frame, split_bootstrap, telemetry,
@@ -161,6 +161,7 @@ pub(crate) struct World {
     // What the gateway is started with next.
     pub(crate) sharing: Sharing,
     pub(crate) queue_bytes: u64,
+    pub(crate) taker: Taker,
 }
 
 impl World {
@@ -191,6 +192,7 @@ impl World {
             n_crashes: 0,
             sharing: Sharing::default(),
             queue_bytes: GatewayConfig::QUEUE_BYTES,
+            taker: Taker::Platform,
         };
         world.revive();
         world
@@ -233,7 +235,8 @@ impl World {
         while self.gateway.is_none() {
             let form = FrameForm::Compact;
             let (sharing, queue_bytes) = (self.sharing.clone(), self.queue_bytes);
-            let config = GatewayConfig { prepare_after: PREPARE_AFTER, form, sharing, queue_bytes };
+            let (prepare_after, taker) = (PREPARE_AFTER, self.taker);
+            let config = GatewayConfig { prepare_after, form, sharing, queue_bytes, taker };
             let rng = &mut self.rng;
             self.gateway = self.stores[0].transact(|tx| Gateway::open(tx, now, config, rng)).ok();
             if self.gateway.is_none() {
@@ -752,7 +755,7 @@ impl World {
                     assert!(is_new || self.n_losses > 0, "an epoch has two keys");
                 }
                 FleetRecord::GiveBack(given) => {
-                    assert!(keys.insert(given.key_id), "W serves twice")
+                    assert!(keys.insert(given.key_id), "W serves twice");
                 }
                 _ => {}
             }
