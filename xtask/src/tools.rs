@@ -41,10 +41,10 @@ const TOOLS: &[Tool] = &[
     },
     Tool {
         name: "mosquitto",
-        install: "mosquitto-clients",
-        debian: Some("mosquitto-clients"),
-        // Neither client has a call that ends with 0 and does nothing.
-        works: || ["mosquitto_sub", "mosquitto_pub"].map(program_exists) == [true, true],
+        install: "mosquitto and mosquitto-clients",
+        debian: Some("mosquitto mosquitto-clients"),
+        // None of them has a call that ends with 0 and does nothing.
+        works: || ["mosquitto", "mosquitto_sub", "mosquitto_pub"].map(program_exists) == [true; 3],
     },
     Tool {
         name: "netlab",

@@ -31,8 +31,10 @@ pub enum Algorithm {
 /// The initialization vector as the header carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Iv {
-    /// The whole nonce.
-    Full([u8; 12]),
+    /// The whole nonce of GCM.
+    Gcm([u8; 12]),
+    /// The whole nonce of CCM.
+    Ccm([u8; 13]),
     /// A counter, from which both sides build the nonce.
     Partial(u32),
 }
@@ -63,7 +65,8 @@ pub(crate) fn seal(
         })
         .key_id(header.epoch.to_bytes().to_vec());
     let protected = match header.iv {
-        Iv::Full(iv) => builder.iv(iv.to_vec()),
+        Iv::Gcm(iv) => builder.iv(iv.to_vec()),
+        Iv::Ccm(iv) => builder.iv(iv.to_vec()),
         Iv::Partial(counter) => builder.partial_iv(shortest(&counter.to_be_bytes()).to_vec()),
     };
     CoseEncrypt0Builder::new()
@@ -145,7 +148,8 @@ fn parse_protected(bytes: &[u8]) -> Option<Protected> {
     let &[4, 0x44, a, b, c, d, label, ref iv @ ..] = rest else { return None };
     let (iv, end) = byte_string(iv)?;
     let iv = match label {
-        5 => Iv::Full(iv.try_into().ok()?),
+        5 if algorithm == Algorithm::Gcm => Iv::Gcm(iv.try_into().ok()?),
+        5 => Iv::Ccm(iv.try_into().ok()?),
         6 => Iv::Partial(counter(iv)?),
         _ => return None,
     };
@@ -227,7 +231,7 @@ mod tests {
     /// The header of a key frame and of a telemetry frame, byte for byte.
     #[test]
     fn the_shape_is_fixed() {
-        let full = sealed(Iv::Full([9; 12]), b"");
+        let full = sealed(Iv::Gcm([9; 12]), b"");
         let mut expected = alloc::vec![0xD0, 0x83, 0x57, 0xA3, 1, 3, 4, 0x44, 0, 0, 0, 7, 5, 0x4C];
         expected.extend([9; 12]);
         // 3 of map and algorithm, 6 of kid, 14 of IV: one byte below where the head grows.

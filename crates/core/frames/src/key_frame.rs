@@ -1,7 +1,7 @@
 //! Key frames: a QKD key wrapped for one device and one epoch (`PROTOCOL.md` P3, Key frame).
 //!
-//! Two forms, told apart by length: `COSE_Encrypt0` with the target epoch as `kid`, and a compact
-//! one of 44 bytes, be32(epoch) ‖ AES-KW (RFC 3394), for radios where each byte costs.
+//! Two forms, told apart by length: `COSE_Encrypt0` with the target epoch as `kid`, by GCM or by CCM, and a
+//! compact one of 44 bytes, be32(epoch) ‖ AES-KW (RFC 3394), for radios where each byte costs.
 
 use alloc::vec::Vec;
 
@@ -43,12 +43,19 @@ pub enum KeyFrameError {
 /// The furthest step ahead that a device takes.
 pub const MAX_STEP: u32 = 1024;
 
-/// Wraps `qkd` for the step from the epoch of `prev` to `target`, as `COSE_Encrypt0`.
+/// Wraps `qkd` for the step from the epoch of `prev` to `target`, as `COSE_Encrypt0` with A256GCM.
 ///
 /// `iv` is fresh from a generator; a frame is made once, then stored and resent byte for byte.
 #[must_use]
 pub fn seal(prev: &GatewaySecret, target: Epoch, qkd: &Key256, iv: [u8; 12]) -> Vec<u8> {
-    let header = Protected { algorithm: Algorithm::Gcm, epoch: target, iv: Iv::Full(iv) };
+    let header = Protected { algorithm: Algorithm::Gcm, epoch: target, iv: Iv::Gcm(iv) };
+    cose::seal(&prev.key_wrapping_key(target), &iv, header, b"", qkd.expose())
+}
+
+/// As [`seal`], with AES-CCM-16-128-256: for devices whose hardware has AES and no GCM.
+#[must_use]
+pub fn seal_ccm(prev: &GatewaySecret, target: Epoch, qkd: &Key256, iv: [u8; 13]) -> Vec<u8> {
+    let header = Protected { algorithm: Algorithm::Ccm, epoch: target, iv: Iv::Ccm(iv) };
     cose::seal(&prev.key_wrapping_key(target), &iv, header, b"", qkd.expose())
 }
 
@@ -88,15 +95,19 @@ pub fn target(frame: &[u8]) -> Result<Epoch, KeyFrameError> {
         return Ok(Epoch::from_bytes(epoch));
     }
     match Sealed::parse(frame).ok_or(KeyFrameError::Malformed)?.header {
-        Protected { epoch, iv: Iv::Full(_), .. } => Ok(epoch),
+        Protected { epoch, iv: Iv::Gcm(_) | Iv::Ccm(_), .. } => Ok(epoch),
         Protected { iv: Iv::Partial(_), .. } => Err(KeyFrameError::Malformed),
     }
 }
 
 fn unwrap_cose(prev: &GatewaySecret, target: Epoch, frame: &[u8]) -> Option<Key256> {
     let sealed = Sealed::parse(frame)?;
-    let Iv::Full(iv) = sealed.header.iv else { return None };
-    let plaintext = sealed.open(&prev.key_wrapping_key(target), &iv, b"")?;
+    let key = prev.key_wrapping_key(target);
+    let plaintext = match sealed.header.iv {
+        Iv::Gcm(iv) => sealed.open(&key, &iv, b"")?,
+        Iv::Ccm(iv) => sealed.open(&key, &iv, b"")?,
+        Iv::Partial(_) => return None,
+    };
     Key256::from_slice(&Zeroizing::new(plaintext))
 }
 
@@ -127,8 +138,12 @@ mod tests {
         GatewaySecret::from_key(Key256::from_bytes([3; 32]))
     }
 
-    fn both_forms(target: Epoch, qkd: &Key256) -> [Vec<u8>; 2] {
-        [seal(&secret(), target, qkd, [9; 12]), seal_compact(&secret(), target, qkd).to_vec()]
+    fn all_forms(target: Epoch, qkd: &Key256) -> [Vec<u8>; 3] {
+        [
+            seal(&secret(), target, qkd, [9; 12]),
+            seal_ccm(&secret(), target, qkd, [9; 13]),
+            seal_compact(&secret(), target, qkd).to_vec(),
+        ]
     }
 
     #[test]
@@ -136,7 +151,7 @@ mod tests {
         let qkd = Key256::from_bytes([4; 32]);
         let current = Epoch::new(10);
         for (number, opens) in [(0, false), (10, false), (11, true), (1034, true), (1035, false)] {
-            for frame in both_forms(Epoch::new(number), &qkd) {
+            for frame in all_forms(Epoch::new(number), &qkd) {
                 let opened = open(&secret(), current, &frame);
                 assert_eq!(opened.is_ok(), opens, "to {number} in {} bytes", frame.len());
             }
@@ -162,8 +177,7 @@ mod tests {
     #[test]
     fn a_key_of_another_length_is_refused() {
         let iv = [0; 12];
-        let header =
-            Protected { algorithm: Algorithm::Gcm, epoch: Epoch::new(1), iv: Iv::Full(iv) };
+        let header = Protected { algorithm: Algorithm::Gcm, epoch: Epoch::new(1), iv: Iv::Gcm(iv) };
         let frame =
             cose::seal(&secret().key_wrapping_key(Epoch::new(1)), &iv, header, b"", &[0; 16]);
         let opened = open(&secret(), Epoch::BOOTSTRAP, &frame);
@@ -175,7 +189,7 @@ mod tests {
         fn a_sealed_key_comes_out(qkd: [u8; 32], current in 0..u32::MAX - MAX_STEP, step in 1..=MAX_STEP) {
             let target = Epoch::new(current + step);
             let qkd = Key256::from_bytes(qkd);
-            for frame in both_forms(target, &qkd) {
+            for frame in all_forms(target, &qkd) {
                 let (epoch, key) = open(&secret(), Epoch::new(current), &frame).unwrap();
                 prop_assert!(epoch == target && key.ct_eq(&qkd));
                 let stranger = GatewaySecret::from_key(Key256::from_bytes([0; 32]));
@@ -186,7 +200,7 @@ mod tests {
 
         #[test]
         fn a_changed_byte_is_noticed(at: prop::sample::Index, flip in 1..=255_u8) {
-            for mut frame in both_forms(Epoch::new(5), &Key256::from_bytes([4; 32])) {
+            for mut frame in all_forms(Epoch::new(5), &Key256::from_bytes([4; 32])) {
                 let at = at.index(frame.len());
                 frame[at] ^= flip;
                 prop_assert!(open(&secret(), Epoch::new(4), &frame).is_err());

@@ -100,7 +100,7 @@ fn split(frame: &[u8]) -> Result<(Header, Sealed<'_>), TelemetryError> {
         Protected { epoch, iv: Iv::Partial(counter), .. } => {
             Ok((Header { epoch, counter }, sealed))
         }
-        Protected { iv: Iv::Full(_), .. } => Err(TelemetryError::Malformed),
+        Protected { iv: Iv::Gcm(_) | Iv::Ccm(_), .. } => Err(TelemetryError::Malformed),
     }
 }
 

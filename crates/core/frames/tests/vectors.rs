@@ -69,7 +69,9 @@ fn step_of(gateway: &GatewaySecret, step: &Step) -> Value {
     let iv = [u8::try_from(step.epoch.number()).unwrap(); 12];
     let frame = key_frame::seal(gateway, step.epoch, &step.qkd, iv);
     let compact = key_frame::seal_compact(gateway, step.epoch, &step.qkd);
-    for frame in [&frame[..], &compact] {
+    let iv_of_ccm = [u8::try_from(step.epoch.number()).unwrap(); 13];
+    let by_ccm = key_frame::seal_ccm(gateway, step.epoch, &step.qkd, iv_of_ccm);
+    for frame in [&frame[..], &by_ccm, &compact] {
         let (epoch, qkd) = key_frame::open(gateway, step.prev, frame).unwrap();
         assert!(epoch == step.epoch && qkd.ct_eq(&step.qkd));
     }
@@ -78,6 +80,8 @@ fn step_of(gateway: &GatewaySecret, step: &Step) -> Value {
         "qkd_key": hex(step.qkd.expose()),
         "key_frame_iv": hex(&iv),
         "key_frame": hex(&frame),
+        "key_frame_ccm_iv": hex(&iv_of_ccm),
+        "key_frame_ccm": hex(&by_ccm),
         "key_frame_compact": hex(&compact),
     })
 }

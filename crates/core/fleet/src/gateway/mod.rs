@@ -71,8 +71,10 @@ pub enum FrameForm {
     /// In 44 bytes, with nothing but AES: for radios where each byte costs, and for devices without GCM.
     #[default]
     Compact,
-    /// As `COSE_Encrypt0` (RFC 9052), in 77 bytes.
+    /// As `COSE_Encrypt0` (RFC 9052) with A256GCM, in 77 bytes.
     Cose,
+    /// As `COSE_Encrypt0` with AES-CCM-16-128-256, in 80 bytes: for devices that have AES in hardware, and no GCM.
+    CoseCcm,
 }
 
 /// The gateway's half of the fleet.

@@ -224,6 +224,11 @@ impl Gateway {
                 rng.fill_bytes(&mut iv);
                 key_frame::seal(secret, epoch, key, iv)
             }
+            FrameForm::CoseCcm => {
+                let mut iv = [0; 13];
+                rng.fill_bytes(&mut iv);
+                key_frame::seal_ccm(secret, epoch, key, iv)
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The other ways to a key frame: pre-shared keys, CoAP with OSCORE, and frames that are pushed.
 
 use claviger_fleet::{
-    Alarm, CoapAnswer, CoapDatagram, GatewayEvent, KeyAnswer, KeyOrder, Rank, Sharing,
+    Alarm, CoapAnswer, CoapDatagram, FrameForm, GatewayEvent, KeyAnswer, KeyOrder, Rank, Sharing,
 };
 use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion};
 use claviger_oscore::Context;
@@ -55,6 +55,27 @@ fn begin_second_life(world: &mut World) {
 fn n_label_alarms(world: &World) -> usize {
     let alarm = GatewayEvent::Alarm(Alarm::LabelUsed { eui: world.devices[0].eui });
     world.gateway_events.iter().filter(|event| **event == alarm).count()
+}
+
+#[test]
+fn frames_of_every_form_lead_on() {
+    for (form, length) in
+        [(FrameForm::Compact, 44), (FrameForm::Cose, 77), (FrameForm::CoseCcm, 80)]
+    {
+        let mut world = World::new(1, 1);
+        world.form = form;
+        world.kill(Side::Gateway);
+        world.settle();
+        assert_eq!(world.ask(0).unwrap().len(), length, "{form:?}");
+        for _ in 0..3 {
+            world.wake(0);
+            world.settle();
+            world.now = world.now + PREPARE_AFTER;
+            world.settle();
+        }
+        assert_eq!(world.devices[0].epoch, Epoch::new(3), "{form:?}");
+        world.check_agreement();
+    }
 }
 
 #[test]

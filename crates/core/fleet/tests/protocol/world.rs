@@ -162,6 +162,7 @@ pub(crate) struct World {
     pub(crate) sharing: Sharing,
     pub(crate) queue_bytes: u64,
     pub(crate) taker: Taker,
+    pub(crate) form: FrameForm,
 }
 
 impl World {
@@ -193,6 +194,7 @@ impl World {
             sharing: Sharing::default(),
             queue_bytes: GatewayConfig::QUEUE_BYTES,
             taker: Taker::Platform,
+            form: FrameForm::Compact,
         };
         world.revive();
         world
@@ -233,7 +235,7 @@ impl World {
     pub(crate) fn revive(&mut self) {
         let now = self.now;
         while self.gateway.is_none() {
-            let form = FrameForm::Compact;
+            let form = self.form;
             let (sharing, queue_bytes) = (self.sharing.clone(), self.queue_bytes);
             let (prepare_after, taker) = (PREPARE_AFTER, self.taker);
             let config = GatewayConfig { prepare_after, form, sharing, queue_bytes, taker };

@@ -79,13 +79,15 @@ pub struct RawShare {
 
 /// How key frames are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum RawFrameForm {
     /// In 44 bytes, with nothing but AES.
     #[default]
     Compact,
-    /// As `COSE_Encrypt0`.
+    /// As `COSE_Encrypt0` with A256GCM.
     Cose,
+    /// As `COSE_Encrypt0` with AES-CCM-16-128-256.
+    CoseCcm,
 }
 
 impl From<RawFrameForm> for FrameForm {
@@ -93,6 +95,7 @@ impl From<RawFrameForm> for FrameForm {
         match form {
             RawFrameForm::Compact => Self::Compact,
             RawFrameForm::Cose => Self::Cose,
+            RawFrameForm::CoseCcm => Self::CoseCcm,
         }
     }
 }
