@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod pads;
 #[cfg(test)]
 mod restored;

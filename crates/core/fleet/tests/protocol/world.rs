@@ -373,6 +373,27 @@ impl World {
         true
     }
 
+    /// Tells whether a side refuses a message that nobody sent.
+    pub(crate) fn refuses(&mut self, side: Side, bytes: &[u8]) -> bool {
+        let now = self.now;
+        let (store, refused) = match side {
+            Side::Gateway => {
+                let gateway = self.gateway.as_mut().unwrap();
+                let taken = self.stores[0]
+                    .transact(|tx| gateway.handle_message(tx, now, bytes).map_err(Failure));
+                (0, taken.is_err())
+            }
+            Side::Platform => {
+                let platform = self.platform.as_mut().unwrap();
+                let taken = self.stores[1]
+                    .transact(|tx| platform.handle_message(tx, now, bytes).map_err(Failure));
+                (1, taken.is_err())
+            }
+        };
+        self.stores[store].revive();
+        refused
+    }
+
     /// Puts a store in place of that of a side, as after a disaster.
     pub(crate) fn replace_store(&mut self, side: Side, store: MemoryEngine) {
         self.stores[side as usize] = store;
