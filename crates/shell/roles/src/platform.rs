@@ -22,7 +22,7 @@ use claviger_net::link;
 use claviger_net::mqtt::{
     Broker, BrokerHooks, LogIn, Message, Refused, STANDARD_LIMITS, Subscription,
 };
-use claviger_net::shutdown::TaskGroup;
+use claviger_net::shutdown::{Shutdown, TaskGroup};
 use claviger_net::tls::{self, TlsServer};
 use claviger_net::{http, listen};
 use claviger_store::Writer;
@@ -75,14 +75,8 @@ pub async fn run(
     });
     if let Some(foreign) = &config.broker {
         let subscription = Subscription::new(folder.broker_access(foreign)?, topics::ALL_UP);
-        let (doors, shutdown) = (Arc::clone(&doors), context.shutdown.clone());
-        tasks.spawn("foreign broker", async move {
-            let take = |message: Message| doors.take(message.topic, message.payload);
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                _ = subscription.receive(take) => {}
-            }
-        });
+        let receiving = receive(Arc::clone(&doors), subscription, context.shutdown.clone());
+        tasks.spawn("foreign broker", receiving);
     }
     let (broker, shutdown) = (Broker::new(doors, STANDARD_LIMITS), context.shutdown.clone());
     tasks.spawn("platform broker", async move {
@@ -102,6 +96,14 @@ pub async fn run(
     context.shutdown.trigger();
     tasks.finish(Duration::from_secs(2)).await;
     ended
+}
+
+/// Takes telemetry from a broker of another maker until the signal to stop.
+async fn receive(doors: Arc<Doors>, subscription: Subscription, shutdown: Shutdown) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        _ = subscription.receive(|message: Message| doors.take(message.topic, message.payload)) => {}
+    }
 }
 
 type Core = hub::Core<Provisioning>;

@@ -348,25 +348,10 @@ impl Gateway {
             self.n_devices += 1;
         }
         self.setbacks.remove(&eui);
-        let held = |number, secret, origin| {
-            let (epoch, origin) = (Epoch::new(number), Origin::from_byte(origin));
-            Held { epoch, secret, origin }
-        };
-        let cur = held(seed.current, current, seed.origin);
-        let next = seed.next.zip(next).map(|(next, secret)| Next::Finished {
-            held: held(next.epoch, secret, next.origin),
-            key_id: next.key_id,
-            frame: next.frame,
-            // The platform holds it.
-            stage: Stage::Ready,
-        });
-        let (highest, root, retired) = (Epoch::new(seed.highest), seed.root, None);
-        let may_be_ahead = seed.pad.is_some();
-        let mut row =
-            DeviceRow { life, cur, highest, since: now, next, retired, root, may_be_ahead };
         if let Some(rest) = &seed.pad {
             PADS.lay(tx, (eui, life), rest, &pad)?;
         }
+        let mut row = row_of(now, seed, current, next);
         let by_pad = row.next.is_none() && Self::prepare_by_pad(tx, eui, &mut row)?;
         row.store(tx, eui)?;
         self.note_unknown_questions(tx, eui, &row)?;
@@ -410,6 +395,35 @@ impl Gateway {
             self.peer.append(tx, &FleetRecord::NackAdopt { key_id }.encode())?;
         }
         Ok(())
+    }
+}
+
+/// Returns the row of a device that the platform has handed over.
+fn row_of(
+    now: Timestamp,
+    seed: Seed,
+    current: GatewaySecret,
+    next: Option<GatewaySecret>,
+) -> DeviceRow {
+    let held = |number, secret, origin| {
+        let (epoch, origin) = (Epoch::new(number), Origin::from_byte(origin));
+        Held { epoch, secret, origin }
+    };
+    DeviceRow {
+        life: seed.device.life,
+        cur: held(seed.current, current, seed.origin),
+        highest: Epoch::new(seed.highest),
+        since: now,
+        next: seed.next.zip(next).map(|(next, secret)| Next::Finished {
+            held: held(next.epoch, secret, next.origin),
+            key_id: next.key_id,
+            frame: next.frame,
+            // The platform holds it.
+            stage: Stage::Ready,
+        }),
+        retired: None,
+        root: seed.root,
+        may_be_ahead: seed.pad.is_some(),
     }
 }
 
