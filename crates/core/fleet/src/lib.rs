@@ -26,9 +26,9 @@ pub mod topics;
 mod turns;
 
 pub use gateway::{
-    CoapAnswer, CoapClaim, CoapDatagram, DockAnswer, FrameForm, Gateway, GatewayConfig,
-    GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks, NextEpoch, PadExtraction,
-    QueueRefusal, QueuedUplink, Taker,
+    CoapAnswer, CoapClaim, CoapDatagram, DeviceStanding, DockAnswer, FrameForm, Gateway,
+    GatewayConfig, GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks, NextEpoch,
+    PadExtraction, QueueRefusal, QueuedUplink, Taker,
 };
 pub use half::Half;
 pub use orders::{Extraction, Fetching, KeyOrder, Origin, PlatformOrder, RequestToken};

@@ -56,14 +56,15 @@ pub async fn run(
     service.serve_keys(&mut tasks, &config, Arc::clone(&server)).await?;
     let viewer = read_password(&folder, "viewer.password")?;
     let broker = service.serve_broker(&mut tasks, &config, server, viewer).await?;
-    let access = match &config.platform_broker {
-        Some(broker) => folder.broker_access(broker)?,
+    let forwarder = match &config.platform_broker {
+        // It keeps nothing for a platform that has never been there.
+        Some(broker) => Forwarder::new(folder.broker_access(broker)?).for_a_subscriber(),
         None => {
             let password = read_password(&folder, "forwarder.password")?;
-            forwarder(config.platform_mqtt, &password).over_tls(client)
+            Forwarder::new(forwarder(config.platform_mqtt, &password).over_tls(client))
         }
     };
-    tasks.spawn("forwarder", service.clone().forward(Forwarder::new(access)));
+    tasks.spawn("forwarder", service.clone().forward(forwarder));
     if let (Some(foreign), Some(retained)) = (&config.device_broker, &service.retained) {
         let access = folder.broker_access(foreign)?;
         let subscription = Subscription::new(access.clone().named_apart("up"), topics::ALL_UP);

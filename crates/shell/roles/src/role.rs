@@ -98,7 +98,9 @@ pub enum RoleError {
     },
     /// The recovery key is missing.
     #[error(
-        "the recovery key {path} cannot be read: {source}; put the copy back that was kept elsewhere, or, if there          is none, 32 new random bytes with mode 600: devices that this platform must be given back can then not          be read"
+        "the recovery key {path} cannot be read: {source}; put the copy back that was kept elsewhere, or, if there \
+         is none, 32 new random bytes with mode 600: devices that this platform must be given back can \
+         then not be read"
     )]
     RecoveryKey {
         /// The file.

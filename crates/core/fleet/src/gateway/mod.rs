@@ -56,7 +56,7 @@ pub enum Taker {
     #[default]
     Platform,
     /// A broker of another maker: what is acknowledged is on its way. A platform that loses its store cannot be
-    /// told what it had read, and each device is heard again from its next renewal on.
+    /// told what it had read, and each device is heard again from the next key on that it does not have yet.
     Broker,
 }
 
@@ -217,6 +217,17 @@ pub enum NextEpoch {
     Ready(Epoch),
 }
 
+/// What a gateway knows of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceStanding {
+    /// It serves the device.
+    Served,
+    /// It serves no such device.
+    Unknown,
+    /// It serves none, but has not been told of all that it may serve: its store was lost, or is new.
+    NotYetKnown,
+}
+
 /// The gateway in one look.
 #[derive(Clone, Debug)]
 pub struct GatewayStatus {
@@ -283,6 +294,16 @@ impl Gateway {
         rows.iter()
             .map(|(key, row)| Ok(self.describe(eui_of(key)?, &DeviceRow::decode(row)?)))
             .collect()
+    }
+
+    /// Tells what this gateway knows of a name, for brokers that let in whom they do not know.
+    pub fn standing_of(&self, tx: &dyn Tx, eui: Eui64) -> Result<DeviceStanding, EngineError> {
+        let is_told = self.n_devices > 0 && self.fetches.len() == 0;
+        Ok(match DeviceRow::load(tx, eui)? {
+            Some(_) => DeviceStanding::Served,
+            None if is_told && self.peer.session() == Session::Open => DeviceStanding::Unknown,
+            None => DeviceStanding::NotYetKnown,
+        })
     }
 
     /// Returns the gateway in one look.

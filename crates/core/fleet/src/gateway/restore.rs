@@ -359,6 +359,11 @@ fn seed_of(
     row: DeviceRow,
     taker: Taker,
 ) -> Result<(Seed, SeedSecrets), EngineError> {
+    // What the device may have by now.
+    let newest = match &row.next {
+        Some(Next::Finished { held, stage: Stage::Ready, .. }) => held.epoch.number(),
+        _ => row.cur.epoch.number(),
+    };
     let (next, next_secret) = match row.next {
         Some(Next::Finished { held, key_id, frame, .. }) => {
             let origin = held.origin.map_or(0, Origin::to_byte);
@@ -373,7 +378,6 @@ fn seed_of(
         PADS.rest(tx, eui, (pad, &pad_row), from)
     });
     let (pad, pad_keys) = rest.transpose()?.flatten().unzip();
-    let newest = next.as_ref().map_or(row.cur.epoch.number(), |next| next.epoch);
     let forwarded = match taker {
         Taker::Platform => load_forwarded(tx, eui)?,
         Taker::Broker => Some((newest, u32::MAX)),

@@ -66,7 +66,8 @@ impl Platform {
             return Err(ProvisionError::UsedKey(eui));
         }
         self.end_life(tx, eui, earlier.adoption)?;
-        self.begin_life(tx, eui, earlier.life + 1, (root, secret))?;
+        let life = life_beyond_recovery(tx, eui)?.max(earlier.life.saturating_add(1));
+        self.begin_life(tx, eui, life, (root, secret))?;
         Ok(())
     }
 
@@ -227,6 +228,7 @@ impl Platform {
         let adoption = Offer::Waiting;
         DeviceRow { life, root, adoption, active: zero, highest: zero, cloned: None }
             .store(tx, eui)?;
+        self.note_new(tx, eui)?;
         EpochRow::Whole { secret, origin: None, source: None }.store(tx, eui, zero)?;
         self.waiting.insert(eui);
         Ok(())

@@ -61,9 +61,11 @@ pub enum UplinkRefusal {
     /// Another message under a counter that was used before: the device has been cloned.
     #[error("counter {0} was used for another message; the device is cloned")]
     Cloned(u32),
-    /// Under an epoch of which nobody knows any more what was read: both sites had lost their stores. It
-    /// passes with the next renewal.
-    #[error("what was read under epoch {0} is forgotten; the next one is read again")]
+    /// Under an epoch of which nobody knows any more what was read: this store was lost, and so was the gateway's,
+    /// or a broker stands between them. It passes with the next key that the device does not have yet.
+    #[error(
+        "what was read under epoch {0} is forgotten; the device is read again under a later one"
+    )]
     Unjudged(Epoch),
     /// The device is quarantined: bootstrap it with a new key.
     #[error("the device is quarantined, because it was cloned")]

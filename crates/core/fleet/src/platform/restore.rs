@@ -28,6 +28,9 @@ use crate::rows::{PAGE, erase_all, walk};
 /// Devices that the gateway may know better, until it has given them back: EUI-64 → nothing.
 const AWAITED: Table = Table::plain("platform_awaited");
 
+/// Devices that have begun a life during a restoration: EUI-64 → nothing.
+const NEW: Table = Table::plain("platform_new");
+
 /// Devices given back that cannot be read, for want of the right recovery key: EUI-64 → be32(life).
 const UNRECOVERED: Table = Table::plain("platform_unrecovered");
 
@@ -229,6 +232,7 @@ impl Platform {
     fn stop_restoring(&mut self, tx: &mut dyn Tx) -> Result<(), EngineError> {
         self.is_restoring = false;
         erase_all(tx, AWAITED, b"")?;
+        erase_all(tx, NEW, b"")?;
         tx.erase(META, RESTORING)
     }
 
@@ -268,11 +272,10 @@ impl Platform {
         let mut device = match known {
             // A new life is on its way to the gateway.
             Some(device) if device.life > life => return Ok(None),
-            Some(device) if device.life == life && self.is_other(seed, &device) => {
-                // It was provisioned here as new, while nobody knew that the gateway had it.
-                let device = DeviceRow { life: life + 1, adoption: Offer::Waiting, ..device };
+            // It was provisioned here as new, while nobody knew that the gateway had it.
+            Some(device) if self.is_new(tx, seed, &device)? => {
+                let device = DeviceRow { life: life + 1, ..device };
                 device.store(tx, eui)?;
-                self.waiting.insert(eui);
                 return Ok(None);
             }
             Some(device) if device.life == life => device,
@@ -303,10 +306,23 @@ impl Platform {
         Ok(is_ahead.then_some(FleetRecord::Confirmed(name)))
     }
 
-    /// Tells whether the device that the gateway gives back has another root than the one of that life here.
-    fn is_other(&self, seed: &Seed, device: &DeviceRow) -> bool {
+    /// Tells whether a device that the gateway gives back has begun anew here: since the restoration began, or
+    /// with another root than the gateway has for the same life.
+    fn is_new(&self, tx: &dyn Tx, seed: &Seed, device: &DeviceRow) -> Result<bool, EngineError> {
+        if tx.read(NEW, seed.device.eui.as_bytes())?.is_some() {
+            return Ok(true);
+        }
         let root = self.config.recovery.open(seed.device, &seed.root);
-        root.is_some_and(|root| !root.as_key().ct_eq(device.root.as_key()))
+        let is_other = root.is_some_and(|root| !root.as_key().ct_eq(device.root.as_key()));
+        Ok(device.life == seed.device.life && is_other)
+    }
+
+    /// Notes that a device begins a life while the gateway may still give an older one back.
+    pub(super) fn note_new(&self, tx: &mut dyn Tx, eui: Eui64) -> Result<(), EngineError> {
+        match self.is_restoring {
+            true => tx.write(NEW, eui.as_bytes(), b""),
+            false => Ok(()),
+        }
     }
 
     /// Holds the epochs that a device may be at, and what can still be judged of the past.

@@ -392,6 +392,63 @@ fn a_new_label_during_a_restoration_is_a_new_life() {
     world.check_agreement();
 }
 
+/// The same, where the gateway knows a later life of it, and whatever becomes of the recovery key.
+#[test]
+fn a_new_label_during_a_restoration_outlasts_every_older_life() {
+    for recovery in [77, 78] {
+        let mut world = lived_in(22);
+        let eui = world.devices[0].eui;
+        let begin_life = |world: &mut World, byte, life| {
+            let fresh = Key256::from_bytes([byte; 32]);
+            let begun = world.at_platform(|p, tx, _, _| Ok(p.provision_again(tx, eui, &fresh)));
+            begun.unwrap().unwrap();
+            let sent = std::mem::take(&mut world.devices[0].sent);
+            world.devices[0] = Device { sent, life, ..Device::bootstrapped(eui, &fresh) };
+        };
+        begin_life(&mut world, 82, 2);
+        world.settle();
+        world.recovery = recovery;
+        world.replace_store(Side::Platform, MemoryEngine::new());
+        world.settle_link();
+        begin_life(&mut world, 83, 3);
+        world.is_shaken = true;
+        world.settle();
+        world.devices.truncate(if recovery == 77 { 3 } else { 1 });
+        world.pass(Span::from_secs(700));
+        assert!(world.devices[0].epoch > Epoch::new(2), "{recovery}");
+        let known = world.at_platform(|p, tx, _, _| Ok(p.device(tx, eui)?)).unwrap().unwrap();
+        assert_eq!((known.adoption, known.active), (Adoption::Adopted, world.devices[0].epoch));
+    }
+}
+
+/// A platform on an old copy, with a new recovery key: a device that began a life since the copy cannot be recovered,
+/// and begins the one after.
+#[test]
+fn a_life_that_cannot_be_recovered_is_passed_over() {
+    let mut world = lived_in(23);
+    let backup = world.stores[1].snapshot();
+    let eui = world.devices[0].eui;
+    let begin_life = |world: &mut World, byte, life| {
+        let fresh = Key256::from_bytes([byte; 32]);
+        let begun = world.at_platform(|p, tx, _, _| Ok(p.provision_again(tx, eui, &fresh)));
+        begun.unwrap().unwrap();
+        world.devices[0] = Device { life, ..Device::bootstrapped(eui, &fresh) };
+        world.settle();
+    };
+    begin_life(&mut world, 84, 2);
+    world.wake(0);
+    world.settle();
+    world.recovery = 78;
+    world.replace_store(Side::Platform, backup);
+    world.settle();
+    assert_eq!(count(&world, |e| *e == PlatformEvent::Alarm(Alarm::Unrecovered { eui })), 1);
+    world.is_shaken = true;
+    begin_life(&mut world, 85, 3);
+    world.pass(Span::from_secs(700));
+    world.check_agreement();
+    assert!(world.devices[0].epoch > Epoch::new(2));
+}
+
 /// Keys W that are lost on the way are replaced, in either direction.
 #[test]
 fn a_w_that_is_lost_during_a_restoration_is_replaced() {

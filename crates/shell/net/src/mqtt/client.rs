@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet,
-    PubAckReason, PublishNoticeError, PublishOptions, QoS, SubscribeNoticeError, TlsConfiguration,
+    PubAckReason, PublishOptions, PublishResult, QoS, SubscribeNoticeError, TlsConfiguration,
     Transport,
 };
 use rustls::ClientConfig;
@@ -221,7 +221,7 @@ impl Client {
     ///
     /// Calls may run side by side; each waits for its own acknowledgement.
     pub async fn publish(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
-        self.publish_as(topic, payload, PublishOptions::at_least_once()).await
+        self.publish_as(topic, payload, PublishOptions::at_least_once()).await.map(drop)
     }
 
     async fn publish_as(
@@ -229,14 +229,14 @@ impl Client {
         topic: &str,
         payload: Bytes,
         options: PublishOptions,
-    ) -> Result<(), PublishError> {
+    ) -> Result<Taken, PublishError> {
         if payload.len() + topic.len() + OVERHEAD > MAX_PACKET as usize {
             return Err(PublishError::Invalid);
         }
         let sent = self.requests.publish_tracked(topic, payload, options).await;
-        match sent.map_err(|error| invalid_or_lost(&error))?.wait_completion_async().await {
-            Ok(_) => Ok(()),
-            Err(PublishNoticeError::V5PubAck(reason)) => Err(refusal(reason)),
+        match sent.map_err(|error| invalid_or_lost(&error))?.wait_async().await {
+            Ok(PublishResult::Qos1(answer)) => taken(answer.reason),
+            Ok(_) => Ok(Taken::ForSomebody),
             Err(_) => Err(PublishError::Lost),
         }
     }
@@ -300,6 +300,22 @@ async fn pump(events: &mut EventLoop, messages: &mpsc::Sender<Message>) {
     }
 }
 
+/// Whether somebody was there for a message that a broker has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    ForSomebody,
+    /// Nobody is subscribed, so the broker has dropped it.
+    ForNobody,
+}
+
+const fn taken(reason: PubAckReason) -> Result<Taken, PublishError> {
+    match reason {
+        PubAckReason::Success => Ok(Taken::ForSomebody),
+        PubAckReason::NoMatchingSubscribers => Ok(Taken::ForNobody),
+        _ => Err(refusal(reason)),
+    }
+}
+
 /// Tells what lies in the message itself from what an operator may mend, or what passes.
 const fn refusal(reason: PubAckReason) -> PublishError {
     match reason {
@@ -331,13 +347,22 @@ pub struct Forwarder {
     access: Access,
     current: Mutex<Option<Arc<Client>>>,
     connected: watch::Sender<bool>,
+    needs_subscriber: bool,
 }
 
 impl Forwarder {
     /// Makes a forwarder; it connects with the first message.
     #[must_use]
     pub fn new(access: Access) -> Self {
-        Self { access, current: Mutex::new(None), connected: watch::Sender::new(false) }
+        let (current, connected) = (Mutex::new(None), watch::Sender::new(false));
+        Self { access, current, connected, needs_subscriber: false }
+    }
+
+    /// Counts a message that the broker takes for nobody as not taken, so that it is kept: for brokers that only
+    /// hand on.
+    #[must_use]
+    pub fn for_a_subscriber(self) -> Self {
+        Self { needs_subscriber: true, ..self }
     }
 
     /// Publishes with `QoS` 1, again after every lost connection, until the broker has committed
@@ -345,13 +370,18 @@ impl Forwarder {
     ///
     /// Calls may run side by side; dropping one gives its message up.
     pub async fn deliver(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
-        self.deliver_as(topic, payload, PublishOptions::at_least_once()).await
+        let taken = self.deliver_as(topic, payload, PublishOptions::at_least_once()).await?;
+        if taken == Taken::ForNobody && self.needs_subscriber {
+            return Err(PublishError::NotNow(PubAckReason::NoMatchingSubscribers));
+        }
+        Ok(())
     }
 
     /// As [`deliver`](Self::deliver); the broker keeps the message for whoever subscribes later, in place of the
     /// one before, and an empty one takes its place away.
     pub async fn retain(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
-        self.deliver_as(topic, payload, PublishOptions::at_least_once().retained()).await
+        let options = PublishOptions::at_least_once().retained();
+        self.deliver_as(topic, payload, options).await.map(drop)
     }
 
     async fn deliver_as(
@@ -359,7 +389,7 @@ impl Forwarder {
         topic: &str,
         payload: Bytes,
         options: PublishOptions,
-    ) -> Result<(), PublishError> {
+    ) -> Result<Taken, PublishError> {
         loop {
             let client = self.client().await;
             match client.publish_as(topic, payload.clone(), options.clone()).await {

@@ -603,6 +603,20 @@ mod with_mosquitto {
     }
 
     #[tokio::test]
+    async fn a_message_for_nobody_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_broker, port) = foreign_broker(folder.path()).await;
+        let access = |id: &str| Access::plain("127.0.0.1", port, id, "u", "p");
+        let forwarder = Forwarder::new(access("gateway")).for_a_subscriber();
+        let kept = forwarder.deliver(&up("dev1"), "reading".into()).await;
+        assert!(matches!(kept, Err(PublishError::NotNow(_))), "{kept:?}");
+        forwarder.retain("claviger/v1/dev1/key", "frame".into()).await.unwrap();
+        let (client, _inbox) = Client::connect(&access("platform")).await.unwrap();
+        client.subscribe("claviger/v1/+/up").await.unwrap();
+        forwarder.deliver(&up("dev1"), "reading".into()).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_retained_message_waits_for_who_comes_later() {
         let folder = tempfile::tempdir().unwrap();
         let (_broker, port) = foreign_broker(folder.path()).await;

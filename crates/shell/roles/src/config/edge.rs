@@ -159,6 +159,17 @@ impl Raw for RawGateway {
         };
         let device_broker = broker("device_broker", self.device_broker);
         let platform_broker = broker("platform_broker", self.platform_broker);
+        if let (Some(Some(near)), Some(Some(far))) = (&device_broker, &platform_broker)
+            && (&near.host, near.port) == (&far.host, far.port)
+        {
+            let right = "must be another broker than that of `device_broker`: a reading would go round for ever";
+            faults.note(
+                "platform_broker.address",
+                format_args!("\"{}:{}\"", far.host, far.port),
+                right,
+            );
+            return None;
+        }
         let renew = faults.seconds("renew_s", self.renew_s);
         let sharing = check_sharing(faults, &self.sharing);
         if !(1..=1_000_000).contains(&self.queue_mb) {

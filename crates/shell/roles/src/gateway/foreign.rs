@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use claviger_durable::Tx;
-use claviger_fleet::{QueueRefusal, topics};
+use claviger_fleet::{DeviceStanding, QueueRefusal, topics};
 use claviger_net::mqtt::{Forwarder, Message, Refused, Subscription};
 use claviger_net::shutdown::Shutdown;
 use claviger_units::Eui64;
@@ -76,13 +76,24 @@ async fn take(
     let Some(eui) = topics::device_of_up(&topic) else { return Ok(()) };
     let now = service.context.clock.now();
     let job = move |core: &mut Core, tx: &mut dyn Tx| {
+        // Whoever may publish at that broker has proven nothing.
+        match core.half.standing_of(tx, eui)? {
+            DeviceStanding::Served => {}
+            DeviceStanding::Unknown => return Ok(None),
+            DeviceStanding::NotYetKnown => return Err(QueueRefusal::Full),
+        }
         let queued = core.half.handle_uplink(tx, now, eui, &payload);
         // The broker may have been emptied since the frame was put there.
         let waits = core.half.ready_frame(tx, eui)?.is_some();
-        queued.map(|()| waits)
+        queued.map(|()| Some(waits))
     };
     match service.writer.run(job).await {
-        Ok(Ok(waits)) => {
+        Ok(Ok(None)) => {
+            let why = format_args!("{eui}: dropped: not a device of this gateway");
+            service.context.reports.refused("gateway", why);
+            Ok(())
+        }
+        Ok(Ok(Some(waits))) => {
             service.queued.notify_one();
             if waits {
                 retained.renew(eui);
