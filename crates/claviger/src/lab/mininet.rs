@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use claviger_netlab::{OpenVswitch, Topology, card};
@@ -83,7 +83,10 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let mut child = python.spawn().context("python3 cannot be started")?;
     let mut input = child.stdin.take().context("python3 has no input")?;
     let mut lines = BufReader::new(child.stdout.take().context("python3 has no output")?).lines();
-    until_built(&mut lines).await?;
+    let building = tokio::time::timeout(BUILDING, until_built(&mut lines)).await;
+    building.context(
+        "Mininet does not build its network; `mn --test pingall` shows whether it can",
+    )??;
     let built = began.elapsed();
     let operator = Controller::of(own.state())?;
     let (switches, hosts) = (usize::try_from(n_switches)?, usize::try_from(n_hosts)?);
@@ -168,6 +171,9 @@ const fn address(n: u32) -> Ipv4Addr {
 }
 
 const PORT_BASE: u16 = 16_000;
+
+/// How long Mininet may take for a network: for a thousand hosts a minute.
+const BUILDING: Duration = Duration::from_secs(150);
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use claviger_device::KeyPath;
@@ -117,10 +118,17 @@ pub(crate) fn spawn(host: Option<&str>, role: &str, config: &Path, verbosity: u8
 pub(crate) async fn ready(child: &mut Child, role: &str) -> Result<()> {
     let said = child.stdout.take().context("a role has no output")?;
     let mut lines = BufReader::new(said).lines();
-    while let Some(line) = lines.next_line().await? {
-        if line.ends_with("ready") {
-            return Ok(());
+    let getting_ready = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.ends_with("ready") {
+                return Ok(());
+            }
         }
-    }
-    bail!("the role {role} has ended; `-v` shows why")
+        bail!("the role {role} has ended; `-v` shows why")
+    };
+    let is_ready = tokio::time::timeout(GETTING_READY, getting_ready).await;
+    is_ready.with_context(|| format!("the role {role} does not get ready; `-v` shows why"))?
 }
+
+/// How long a role may take until it serves: the devices wait until they have a label.
+const GETTING_READY: Duration = Duration::from_secs(60);

@@ -335,4 +335,13 @@ fn a_broker_without_a_password_file_or_in_clear_elsewhere_is_named() {
     let ended = start();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.err.contains("broker.danger_in_clear") && ended.err.contains("TLS"), "{ended:?}");
+    // One broker on both sides would give every reading back.
+    for section in ["device_broker", "platform_broker"] {
+        use_broker(&place, "site-a/gateway", section, 1883, "gateway");
+    }
+    let config = place.layout().config("site-a/gateway");
+    let ended = run(&mut claviger(&["run", "gateway", "--config", utf8(&config)]));
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("platform_broker.address"), "{ended:?}");
+    assert!(ended.err.contains("round for ever"), "{ended:?}");
 }
