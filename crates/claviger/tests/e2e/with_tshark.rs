@@ -75,3 +75,60 @@ fn an_extraction_is_one_datagram_each_way() {
     assert_eq!(again.code, Some(1), "{again:?}");
     assert!(again.err.contains("taken already"), "{again:?}");
 }
+
+/// The dissector that stands in `tools/wireshark`, with Lua as tshark has it.
+#[test]
+fn the_dissector_reads_an_exchange_on_loopback() {
+    let place = Place::new();
+    place.init(&["--simulated-speed", "10", "--danger-idq3p"]);
+    let _network = Network::with_frozen_keys(&place, &[], 30);
+    let state = place.state();
+    let port = place.ports().idq3p_a.port();
+    let file = place.logs().join("exchange.pcapng");
+    let filter = format!("udp port {port}");
+    let capture = ["-i", "lo", "-n", "-a", "duration:60", "-f", &filter, "-w", utf8(&file)];
+    let mut shark = Process::start(&place.logs(), "capture", Command::new("tshark").args(capture));
+    eventually("the capture", PATIENCE, || shark.err().contains("Capturing on").then_some(()));
+    let dissector = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/wireshark/idq3p.lua");
+    let port = format!("idq3p.port:{port}");
+    let (script, fields) = (
+        format!("lua_script:{dissector}"),
+        [
+            "idq3p.type",
+            "idq3p.key_id",
+            "idq3p.status",
+            "idq3p.key",
+            "idq3p.crc_good",
+            "idq3p.request_in",
+            "_ws.expert.message",
+        ],
+    );
+    let read = || {
+        let mut command = Command::new("tshark");
+        command.args(["-X", &script, "-o", &port, "-r", utf8(&file), "-T", "fields"]);
+        command.args(fields.iter().flat_map(|field| ["-e", field]));
+        run(&mut command).out
+    };
+    // Its first line may come a little before its first packet.
+    let (rows, key, id) = eventually("both datagrams, dissected", PATIENCE, || {
+        let got = run(&mut claviger(&["key", "extract", "--state", utf8(&state)]));
+        assert_eq!(got.code, Some(0), "{got:?}");
+        let (key, id) = (word(&got.out, "key").to_owned(), word(&got.out, "id").to_owned());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
+        while std::time::Instant::now() < deadline {
+            let rows: Vec<String> = read().lines().map(str::to_owned).collect();
+            if let Some(n) = rows.iter().position(|row| row.contains(&key)).filter(|n| *n > 0) {
+                return Some((rows[n - 1..=n].to_vec(), key, id));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        None
+    });
+    shark.terminate();
+    let cells = |row: &str| row.split('\t').map(str::to_owned).collect::<Vec<_>>();
+    let (request, answer) = (cells(&rows[0]), cells(&rows[1]));
+    assert_eq!(request[..5], ["0", "0x0000000000000000", "", "", "1"], "{rows:?}");
+    assert_eq!(answer[..5], ["1", &id, "0", &key, "1"], "{rows:?}");
+    assert!(answer[5].parse::<u32>().is_ok(), "the frame that asked is found: {rows:?}");
+    assert_eq!((&*request[6], &*answer[6]), ("", ""), "nothing is wrong with either");
+}
