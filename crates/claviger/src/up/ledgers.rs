@@ -109,8 +109,9 @@ fn mean(path: KeyPath, devices: &[&Live], elapsed: Span) -> LedgerFigures {
 impl LedgerFigures {
     /// Writes them for people.
     pub(crate) fn line(&self) -> String {
+        let plural = if self.devices == 1 { "" } else { "s" };
         format!(
-            "ledger    {}: {} devices, awake {:.1} %, radio {:.1} % of the time, {:.0} J a day of this; modelled on a FiPy",
+            "ledger    {}: {} device{plural}, awake {:.1} %, radio {:.1} % of the time, {:.0} J a day of this; modelled on a FiPy",
             self.path,
             grouped(self.devices as u64),
             100.0 * self.awake_dc,
@@ -163,6 +164,6 @@ mod tests {
         assert!(https.energy_j_per_day > pad.energy_j_per_day);
         assert!(pad.battery_days > push.battery_days);
         let line = pad.line();
-        assert!(line.starts_with("ledger    pad: 1 devices, awake 0.0 %, radio 0.0 %"), "{line}");
+        assert!(line.starts_with("ledger    pad: 1 device, awake 0.0 %, radio 0.0 %"), "{line}");
     }
 }
