@@ -266,10 +266,10 @@ mod tests {
         StateFolder::claim(folder.path()).unwrap().prepare(&plan(None)).unwrap();
         let marker = folder.path().join("claviger.toml");
         for (text, parts) in [
-            ("layout = 5\nsites = 3\n", ["layout 5", "the version that made it"]),
+            ("layout = 99\nsites = 3\n", ["layout 99", "the version that made it"]),
             ("layout = 0\n", ["layout 0", "the version that made it"]),
-            ("", ["does not say `layout = 4`", "restore it"]),
-            ("layout = \"two\"", ["does not say `layout = 4`", "restore it"]),
+            ("", ["does not say `layout = 5`", "restore it"]),
+            ("layout = \"two\"", ["does not say `layout = 5`", "restore it"]),
         ] {
             fs::write(&marker, text).unwrap();
             let refused = StateFolder::claim(folder.path()).unwrap_err().to_string();
@@ -277,7 +277,7 @@ mod tests {
                 assert!(refused.contains(part), "{part}: {refused}");
             }
         }
-        fs::write(&marker, "layout = 4\n").unwrap();
+        fs::write(&marker, "layout = 5\n").unwrap();
         StateFolder::claim(folder.path()).unwrap();
     }
 

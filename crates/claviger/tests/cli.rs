@@ -248,11 +248,11 @@ fn a_folder_of_another_layout_is_refused_by_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(folder.path());
     assert_eq!(run(&["init", "--state", state]).0, Some(0));
-    std::fs::write(folder.path().join("claviger.toml"), "layout = 5\n").unwrap();
+    std::fs::write(folder.path().join("claviger.toml"), "layout = 99\n").unwrap();
     for command in [&["up"][..], &["init"], &["link"], &["readings"], &["key", "get"]] {
         let (code, out, err) = run(&[command, &["--state", state]].concat());
         assert_eq!((code, out.as_str()), (Some(1), ""), "{command:?}\n{err}");
-        for part in ["claviger.toml", "layout 5", "knows layout 4", "run the version that made it"]
+        for part in ["claviger.toml", "layout 99", "knows layout 5", "run the version that made it"]
         {
             assert!(err.contains(part), "{part} is missing in {err}");
         }
