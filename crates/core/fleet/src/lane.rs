@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use claviger_units::{Span, Timestamp};
+use claviger_units::{Key256, KeyId, Span, Timestamp};
 
+use crate::orders::{Extraction, RequestToken};
 use crate::turns::{Rank, Turn, Turns};
 
 /// A queue of orders that gives every device its turn (`PROTOCOL.md` P3b.2).
@@ -136,6 +137,29 @@ impl<K: Ord + Copy, V: Copy> Lane<K, V> {
     fn has_room(&self) -> bool {
         let limit = if self.failures > 0 { 1 } else { self.most_in_flight };
         self.in_flight.len() < limit
+    }
+}
+
+/// Orders for a W, one at a time, from either site.
+impl Lane<(), RequestToken> {
+    /// Takes the answer to an order and returns the key, if it is one.
+    pub(crate) fn settle(
+        &mut self,
+        now: Timestamp,
+        outcome: Extraction,
+    ) -> Option<(KeyId, Key256)> {
+        match outcome {
+            Extraction::Key(key_id, wrapping, _) => {
+                self.succeed(());
+                return Some((key_id, wrapping));
+            }
+            // The key of that token is burnt; the next time-out draws another token.
+            Extraction::TokenAnswered => {
+                self.succeed(());
+            }
+            Extraction::Shortage | Extraction::Unreachable => self.fail(now, ()),
+        }
+        None
     }
 }
 

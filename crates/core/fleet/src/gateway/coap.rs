@@ -172,12 +172,12 @@ impl Gateway {
         Ok(Ok(Question { eui, row, proof, context, request, message, has_own_nonce }))
     }
 
-    /// Notes that a device may have asked from its epochs before, and nobody here remembers what.
+    /// Notes that a device may have asked from these epochs before, and nobody here remembers what.
     pub(super) fn note_unknown_questions(
         &self,
         tx: &mut dyn Tx,
         eui: Eui64,
-        row: &DeviceRow,
+        epochs: impl IntoIterator<Item = Epoch>,
     ) -> Result<(), EngineError> {
         // In the first generation nothing was ever forgotten; in each later one the numbers begin above those
         // of the one before.
@@ -186,8 +186,7 @@ impl Gateway {
             return Ok(());
         }
         let own = Some(generation.saturating_mul(NUMBERS_OF_GENERATION));
-        let next = row.next.as_ref().map(super::rows::Next::epoch);
-        for epoch in [row.cur.epoch].into_iter().chain(next) {
+        for epoch in epochs {
             Mark { window: ReplayWindow::new(), own }.store(tx, &mark_of(eui, epoch))?;
         }
         Ok(())

@@ -390,6 +390,8 @@ impl Gateway {
         {
             self.promote(tx, now, eui, row)?;
         }
+        // What it asked from there before the loss is forgotten like the rest.
+        self.note_unknown_questions(tx, eui, [epoch])?;
         Ok(true)
     }
 

@@ -141,7 +141,6 @@ impl Gateway {
             row.retired = Some(ProofKeys::of(&row.cur.secret));
         }
         Self::forget_epoch(tx, eui, row.cur.epoch)?;
-        row.may_be_ahead = false;
         row.cur = held;
         row.since = now;
         let name = EpochName { eui, life: row.life, epoch: row.cur.epoch.number() };
@@ -354,7 +353,8 @@ impl Gateway {
         let mut row = row_of(now, seed, current, next);
         let by_pad = row.next.is_none() && Self::prepare_by_pad(tx, eui, &mut row)?;
         row.store(tx, eui)?;
-        self.note_unknown_questions(tx, eui, &row)?;
+        let next = row.next.as_ref().map(Next::epoch);
+        self.note_unknown_questions(tx, eui, [row.cur.epoch].into_iter().chain(next))?;
         self.events.push_back(GatewayEvent::Adopted { eui });
         match &row.next {
             Some(Next::Finished { held, .. }) => {

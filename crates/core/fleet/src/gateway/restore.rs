@@ -77,16 +77,8 @@ impl Gateway {
         outcome: Extraction,
         rng: &mut impl Rng,
     ) -> Result<(), EngineError> {
-        match outcome {
-            Extraction::Key(key_id, wrapping, _) => {
-                self.returns.masters.succeed(());
-                self.give_back(tx, key_id, &wrapping, rng)?;
-            }
-            // The key of that token is burnt; the next time-out draws another token.
-            Extraction::TokenAnswered => {
-                self.returns.masters.succeed(());
-            }
-            Extraction::Shortage | Extraction::Unreachable => self.returns.masters.fail(now, ()),
+        if let Some((key_id, wrapping)) = self.returns.masters.settle(now, outcome) {
+            self.give_back(tx, key_id, &wrapping, rng)?;
         }
         self.pump(now);
         Ok(())
@@ -324,7 +316,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Notes that the platform has acknowledged the frame at place `seq` of the queue.
+    /// Notes that the platform has acknowledged a frame.
     pub(super) fn note_forwarded(
         tx: &mut dyn Tx,
         eui: Eui64,

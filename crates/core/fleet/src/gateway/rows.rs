@@ -44,7 +44,8 @@ pub(super) struct DeviceRow {
     /// The device root, sealed to the platform's recovery key: unreadable here.
     pub(super) root: [u8; SEALED_ROOT],
     /// Whether it was given again by a platform that may have known an earlier place in its pad than this
-    /// gateway did, so that the device may be further.
+    /// gateway did, so that the device may be further. It stays so: somebody may repeat what the device once
+    /// said from a place that it has left.
     pub(super) may_be_ahead: bool,
 }
 

@@ -161,16 +161,8 @@ impl Platform {
         outcome: Extraction,
         rng: &mut impl Rng,
     ) -> Result<(), EngineError> {
-        match outcome {
-            Extraction::Key(key_id, wrapping, _) => {
-                self.masters.succeed(());
-                self.offer(tx, key_id, &wrapping, rng)?;
-            }
-            // The key of that token is burnt; the next time-out draws another token.
-            Extraction::TokenAnswered => {
-                self.masters.succeed(());
-            }
-            Extraction::Shortage | Extraction::Unreachable => self.masters.fail(now, ()),
+        if let Some((key_id, wrapping)) = self.masters.settle(now, outcome) {
+            self.offer(tx, key_id, &wrapping, rng)?;
         }
         self.pump(now);
         Ok(())

@@ -668,6 +668,36 @@ fn a_device_ahead_of_a_lost_gateway_is_found_at_every_door() {
     }
 }
 
+/// What the device once asked from a place in its pad that it has left is played to a gateway that has lost its
+/// memory: it is answered under a nonce that was never used, and the device, which is further, is still found.
+#[test]
+fn an_old_question_does_not_shut_out_a_device_that_is_ahead() {
+    let (mut world, pad) = docked();
+    let device = &world.devices[0];
+    let mut context = key_service::context(End::Device, &device.secret, device.eui, device.epoch);
+    let (question, asked) = context.protect_request(&key_service::question()).unwrap();
+    let ask = |world: &mut World| {
+        let CoapDatagram::Claim(claim) = CoapDatagram::read(&question.to_bytes().unwrap()) else {
+            panic!("a claim")
+        };
+        let answer = world.at_gateway(|g, tx, now, _| Ok(g.handle_coap(tx, now, &claim)?));
+        Packet::from_bytes(&answer.unwrap().unwrap().datagram).unwrap()
+    };
+    let before = ask(&mut world);
+    for _ in 0..4 {
+        step(&mut world.devices[0], &pad);
+        world.publish(0);
+    }
+    world.replace_store(Side::Gateway, MemoryEngine::new());
+    world.settle();
+    let again = ask(&mut world);
+    assert!(context.open_response(&again, &asked).is_ok());
+    assert_eq!((own_nonce(&before).len(), own_nonce(&again).is_empty()), (0, false));
+    world.publish(0).expect("it can log in");
+    world.settle();
+    world.check_every_device_is_followed();
+}
+
 // ---- histories ----
 
 /// How often each thing may happen in a history, as in the configurations of the explicit-state model.
