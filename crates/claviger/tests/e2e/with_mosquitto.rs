@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion, Reading, key_frame, telemetry};
 use claviger_units::Timestamp;
@@ -259,13 +260,6 @@ fn await_epoch(operator: &Operator, n_devices: usize, epoch: u32) -> u32 {
     })
 }
 
-/// Waits until a broker has got a round of readings more than now.
-fn await_messages(broker: &Process) {
-    let n_messages = || broker.err().matches("Received PUBLISH").count();
-    let before = n_messages();
-    eventually("six messages more", PATIENCE, || (n_messages() >= before + 6).then_some(()));
-}
-
 #[test]
 fn brokers_of_another_maker_serve_on_both_sides_and_lose_nothing() {
     let place = Place::new();
@@ -292,25 +286,26 @@ fn brokers_of_another_maker_serve_on_both_sides_and_lose_nothing() {
     };
     fs::write(&devices, text.lines().map(line).collect::<Vec<_>>().join("\n")).unwrap();
 
-    let near_broker = begin_broker(&place, "near", "site-a/gateway", near);
+    let _near = begin_broker(&place, "near", "site-a/gateway", near);
     let mut far_broker = begin_broker(&place, "far", "site-b/platform", far);
     let mut network = Network::start(&place, &Role::ALL);
     let operator = Operator::of(&place);
     let epoch = await_epoch(&operator, 3, 2);
 
+    // Each outage lasts a few wakes: these are no waits for anything. The end asks for every reading.
     // The platform away: what is sent meanwhile waits at its broker.
     network.stop(Role::Platform);
-    await_messages(&far_broker);
+    std::thread::sleep(Duration::from_secs(5));
     network.begin(Role::Platform);
     let epoch = await_epoch(&operator, 3, epoch + 1);
     // The gateway away: what is sent meanwhile waits at the devices' broker.
     network.kill(Role::Gateway);
-    await_messages(&near_broker);
+    std::thread::sleep(Duration::from_secs(5));
     network.begin(Role::Gateway);
     let epoch = await_epoch(&operator, 3, epoch + 1);
     // Its broker away: what is sent meanwhile waits at the gateway.
     assert_eq!(far_broker.terminate().code, Some(0));
-    await_messages(&near_broker);
+    std::thread::sleep(Duration::from_secs(4));
     let _far = begin_broker(&place, "far", "site-b/platform", far);
     await_epoch(&operator, 3, epoch + 1);
 
