@@ -4,10 +4,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use claviger_frames::telemetry::Header;
-use claviger_units::Span;
+use claviger_units::{Eui64, Span, Timestamp};
+use sha2::{Digest, Sha256};
 
 #[cfg(doc)]
 use crate::device::Device;
+use crate::device::FIRST_PAUSE;
 use crate::path::KeyPath;
 
 /// How a device spends its time.
@@ -58,6 +60,48 @@ impl Profile {
             at_boot: AtBoot::InSlot,
         }
     }
+
+    /// Tells whether a wake is the one nearest to the end of the life of a key taken up at `keyed`.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp, keyed: Timestamp) -> bool {
+        let early = Span::from_micros(self.wake_period.as_micros() / 2);
+        now + early >= keyed + self.renew_period
+    }
+
+    /// Tells whether a key taken up at `keyed` is too old to seal anything under.
+    #[must_use]
+    pub fn is_stale(&self, now: Timestamp, keyed: Timestamp) -> bool {
+        self.max_age.is_some_and(|max_age| now.since(keyed) > max_age)
+    }
+
+    /// Returns how long after its start a device asks for its first key.
+    #[must_use]
+    pub fn first_request(&self, eui: Eui64) -> Span {
+        share_of(eui, self.spread, 0)
+    }
+
+    /// Returns the pause before the next request of a device without a QKD key, after `n_refusals` before
+    /// the last one.
+    ///
+    /// As long as the gateway has asked for, or, where that is zero, doubled each time; never above the
+    /// longest pause, so that nobody sends a device to sleep for good; and up to half as much again, so that
+    /// a fleet does not come back all at once.
+    #[must_use]
+    pub fn pause(&self, eui: Eui64, n_refusals: u32, asked: Span) -> Span {
+        let doubled = Span::from_micros(FIRST_PAUSE.as_micros() << n_refusals.min(20));
+        let base = if asked > Span::ZERO { asked } else { doubled };
+        let base = base.min(self.longest_pause).as_micros();
+        let share = share_of(eui, Span::from_micros(base / 2), n_refusals.saturating_add(1));
+        Span::from_micros(base + share.as_micros())
+    }
+}
+
+/// Returns a device's own point within a span, the same each time for the same `round`.
+fn share_of(eui: Eui64, span: Span, round: u32) -> Span {
+    let hash =
+        Sha256::new().chain_update(eui.as_bytes()).chain_update(round.to_be_bytes()).finalize();
+    let hash = hash.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte));
+    Span::from_micros(hash % span.as_micros().max(1))
 }
 
 /// Why a device does not start.

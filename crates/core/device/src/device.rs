@@ -10,7 +10,6 @@ use claviger_frames::telemetry::{self, Header};
 use claviger_frames::{DataKeys, Epoch, EpochKeys, PskIdentity, PskVersion, Reading, next_wake};
 use claviger_units::{Eui64, Key256, Span, Timestamp};
 use rand_core::Rng;
-use sha2::{Digest, Sha256};
 
 use self::asking::Asked;
 use crate::actions::{Action, AtBoot, BootError, Counters, Delivery, KeyAnswer, Profile};
@@ -166,7 +165,7 @@ impl Device {
         device.derive_data_keys();
         device.phase = match device.held.epoch {
             Epoch::BOOTSTRAP => {
-                Phase::Asleep { until: now + device.share_of(device.profile.spread, 0) }
+                Phase::Asleep { until: now + device.profile.first_request(device.held.eui) }
             }
             _ if device.profile.at_boot == AtBoot::AtOnce => Phase::Asleep { until: now },
             _ => device.asleep(now),
@@ -370,7 +369,7 @@ impl Device {
 
     /// Tells whether the key is too old to seal anything under.
     pub(crate) fn is_stale(&self, now: Timestamp) -> bool {
-        self.profile.max_age.is_some_and(|max_age| now.since(self.keyed) > max_age)
+        self.profile.is_stale(now, self.keyed)
     }
 
     fn give_up_oldest(&mut self) {
@@ -449,30 +448,14 @@ impl Device {
         Phase::Asleep { until: next_wake(now, self.held.eui, self.profile.wake_period) }
     }
 
-    /// Returns the pause before the next request of a device without a QKD key.
-    ///
-    /// As long as the gateway asks for, or doubled each time; never above the longest pause, so
-    /// that nobody sends a device to sleep for good; and up to half as much again, so that a
-    /// fleet does not come back all at once.
     fn pause_after(&mut self, answer: KeyAnswer<'_>) -> Span {
-        let base = match answer {
-            KeyAnswer::Later { retry_after } if retry_after > Span::ZERO => retry_after,
-            _ => Span::from_micros(FIRST_PAUSE.as_micros() << self.n_refusals.min(20)),
+        let asked = match answer {
+            KeyAnswer::Later { retry_after } => retry_after,
+            _ => Span::ZERO,
         };
+        let pause = self.profile.pause(self.held.eui, self.n_refusals, asked);
         self.n_refusals = self.n_refusals.saturating_add(1);
-        let base = base.min(self.profile.longest_pause).as_micros();
-        let share = self.share_of(Span::from_micros(base / 2), self.n_refusals);
-        Span::from_micros(base + share.as_micros())
-    }
-
-    /// Returns the device's own point within a span, the same each time for the same `round`.
-    fn share_of(&self, span: Span, round: u32) -> Span {
-        let hash = Sha256::new()
-            .chain_update(self.held.eui.as_bytes())
-            .chain_update(round.to_be_bytes())
-            .finalize();
-        let hash = hash.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte));
-        Span::from_micros(hash % span.as_micros().max(1))
+        pause
     }
 }
 
@@ -488,4 +471,4 @@ const MAX_WAITING: usize = 32;
 /// be sealed under one (`PROTOCOL.md` P3b.6).
 const GRACE: Span = Span::from_secs(36 * 3600);
 /// The first pause after a request or publication in vain.
-const FIRST_PAUSE: Span = Span::from_secs(1);
+pub(crate) const FIRST_PAUSE: Span = Span::from_secs(1);

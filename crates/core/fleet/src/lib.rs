@@ -11,6 +11,7 @@
 //! given again, and a key whose answer was lost is burnt.
 
 mod adoption;
+mod allocation;
 pub mod enrolment;
 mod gateway;
 mod half;
@@ -25,6 +26,7 @@ mod rows;
 pub mod topics;
 mod turns;
 
+pub use allocation::{Allocation, KeyWanted};
 pub use gateway::{
     CoapAnswer, CoapClaim, CoapDatagram, DeviceStanding, DockAnswer, FrameForm, Gateway,
     GatewayConfig, GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks, NextEpoch,

@@ -96,6 +96,19 @@ pub(crate) fn ratio_of_demand(by_a: u64, by_b: u64) -> OwnerRatio {
     OwnerRatio::from_64ths_of_b(by_b.saturating_add(8).saturating_mul(64) / all)
 }
 
+/// Returns how the keys of the next block are split: by what each site has handed out lately; all to A where
+/// B would get what only displaces keys that it has and does not use.
+pub(crate) fn next_ratio(
+    shares: OwnerRatio,
+    [by_a, by_b]: [u64; 2],
+    available_to_b: u64,
+    capacity: Bits,
+) -> OwnerRatio {
+    let by_demand = ratio_of_demand(by_a, by_b);
+    let is_filled = available_to_b >= cap(shares, Site::B, capacity);
+    if by_demand == shares && by_b == 0 && is_filled { OwnerRatio::ALL_TO_A } else { by_demand }
+}
+
 /// Returns how many available keys a site may own; never fewer than 64 (`PROTOCOL.md` P1).
 pub(crate) fn cap(ratio: OwnerRatio, site: Site, capacity: Bits) -> u64 {
     let parts = u64::from(ratio.in_64(site));

@@ -107,13 +107,8 @@ impl KeyStore {
         if self.config.site == Site::B {
             return self.shares;
         }
-        let by_demand = block::ratio_of_demand(self.lately.count(now), self.peer_lately);
-        let of_b = block::cap(self.shares, Site::B, self.config.capacity);
-        if by_demand == self.shares && self.peer_lately == 0 && self.levels.theirs >= of_b {
-            // What B would get would only displace what it has, unused.
-            return OwnerRatio::ALL_TO_A;
-        }
-        by_demand
+        let lately = [self.lately.count(now), self.peer_lately];
+        block::next_ratio(self.shares, lately, self.levels.theirs, self.config.capacity)
     }
 
     fn admit(&self, block: &Block) -> Result<(), ProposeError> {

@@ -10,6 +10,7 @@
 
 mod block;
 mod commit;
+mod counted;
 mod fetch;
 mod hand_out;
 mod lease;
@@ -20,6 +21,7 @@ mod table;
 pub use block::{Block, BlockKey, Origin, Provenance, Site};
 pub use claviger_durable::peer::Session;
 pub use commit::{BlockStanding, ProposeError};
+pub use counted::CountedStore;
 pub use fetch::{FetchError, Inquiry};
 pub use hand_out::{Container, HandOutError, Order, Slave};
 pub use store::{Event, KeyStore, KeyStoreError, Standing, StoreConfig, Stored};

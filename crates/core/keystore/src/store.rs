@@ -539,4 +539,4 @@ fn erase_all(tx: &mut dyn Tx, table: claviger_durable::Table) -> Result<(), Engi
 }
 
 /// The span over which demand decides the shares.
-const LATELY: Span = Span::from_secs(600);
+pub(crate) const LATELY: Span = Span::from_secs(600);

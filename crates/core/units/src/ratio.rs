@@ -42,12 +42,25 @@ impl OwnerRatio {
     /// at least one, unless [all go to A](Self::ALL_TO_A).
     #[must_use]
     pub fn owners(self, n_keys: usize) -> Vec<Site> {
-        let parts = usize::from(self.of_b_in_64);
-        let least = usize::from(n_keys > 1 && parts > 0);
-        let of_b = (n_keys * parts / 64).clamp(least, n_keys.saturating_sub(1).max(least));
+        let of_b = self.n_of_b(n_keys);
         let before = |index: usize| index * of_b / n_keys.max(1);
         let owner = |index| if before(index + 1) > before(index) { Site::B } else { Site::A };
         (0..n_keys).map(owner).collect()
+    }
+
+    /// Returns how many of `n_keys` keys [`owners`](Self::owners) gives to a site.
+    #[must_use]
+    pub fn n_of(self, site: Site, n_keys: usize) -> usize {
+        match site {
+            Site::A => n_keys - self.n_of_b(n_keys),
+            Site::B => self.n_of_b(n_keys),
+        }
+    }
+
+    fn n_of_b(self, n_keys: usize) -> usize {
+        let parts = usize::from(self.of_b_in_64);
+        let least = usize::from(n_keys > 1 && parts > 0);
+        (n_keys * parts / 64).clamp(least, n_keys.saturating_sub(1).max(least))
     }
 }
 
@@ -60,6 +73,11 @@ mod tests {
         assert_eq!(owners.len(), n_keys);
         let got = owners.into_iter().filter(|owner| *owner == Site::B).count();
         assert_eq!(got, bobs, "{parts_of_b}/64 of {n_keys} keys");
+        let ratio = OwnerRatio::from_64ths_of_b(parts_of_b);
+        assert_eq!(
+            (ratio.n_of(Site::A, n_keys), ratio.n_of(Site::B, n_keys)),
+            (n_keys - bobs, bobs)
+        );
     }
 
     #[test]

@@ -100,10 +100,8 @@ impl Device {
         if self.held.epoch == Epoch::BOOTSTRAP || self.is_stale(now) {
             return true;
         }
-        let Profile { path, renew_period, wake_period, .. } = self.profile;
-        // The wake that is nearest to the end of the period.
-        let early = Span::from_micros(wake_period.as_micros() / 2);
-        path != KeyPath::Push && (!self.is_renewed || now + early >= self.keyed + renew_period)
+        self.profile.path != KeyPath::Push
+            && (!self.is_renewed || self.profile.is_due(now, self.keyed))
     }
 
     /// Makes sure that a question has a number of its own, where it needs one.

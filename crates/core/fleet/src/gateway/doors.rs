@@ -222,7 +222,7 @@ impl Gateway {
             // By its pad.
             Some(Next::Finished { frame, .. }) if frame.is_empty() => KeyAnswer::NothingDue,
             Some(Next::Finished { frame, stage: Stage::Ready, .. }) => KeyAnswer::Frame(frame),
-            None if !self.agenda.is_due(now, eui) => KeyAnswer::NothingDue,
+            None if !self.allocation.is_due(now, eui) => KeyAnswer::NothingDue,
             _ => KeyAnswer::Later { retry_after: self.retry_after(now) },
         }
     }
@@ -234,7 +234,7 @@ impl Gateway {
 
     fn retry_after(&self, now: Timestamp) -> Span {
         if self.may_extract() {
-            let pause = self.extracts.delay(now).as_micros().div_ceil(1_000_000);
+            let pause = self.allocation.delay(now).as_micros().div_ceil(1_000_000);
             Span::from_secs(pause.max(1))
         } else {
             WITHOUT_PLATFORM

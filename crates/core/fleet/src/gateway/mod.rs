@@ -1,13 +1,11 @@
 //! The gateway: keys prepared ahead, frames handed out, telemetry queued (`PROTOCOL.md` P3b, P3c).
 
-mod agenda;
 mod coap;
 mod doors;
 mod pad;
 mod prepare;
 mod restore;
 mod rows;
-mod shortage;
 mod uplinks;
 
 pub use coap::{CoapAnswer, CoapClaim, CoapDatagram};
@@ -24,10 +22,10 @@ use claviger_units::{Eui64, Key256, KeyId, Span, Timestamp};
 use claviger_wire::fleet::FleetRecord;
 use rand_core::Rng;
 
-use crate::gateway::agenda::Agenda;
+use crate::allocation::Allocation;
 use crate::gateway::rows::{ADOPTIONS, DEVICES, DeviceRow, Next, PEER, Stage, eui_of};
 use crate::lane::Lane;
-use crate::orders::{KeyOrder, Origin, RequestToken, damaged};
+use crate::orders::{KeyOrder, Origin, damaged};
 use crate::rows::walk;
 use crate::turns::Sharing;
 use crate::{Alarm, FleetError, Half};
@@ -109,16 +107,13 @@ pub enum FrameForm {
 pub struct Gateway {
     config: GatewayConfig,
     peer: Peer,
-    // When a device without a next epoch gets one.
-    agenda: Agenda,
-    extracts: Lane<(Eui64, Epoch), RequestToken>,
+    allocation: Allocation,
     fetches: Lane<KeyId, ()>,
     orders: VecDeque<KeyOrder>,
     events: VecDeque<GatewayEvent>,
     // How often in a row the platform has refused a device's next epoch.
     setbacks: BTreeMap<Eui64, u32>,
     seen: BTreeMap<Eui64, Timestamp>,
-    shortage: shortage::Shortage,
     drawing: pad::Drawing,
     returns: restore::Returns,
     n_devices: u64,
@@ -257,16 +252,14 @@ impl Gateway {
     ) -> Result<Self, EngineError> {
         let peer = Peer::open(tx, PEER, rng)?;
         let mut gateway = Self {
+            allocation: Allocation::new(config.sharing.clone(), config.prepare_after),
             config,
             peer,
-            agenda: Agenda::default(),
-            extracts: Lane::with_room(KEYS_IN_FLIGHT),
             fetches: Lane::new(),
             orders: VecDeque::new(),
             events: VecDeque::new(),
             setbacks: BTreeMap::new(),
             seen: BTreeMap::new(),
-            shortage: shortage::Shortage::default(),
             drawing: pad::Drawing::default(),
             returns: restore::Returns::default(),
             n_devices: 0,
@@ -312,9 +305,9 @@ impl Gateway {
         GatewayStatus {
             session: self.peer.session(),
             n_devices: self.n_devices,
-            n_asking: self.extracts.len(),
+            n_asking: self.allocation.n_asking(),
             n_adopting: self.fetches.len(),
-            key_pause: self.extracts.delay(now),
+            key_pause: self.allocation.delay(now),
             n_queued_uplinks: self.uplinks.n_frames,
             lost_uplinks: self.uplinks.lost,
         }
@@ -356,7 +349,7 @@ impl Gateway {
         self.n_devices += 1;
         match &row.next {
             Some(Next::Asking { epoch, token }) => {
-                self.extracts.push_as((eui, *epoch), *token, self.config.sharing.rank(eui));
+                self.allocation.ask((eui, *epoch), *token);
             }
             Some(Next::Finished { .. }) => {}
             None if pad::PADS.docked(tx, eui)?.is_some() => {}
@@ -371,7 +364,7 @@ impl Gateway {
             self.orders.push_back(KeyOrder::Fetch { key_id });
         }
         while self.may_extract()
-            && let Some(((eui, epoch), token)) = self.extracts.start(now)
+            && let Some(((eui, epoch), token)) = self.allocation.start(now)
         {
             self.orders.push_back(KeyOrder::Extract { eui, epoch, token });
         }
@@ -385,9 +378,6 @@ impl Gateway {
         matches!(self.peer.session(), Session::Open) && !self.returns.are_open()
     }
 }
-
-/// Keys that are asked for at once: two requests of what a KME usually grants in one.
-const KEYS_IN_FLIGHT: usize = 256;
 
 impl Half for Gateway {
     type Order = KeyOrder;
@@ -439,9 +429,9 @@ impl Half for Gateway {
     }
 
     fn poll_timeout(&self) -> Option<Timestamp> {
-        let extracts = self.extracts.wake_at().filter(|_| self.may_extract());
+        let extracts = self.allocation.wake_at().filter(|_| self.may_extract());
         let others = [self.fetches.wake_at(), self.pads_wake_at(), self.returns_wake_at()];
-        [self.agenda.first(), extracts].into_iter().chain(others).flatten().min()
+        [self.allocation.first_due(), extracts].into_iter().chain(others).flatten().min()
     }
 
     fn poll_transmit(&mut self) -> Option<Vec<u8>> {

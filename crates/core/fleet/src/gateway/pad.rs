@@ -191,8 +191,7 @@ impl Gateway {
             }
             Some(Next::Asking { .. }) | None => {}
         }
-        self.extracts.forget(|(of, _), _| *of == eui);
-        self.agenda.strike(eui);
+        self.allocation.forget(eui);
         row.store(tx, eui)?;
         let first = Epoch::new(first);
         pad_row.dock = Some(Dock { prev, first, is_agreed: false, is_given: false });
@@ -456,7 +455,7 @@ impl Gateway {
     }
 
     fn may_draw(&self) -> bool {
-        self.may_extract() && self.extracts.len() == 0 && self.drawing.in_flight.is_none()
+        self.may_extract() && self.allocation.n_asking() == 0 && self.drawing.in_flight.is_none()
     }
 
     fn keep_drawn(

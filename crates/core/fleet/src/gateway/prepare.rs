@@ -27,18 +27,14 @@ impl Gateway {
     ) -> Result<(), EngineError> {
         match outcome {
             Extraction::Key(key_id, key, origin) => {
-                self.shortage.note_key(now);
-                self.extracts.succeed((eui, epoch));
+                self.allocation.granted(now, (eui, epoch));
                 self.announce(tx, eui, epoch, (key_id, key, origin), rng)?;
             }
             Extraction::TokenAnswered => self.ask_anew(tx, eui, epoch, rng)?,
-            Extraction::Shortage => {
-                self.shortage.note_refusal(now);
-                self.extracts.postpone(now, (eui, epoch));
-            }
-            Extraction::Unreachable => self.extracts.fail(now, (eui, epoch)),
+            Extraction::Shortage => self.allocation.too_few(now, (eui, epoch)),
+            Extraction::Unreachable => self.allocation.unreachable(now, (eui, epoch)),
         }
-        self.events.extend(self.shortage.judge(now, self.extracts.len()));
+        self.events.extend(self.allocation.judge(now));
         self.pump(now);
         Ok(())
     }
@@ -106,7 +102,7 @@ impl Gateway {
         rng: &mut impl Rng,
     ) -> Result<(), EngineError> {
         for _ in 0..BEGINNINGS {
-            let Some(eui) = self.agenda.take_due(now) else { break };
+            let Some(eui) = self.allocation.take_due(now) else { break };
             let Some(mut row) = DeviceRow::load(tx, eui)?.filter(|row| row.next.is_none()) else {
                 continue;
             };
@@ -115,17 +111,14 @@ impl Gateway {
             row.highest = epoch;
             row.next = Some(Next::Asking { epoch, token });
             row.store(tx, eui)?;
-            self.extracts.push_as((eui, epoch), token, self.config.sharing.rank(eui));
+            self.allocation.ask((eui, epoch), token);
         }
         Ok(())
     }
 
     /// Plans the next preparation of a device without one.
     pub(super) fn plan(&mut self, now: Timestamp, eui: Eui64, row: &DeviceRow) {
-        let at_once = row.cur.epoch == Epoch::BOOTSTRAP || self.shortage.is_recent(now);
-        let rest = if at_once { Span::ZERO } else { self.config.prepare_after };
-        // A clock that was set back must not hold a device up for longer than its period.
-        self.plan_at(eui, row, row.since.min(now) + rest);
+        self.plan_at(eui, row, self.allocation.next_time(now, row.cur.epoch, row.since));
     }
 
     /// Makes `next` the current epoch: the device has shown that it holds it (P3b.7).
@@ -157,7 +150,7 @@ impl Gateway {
 
     fn plan_at(&mut self, eui: Eui64, row: &DeviceRow, at: Timestamp) {
         if row.highest.number() - row.cur.epoch.number() < key_frame::MAX_STEP {
-            self.agenda.enter(eui, at);
+            self.allocation.plan(eui, at);
         } else {
             self.events.push_back(GatewayEvent::Alarm(Alarm::OutOfReach { eui }));
         }
@@ -172,13 +165,13 @@ impl Gateway {
     ) -> Result<(), EngineError> {
         let Some(mut row) = DeviceRow::load(tx, eui)? else { return Ok(()) };
         if !is_asking(&row, epoch) {
-            self.extracts.succeed((eui, epoch));
+            self.allocation.end((eui, epoch));
             return Ok(());
         }
         let token = RequestToken::random(rng);
         row.next = Some(Next::Asking { epoch, token });
         row.store(tx, eui)?;
-        self.extracts.repeat((eui, epoch), token);
+        self.allocation.repeat((eui, epoch), token);
         Ok(())
     }
 
@@ -340,9 +333,8 @@ impl Gateway {
         if let Some(newest) = seed.forwarded {
             Self::note_read(tx, eui, newest)?;
         }
-        self.agenda.strike(eui);
         if earlier.is_some() {
-            self.extracts.forget(|(of, _), _| *of == eui);
+            self.allocation.forget(eui);
         } else {
             self.n_devices += 1;
         }
@@ -381,8 +373,7 @@ impl Gateway {
         self.forget_pads(tx, eui)?;
         self.forget_return(tx, eui)?;
         self.n_devices -= 1;
-        self.agenda.strike(eui);
-        self.extracts.forget(|(of, _), _| *of == eui);
+        self.allocation.forget(eui);
         self.setbacks.remove(&eui);
         self.seen.remove(&eui);
         self.events.push_back(GatewayEvent::Retired { eui });

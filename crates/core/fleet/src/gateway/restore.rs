@@ -115,8 +115,8 @@ impl Gateway {
         for table in [DEVICES, PADS.rows, PADS.keys, coap::OPENED] {
             erase_all(tx, table, b"")?;
         }
-        self.extracts.forget(|_, _| true);
-        (self.agenda, self.drawing) = Default::default();
+        self.allocation.forget_all();
+        self.drawing = Default::default();
         self.setbacks.clear();
         self.seen.clear();
         self.n_devices = 0;
@@ -138,7 +138,7 @@ impl Gateway {
         tx.write(RETURNS, OPEN, b"")?;
         self.returns.is_open = true;
         // A key that is under way may come at any time, and its epoch would not be among what is given back.
-        self.extracts.forget(|_, _| true);
+        self.allocation.forget_orders();
         for (eui, mut row) in devices {
             tx.write(RETURNS, eui.as_bytes(), b"")?;
             self.returns.waiting.insert(eui);

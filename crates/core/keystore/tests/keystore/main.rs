@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails here fails as it should")]
 
+mod counted;
 mod histories;
 mod provenance;
 mod rules;

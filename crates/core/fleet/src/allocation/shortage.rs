@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 
 use claviger_units::{Span, Timestamp};
 
-use super::GatewayEvent;
-use crate::Alarm;
+use crate::{Alarm, GatewayEvent};
 
 /// What of the last minutes tells how long a shortage will last. Devices wait in the order in which they
 /// became due, and keep their epoch meanwhile.
