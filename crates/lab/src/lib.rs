@@ -4,9 +4,11 @@
 
 pub mod attack;
 pub mod chain;
+pub mod fleet;
 pub mod interval;
 pub mod link;
 pub mod rate;
+pub mod replay;
 pub mod summary;
 
 pub use chain::VirtualChain;

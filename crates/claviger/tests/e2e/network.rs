@@ -88,7 +88,9 @@ impl<'a> Network<'a> {
 
     /// Ends a role as an operator would.
     pub(crate) fn stop(&mut self, role: Role) {
-        let ended = self.running.remove(&role).unwrap().terminate();
+        // It lives until the end, to tell what it said if it does not end well.
+        let mut process = self.running.remove(&role).unwrap();
+        let ended = process.terminate();
         assert_eq!(ended.code, Some(0), "{role:?} did not end well");
     }
 

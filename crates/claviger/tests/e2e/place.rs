@@ -82,9 +82,12 @@ struct PortRow {
     _lock: File,
 }
 
+const _: () = assert!(PortRow::FIRST + PortRow::ROWS * Ports::COUNT <= 32_768);
+
 impl PortRow {
-    /// Below the range from which the system takes ports by itself.
-    const FIRST: u16 = 29_600;
+    /// All of them below the range from which the system takes ports by itself: there a connection of anybody
+    /// may have the port of a role that is not up at the moment.
+    const FIRST: u16 = 28_000;
     const ROWS: u16 = 200;
 
     fn take() -> Self {

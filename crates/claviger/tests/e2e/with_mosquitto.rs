@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::time::Duration;
 
 use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion, Reading, key_frame, telemetry};
 use claviger_units::Timestamp;
@@ -206,7 +206,8 @@ fn what_is_refused_reaches_nobody() {
     assert_eq!(operator.readings(0).unwrap().len(), 0);
 }
 
-/// A broker of mosquitto at a port of this place that nothing else uses, with the certificate of a role.
+/// A broker of mosquitto that listens at a port of this place that nothing else uses, with the certificate of a
+/// role.
 fn begin_broker(place: &Place, name: &str, folder: &str, port: u16) -> Process {
     let files = place.logs().join(name);
     fs::create_dir_all(&files).unwrap();
@@ -229,7 +230,13 @@ fn begin_broker(place: &Place, name: &str, folder: &str, port: u16) -> Process {
     );
     fs::write(&config, text).unwrap();
     fs::set_permissions(&rules, Permissions::from_mode(0o600)).unwrap();
-    Process::start(&place.logs(), name, Command::new("mosquitto").args(["-v", "-c", utf8(&config)]))
+    let command = &mut Command::new("mosquitto");
+    let mut broker = Process::start(&place.logs(), name, command.args(["-v", "-c", utf8(&config)]));
+    eventually(&format!("the broker {name}"), PATIENCE, || {
+        assert_eq!(broker.ended(), None, "the broker {name} has ended by itself");
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+    });
+    broker
 }
 
 /// Adds a broker to a configuration.
@@ -260,19 +267,21 @@ fn await_epoch(operator: &Operator, n_devices: usize, epoch: u32) -> u32 {
     })
 }
 
+/// Waits until a broker has logged `what` six times more than now: two readings of each of three devices.
+fn await_six(broker: &Process, what: &str) {
+    let n_times = || broker.err().matches(what).count();
+    let before = n_times();
+    eventually(what, PATIENCE, || (n_times() >= before + 6).then_some(()));
+}
+
 #[test]
 fn brokers_of_another_maker_serve_on_both_sides_and_lose_nothing() {
     let place = Place::new();
-    place.init(&[
-        "--simulated-speed",
-        "10",
-        "--devices",
-        "3",
-        "--renew",
-        "2s",
-        "--keys-by",
-        "push",
-    ]);
+    // By this path the devices' sessions are secured by certificates: a broker of another maker knows none of the
+    // pre-shared keys, so that on the other paths the devices stay at the gateway's own.
+    let keys_by = ["--keys-by", "https"];
+    let quick = ["--simulated-speed", "10", "--devices", "3", "--renew", "2s"];
+    place.init(&[&quick[..], &keys_by].concat());
     // Ports of the row that only `--danger-idq3p` would use.
     let (near, far) = (place.ports().idq3p_a.port(), place.ports().idq3p_b.port());
     use_broker(&place, "site-a/gateway", "device_broker", near, "gateway");
@@ -286,26 +295,26 @@ fn brokers_of_another_maker_serve_on_both_sides_and_lose_nothing() {
     };
     fs::write(&devices, text.lines().map(line).collect::<Vec<_>>().join("\n")).unwrap();
 
-    let _near = begin_broker(&place, "near", "site-a/gateway", near);
+    let near_broker = begin_broker(&place, "near", "site-a/gateway", near);
     let mut far_broker = begin_broker(&place, "far", "site-b/platform", far);
     let mut network = Network::start(&place, &Role::ALL);
     let operator = Operator::of(&place);
     let epoch = await_epoch(&operator, 3, 2);
 
-    // Each outage lasts a few wakes: these are no waits for anything. The end asks for every reading.
+    // Each outage lasts until something waits. The end asks for every reading.
     // The platform away: what is sent meanwhile waits at its broker.
     network.stop(Role::Platform);
-    std::thread::sleep(Duration::from_secs(5));
+    await_six(&far_broker, "Received PUBLISH from gateway");
     network.begin(Role::Platform);
     let epoch = await_epoch(&operator, 3, epoch + 1);
     // The gateway away: what is sent meanwhile waits at the devices' broker.
     network.kill(Role::Gateway);
-    std::thread::sleep(Duration::from_secs(5));
+    await_six(&near_broker, "Received PUBLISH from 02");
     network.begin(Role::Gateway);
     let epoch = await_epoch(&operator, 3, epoch + 1);
     // Its broker away: what is sent meanwhile waits at the gateway.
     assert_eq!(far_broker.terminate().code, Some(0));
-    std::thread::sleep(Duration::from_secs(4));
+    await_six(&near_broker, "Received PUBACK from gateway-up");
     let _far = begin_broker(&place, "far", "site-b/platform", far);
     await_epoch(&operator, 3, epoch + 1);
 

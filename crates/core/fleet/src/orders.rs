@@ -116,7 +116,9 @@ impl RequestToken {
         Self(KeyId::random(rng))
     }
 
-    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+    /// Takes the bytes of a UUID over.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(KeyId::from_bytes(bytes))
     }
 

@@ -139,9 +139,9 @@ pub struct VirtualChain {
 }
 
 /// From one site to the other.
-const LATENCY: Span = Span::from_millis(5);
+pub(crate) const LATENCY: Span = Span::from_millis(5);
 /// From an application to its own KME.
-const LAN: Span = Span::from_millis(1);
+pub(crate) const LAN: Span = Span::from_millis(1);
 /// From a device to the gateway.
 const RADIO: Span = Span::from_millis(20);
 /// Until a node offers a block again, or the light looks whether there is room.

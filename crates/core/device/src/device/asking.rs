@@ -10,7 +10,7 @@ use claviger_units::{Span, Timestamp};
 use coap_lite::{MessageClass, Packet, ResponseType};
 
 use super::{Device, Phase, RESERVED};
-use crate::actions::{Action, KeyAnswer, KeyRequest, Profile};
+use crate::actions::{Action, KeyAnswer, KeyRequest};
 use crate::flash::Held;
 use crate::path::KeyPath;
 
