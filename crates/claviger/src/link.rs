@@ -7,7 +7,6 @@ mod chart;
 mod lessons;
 pub(crate) mod live_attack;
 pub(crate) mod loss_range;
-mod progress;
 pub(crate) mod rate;
 mod rate_table;
 pub(crate) mod run;

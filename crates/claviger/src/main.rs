@@ -19,6 +19,7 @@ mod log;
 mod mud;
 mod pad;
 mod platform;
+mod progress;
 mod readings;
 mod reseed;
 mod run;

@@ -44,6 +44,40 @@ impl RateEstimate {
     }
 }
 
+/// A mean over repetitions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// The mean.
+    pub mean: f64,
+    /// Half of the 95 % interval, by Student over the repetitions; one alone tells none.
+    pub margin: Option<f64>,
+    /// How many repetitions there were.
+    pub n: usize,
+}
+
+impl Estimate {
+    /// Estimates from one value for each repetition; `None` of none.
+    #[must_use]
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len();
+        if n == 0 {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / real(n);
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let margin =
+            student(n - 1).map(|quantile| quantile * (squares / (real(n - 1) * real(n))).sqrt());
+        Some(Self { mean, margin, n })
+    }
+
+    /// Returns the lower and the upper end of the interval; the mean where there is none.
+    #[must_use]
+    pub fn ends(&self) -> (f64, f64) {
+        let margin = self.margin.unwrap_or(0.0);
+        (self.mean - margin, self.mean + margin)
+    }
+}
+
 fn bits_and_seconds(block: &BlockLedger) -> (f64, f64) {
     let bits = f64::from(block.secret) - f64::from(block.reserve);
     (bits, block.end.as_secs_f64() - block.begin.as_secs_f64())
@@ -128,6 +162,17 @@ mod tests {
         assert!((margin - 4.303 * 10.0 / 3.0_f64.sqrt()).abs() < 1e-6, "{margin}");
         assert_eq!(estimate.holds(BitRate::from_bps(100.0)), Some(true));
         assert_eq!(estimate.holds(BitRate::from_bps(50.0)), Some(false));
+        Ok(())
+    }
+
+    /// 1, 2, 3: mean 2, deviation of the mean 1/√3.
+    #[test]
+    fn a_mean_has_the_interval_of_student() -> Result<(), &'static str> {
+        let estimate = Estimate::of(&[1.0, 2.0, 3.0]).ok_or("none")?;
+        let margin = estimate.margin.ok_or("no margin")?;
+        assert!((margin - 4.303 / 3.0_f64.sqrt()).abs() < 1e-9 && estimate.mean == 2.0);
+        assert_eq!(Estimate::of(&[5.0]).map(|one| one.ends()), Some((5.0, 5.0)));
+        assert_eq!(Estimate::of(&[]), None);
         Ok(())
     }
 

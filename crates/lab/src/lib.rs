@@ -4,10 +4,13 @@
 
 pub mod attack;
 pub mod chain;
+pub mod device_day;
+pub mod figures;
 pub mod fleet;
 pub mod interval;
 pub mod link;
 pub mod rate;
+pub mod repeat;
 pub mod replay;
 pub mod summary;
 

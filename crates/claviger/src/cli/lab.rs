@@ -1,6 +1,8 @@
 //! `claviger lab` and what stands below it.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use claviger_netlab::{Impairment, Topology};
@@ -11,6 +13,18 @@ use crate::duration;
 /// `claviger lab`
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
+    /// The paper's Fig. 2a: radio duty cycle over a day
+    #[command(after_help = FIGURE_EXAMPLES)]
+    Fig2a(LabFigureArgs),
+    /// The paper's Fig. 2b: battery life
+    #[command(after_help = FIGURE_EXAMPLES)]
+    Fig2b(LabFigureArgs),
+    /// The paper's Fig. 2d: keys in half an hour over the loss
+    #[command(after_help = FIGURE_EXAMPLES)]
+    Fig2d(LabFigureArgs),
+    /// Every figure, on one page
+    #[command(after_help = FIGURE_EXAMPLES)]
+    All(LabFigureArgs),
     /// Networks of Linux namespaces with Open vSwitch and this controller; needs root
     #[command(subcommand)]
     #[command(after_help = NET_EXAMPLES)]
@@ -21,6 +35,40 @@ pub(crate) enum LabCommand {
     /// What `mininet` starts in the private namespaces
     #[command(hide = true)]
     MininetInside(LabMininetArgs),
+}
+
+const FIGURE_EXAMPLES: &str = "\
+Examples:
+  claviger lab all --quick                  every figure with few repetitions, in a minute or two
+  claviger lab all --out figures            with all repetitions: CSV, SVG, and figures/report.html
+  claviger lab fig2a --config mine.toml     with your own fleet, hardware and radio
+  claviger lab fig2d --seed 100             other light
+
+Configurations are in crates/lab/figures; each value there has its source. The same configuration and
+seed give the same numbers, on any number of threads. Links that were distilled are kept in
+OUT/ledgers and taken from there.";
+
+/// `claviger lab fig2a` and its like
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabFigureArgs {
+    /// Fewer repetitions, as the configuration says under `quick`
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// The first seed; the repetitions have those that follow
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where the files go
+    #[arg(long, value_name = "FOLDER", default_value = "lab-out")]
+    pub(crate) out: PathBuf,
+    /// A configuration in place of the figure's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where ledgers of links are kept and looked for, `ledgers` in the folder of the files by default
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) ledgers: Option<PathBuf>,
+    /// How many threads run, as many as there are processors by default
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
 }
 
 const MININET_EXAMPLES: &str = "\

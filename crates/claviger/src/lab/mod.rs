@@ -1,5 +1,6 @@
-//! `claviger lab`: networks to try things on.
+//! `claviger lab`: figures in virtual time, and networks to try things on.
 
+mod figure;
 mod fleet;
 mod found;
 mod mininet;
@@ -11,12 +12,17 @@ use std::ffi::OsString;
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Result};
+use claviger_lab::figures::Figure;
 
 use crate::cli::lab::{LabCommand, LabNetCommand, LabPolicy};
 
 /// Does one of the commands; its exit code is that of what was run inside.
 pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> {
     match command {
+        LabCommand::Fig2a(args) => figure::make(&[Figure::Fig2a], &args).map(done),
+        LabCommand::Fig2b(args) => figure::make(&[Figure::Fig2b], &args).map(done),
+        LabCommand::Fig2d(args) => figure::make(&[Figure::Fig2d], &args).map(done),
+        LabCommand::All(args) => figure::make(&Figure::ALL, &args).map(done),
         LabCommand::Net(LabNetCommand::Run(args)) => net::enclose(&args, verbosity),
         LabCommand::Net(LabNetCommand::Up(args)) => standing::up(&args),
         LabCommand::Net(LabNetCommand::Exec(args)) => standing::exec(&args),
@@ -37,6 +43,10 @@ fn enclosed(verbosity: u8, words: &[&str], command: &[OsString]) -> Result<ExitC
     }
     let status = again.status().context("the private namespaces cannot be made")?;
     Ok(exit_code(status))
+}
+
+const fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {

@@ -14,11 +14,11 @@ use claviger_units::Fraction;
 use super::background::{self, Stop};
 use super::block_files::Lines;
 use super::chart::Chart;
-use super::progress::Progress;
 use super::rate_table::{self, RateRow};
 use crate::chosen_link::ChosenLink;
 use crate::cli::link::LinkRateArgs;
 use crate::console;
+use crate::progress::Progress;
 
 /// Works through the losses, and writes table and files.
 pub(crate) async fn run(args: &LinkRateArgs) -> Result<()> {

@@ -14,12 +14,12 @@ use claviger_units::{Fraction, Span, Timestamp};
 use super::background::{self, Stop};
 use super::block_files::BlockFiles;
 use super::lessons::reasons;
-use super::progress::Progress;
 use super::table::{self, BlockLine};
 use crate::chosen_link::ChosenLink;
 use crate::cli::link::LinkRunArgs;
 use crate::console;
 use crate::figures::{clock, epsilon, grouped};
+use crate::progress::Progress;
 use crate::up::capacity::Capacity;
 
 /// Plays the link for the time asked for, and sums up.
