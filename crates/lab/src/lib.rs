@@ -3,6 +3,7 @@
 //! A run is a function of its configuration and seed.
 
 pub mod attack;
+pub mod capacity;
 pub mod chain;
 pub mod device_day;
 pub mod figures;
@@ -13,6 +14,7 @@ pub mod rate;
 pub mod repeat;
 pub mod replay;
 pub mod summary;
+pub mod sweep;
 
 pub use chain::VirtualChain;
 pub use link::VirtualLink;

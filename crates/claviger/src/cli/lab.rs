@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use claviger_netlab::{Impairment, Topology};
-use claviger_units::Span;
+use claviger_units::{Decibels, Span};
 
 use crate::duration;
 
@@ -25,6 +25,12 @@ pub(crate) enum LabCommand {
     /// Every figure, on one page
     #[command(after_help = FIGURE_EXAMPLES)]
     All(LabFigureArgs),
+    /// Whether a link feeds a fleet: by theory, and by a day in virtual time
+    #[command(after_help = CAPACITY_EXAMPLES)]
+    Capacity(LabCapacityArgs),
+    /// Any grid of links, fleets, hardware and ways to a key
+    #[command(after_help = SWEEP_EXAMPLES)]
+    Sweep(LabSweepArgs),
     /// Networks of Linux namespaces with Open vSwitch and this controller; needs root
     #[command(subcommand)]
     #[command(after_help = NET_EXAMPLES)]
@@ -69,6 +75,94 @@ pub(crate) struct LabFigureArgs {
     /// How many threads run, as many as there are processors by default
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+}
+
+const CAPACITY_EXAMPLES: &str = "\
+Examples:
+  claviger lab capacity --devices 13000 --renew 30m              the paper's fleet on the paper's link
+  claviger lab capacity --link city --devices 13000 --renew 30m  its other fibre: too few keys
+  claviger lab capacity --link decoy-1ghz --devices 1000000 --renew 30m --wake 5m --buffer-bits 16000000
+
+Exit code: 0 if every wake for a key found one, 1 if not. The link is simulated.";
+
+/// `claviger lab capacity`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabCapacityArgs {
+    #[command(flatten)]
+    pub(crate) link: LabFedLinkArgs,
+    /// How many devices
+    #[arg(long, value_name = "N")]
+    pub(crate) devices: u32,
+    /// How often each wants a fresh key
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = duration::parse)]
+    pub(crate) renew: Span,
+    /// How often each wakes with a reading, as often as it wants a key by default
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) wake: Option<Span>,
+    /// The key buffer
+    #[arg(long, value_name = "BITS", default_value_t = 1_000_000)]
+    pub(crate) buffer_bits: u64,
+    /// Lets readings wait once a key is older than this; devices go on with the old key by default
+    #[arg(long, value_name = "AGE", value_parser = duration::parse)]
+    pub(crate) fail_closed: Option<Span>,
+    /// For how long the fleet is looked at
+    #[arg(long = "for", value_name = "TIME", default_value = "1d", value_parser = duration::parse)]
+    pub(crate) length: Span,
+    /// How many full blocks of the link are distilled; a longer time draws from these
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) blocks: usize,
+    /// From what everything random is made
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Prints a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which link feeds the fleet.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabFedLinkArgs {
+    /// The link: a built-in preset, or a preset file
+    #[arg(long, value_name = "NAME|FILE", default_value = "lab")]
+    pub(crate) link: String,
+    /// Replaces the loss of the link, in decibels
+    #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = crate::cli::loss)]
+    pub(crate) loss_db: Option<Decibels>,
+}
+
+const SWEEP_EXAMPLES: &str = "\
+A grid, in TOML; every list is a parameter, and every combination is run:
+  link = [\"lab\", \"decoy-1ghz\"]
+  loss_db = [4.0, 7.0]              # left out: the link's own
+  devices = [1000, 10_000]
+  renew_s = [1800]
+  wake_s = [300, 1800]
+  buffer_bits = [1_000_000]
+  max_age_s = [0]                   # readings wait once a key is older; 0: go on with it
+  way = [\"push\", \"https\"]
+  against = \"dkg\"
+  profile = [\"fipy\"]
+  packet_loss = [0.0, 0.01]
+  retransmission_s = 1.0
+  reading_packets = 12
+  hours = 24.0
+  seeds = 5
+  link_blocks = 20
+
+The sheet is OUT/NAME.csv, once all is there; what was run before an interruption is not run again.
+A point that cannot be says so in its row.";
+
+/// `claviger lab sweep`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabSweepArgs {
+    /// The grid
+    pub(crate) grid: PathBuf,
+    /// Where the files go
+    #[arg(long, value_name = "FOLDER", default_value = "lab-out")]
+    pub(crate) out: PathBuf,
+    /// The first seed of each point
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
 }
 
 const MININET_EXAMPLES: &str = "\

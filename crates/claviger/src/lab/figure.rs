@@ -1,7 +1,6 @@
 //! `claviger lab fig2a` and its like: makes figures, and leaves no half file that looks whole.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
@@ -9,10 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use claviger_lab::figures::report::html;
 use claviger_lab::figures::sheet::Provenance;
 use claviger_lab::figures::{Extent, Figure, Laboratory, Made};
-use claviger_lab::replay::{LinkLedger, fingerprint};
-use claviger_photonics::LinkPreset;
 use claviger_units::Fraction;
 
+use super::shelf::{Shelf, make_folder, write_whole};
 use crate::cli::lab::LabFigureArgs;
 use crate::console;
 use crate::figures::clock;
@@ -24,9 +22,11 @@ pub(super) fn make(figures: &[Figure], args: &LabFigureArgs) -> Result<()> {
         args.config.is_none() || figures.len() == 1,
         "--config is of one figure: name that figure in place of `all`"
     );
-    fs::create_dir_all(&args.out)
-        .with_context(|| format!("the folder {} cannot be made", args.out.display()))?;
-    let shelf = Shelf::find(args)?;
+    make_folder(&args.out)?;
+    let shelf = match &args.ledgers {
+        Some(folder) => Shelf::open(folder)?,
+        None => Shelf::open(&args.out.join("ledgers"))?,
+    };
     let made = figures.iter().map(|figure| Ok((*figure, make_one(*figure, args, &shelf)?)));
     let made = made.collect::<Result<Vec<_>>>()?;
     let about = format!(
@@ -37,7 +37,7 @@ pub(super) fn make(figures: &[Figure], args: &LabFigureArgs) -> Result<()> {
         if args.quick { ", quick: fewer repetitions than the figures need" } else { "" },
     );
     let report = args.out.join("report.html");
-    write(&report, &html(&about, &made))?;
+    write_whole(&report, &html(&about, &made))?;
     console::out(format_args!("{} shows everything", report.display()));
     Ok(())
 }
@@ -75,10 +75,10 @@ fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made>
         },
     };
     for sheet in &made.sheets {
-        write(&args.out.join(format!("{}.csv", sheet.name)), &sheet.to_csv(&provenance))?;
+        write_whole(&args.out.join(format!("{}.csv", sheet.name)), &sheet.to_csv(&provenance))?;
     }
     for (name, svg) in &made.pictures {
-        write(&args.out.join(format!("{name}.svg")), svg)?;
+        write_whole(&args.out.join(format!("{name}.svg")), svg)?;
     }
     console::out(format_args!("{figure}: {} ({})", made.title, clock(took)));
     for verdict in &made.verdicts {
@@ -91,46 +91,6 @@ fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made>
         ));
     }
     Ok(made)
-}
-
-/// Ledgers of links that were distilled before.
-struct Shelf {
-    folder: PathBuf,
-}
-
-impl Shelf {
-    fn find(args: &LabFigureArgs) -> Result<Self> {
-        let folder = match &args.ledgers {
-            Some(folder) => folder.clone(),
-            None => args.out.join("ledgers"),
-        };
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("the folder {} cannot be made", folder.display()))?;
-        Ok(Self { folder })
-    }
-
-    /// Takes a ledger from the shelf, or has it distilled and puts it there.
-    fn ledger(&self, preset: &LinkPreset, seed: u64, n_blocks: usize) -> Result<LinkLedger> {
-        let (name, mark) = (preset.name(), fingerprint(preset));
-        let path = self.folder.join(format!("{name}-{mark}-seed{seed}-{n_blocks}.csv"));
-        if let Ok(text) = fs::read_to_string(&path) {
-            return LinkLedger::from_csv(preset, seed, &text)
-                .with_context(|| format!("delete {}, which cannot be used", path.display()));
-        }
-        let ledger = LinkLedger::record(preset, seed, n_blocks, |_| {})?;
-        write(&path, &ledger.to_csv())?;
-        Ok(ledger)
-    }
-}
-
-/// Writes a file whole, or not at all.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(format!(".partial-{}", std::process::id()));
-    let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, path));
-    written
-        .inspect_err(|_| drop(fs::remove_file(&partial)))
-        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 impl LabFigureArgs {

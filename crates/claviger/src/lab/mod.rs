@@ -1,12 +1,15 @@
 //! `claviger lab`: figures in virtual time, and networks to try things on.
 
+mod capacity;
 mod figure;
 mod fleet;
 mod found;
 mod mininet;
 mod net;
 pub(crate) mod own_controller;
+mod shelf;
 mod standing;
+mod sweep;
 
 use std::ffi::OsString;
 use std::process::{ExitCode, ExitStatus};
@@ -23,6 +26,8 @@ pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> 
         LabCommand::Fig2b(args) => figure::make(&[Figure::Fig2b], &args).map(done),
         LabCommand::Fig2d(args) => figure::make(&[Figure::Fig2d], &args).map(done),
         LabCommand::All(args) => figure::make(&Figure::ALL, &args).map(done),
+        LabCommand::Capacity(args) => capacity::run(&args),
+        LabCommand::Sweep(args) => sweep::run(&args).map(done),
         LabCommand::Net(LabNetCommand::Run(args)) => net::enclose(&args, verbosity),
         LabCommand::Net(LabNetCommand::Up(args)) => standing::up(&args),
         LabCommand::Net(LabNetCommand::Exec(args)) => standing::exec(&args),

@@ -130,8 +130,8 @@ impl Chart {
             .configure_mesh()
             .x_desc(&self.x.title)
             .y_desc(&self.y.title)
-            .x_label_formatter(&|value| super::sheet::number(*value))
-            .y_label_formatter(&|value| super::sheet::number(*value))
+            .x_label_formatter(&|value| grouped(*value))
+            .y_label_formatter(&|value| grouped(*value))
             .light_line_style(WHITE)
             .label_style(("sans-serif", 14))
             .draw()?;
@@ -204,9 +204,28 @@ impl Axis {
     }
 }
 
+/// Writes a number with a space before each three digits, from 10 000 on.
+fn grouped(value: f64) -> String {
+    let text = super::sheet::number(value);
+    if text.contains('.') || text.len() < 5 {
+        return text;
+    }
+    let digits = text.chars().enumerate();
+    let spaced = digits.flat_map(|(place, digit)| {
+        let gap = place > 0 && (text.len() - place).is_multiple_of(3);
+        gap.then_some(' ').into_iter().chain([digit])
+    });
+    spaced.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_numbers_are_grouped() {
+        assert_eq!([0.01, 1000.0, 1e4, 1e7].map(grouped), ["0.01", "1000", "10 000", "10 000 000"]);
+    }
 
     #[test]
     fn every_shape_is_drawn_on_every_scale() -> Result<()> {

@@ -32,11 +32,11 @@ impl Changes<'_> {
             .fold((self.printed.0.min(0.0), self.printed.0.max(0.0)), |(low, high), (from, to)| {
                 (low.min(from), high.max(to))
             });
-        let (low, high) = ((low / 10.0).floor() * 10.0, (high / 10.0).ceil() * 10.0);
+        let step = if high - low > 100.0 { 20.0 } else { 10.0 };
+        let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
         let x = |value: f64| LEFT + (value - low) / (high - low) * (WIDTH - LEFT - 30.0);
         let bottom = TOP + ROW * real(self.rows.len());
         let mut svg = begin(WIDTH, bottom + 80.0, self.title);
-        let step = if high - low > 100.0 { 20.0 } else { 10.0 };
         let mut tick = low;
         while tick <= high {
             line(&mut svg, [x(tick), TOP, x(tick), bottom], "#dddddd", "");
