@@ -32,6 +32,13 @@ const AREAS: &[Area] = &[
         before: Some("bench"),
     },
     Area {
+        name: "lab",
+        shows: "days of fleets in virtual time, all figures of the paper, and whether they repeat",
+        package: "claviger",
+        binary: "claviger",
+        before: Some("bench"),
+    },
+    Area {
         name: "sdn",
         shows: "the controller: set-ups a second, latency, discovery, re-routing, entries",
         package: "claviger",

@@ -4,6 +4,7 @@ mod devices;
 mod dkg;
 mod figure;
 mod fleet;
+mod lab;
 mod live;
 mod load;
 mod sdn;
@@ -19,6 +20,7 @@ use crate::console;
 pub(crate) async fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Devices(args) => devices::run(&args).await,
+        BenchCommand::Lab(args) => lab::run(&args),
         BenchCommand::Sdn(args) => sdn::run(&args).await,
         BenchCommand::Fleet(args) => {
             let seconds = fleet::measure(args.devices).await?;

@@ -9,6 +9,8 @@ pub(crate) enum BenchCommand {
     Devices(BenchArgs),
     /// The controller: set-ups a second, latency, discovery, re-routing, entries
     Sdn(BenchArgs),
+    /// The laboratory: days of fleets in virtual time, all figures, and whether they repeat
+    Lab(BenchArgs),
     /// The fleet alone: devices on emulated switches, from nothing to everybody's first key
     Fleet(FleetArgs),
 }
