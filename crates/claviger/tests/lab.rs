@@ -165,7 +165,7 @@ fn capacity_says_whether_a_link_feeds_a_fleet_and_what_is_short() {
         (&["--devices", "500"][..], 0, "it holds"),
         (&["--devices", "20000"], 1, "too few keys"),
         (&["--devices", "10000", "--buffer-bits", "8000"], 1, "larger buffer"),
-        (&["--devices", "20000", "--fail-closed", "31m"], 1, "waited for a key"),
+        (&["--devices", "20000", "--wake", "5m", "--fail-closed", "31m"], 1, "waited for a key"),
         (&["--devices", "10", "--loss-db", "30"], 1, "lower the loss"),
         (&["--devices", "0"], 1, "1 or more"),
     ] {

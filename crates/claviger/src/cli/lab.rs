@@ -19,6 +19,9 @@ pub(crate) enum LabCommand {
     /// The paper's Fig. 2b: battery life
     #[command(after_help = FIGURE_EXAMPLES)]
     Fig2b(LabFigureArgs),
+    /// The paper's Fig. 2c: latency and packet loss over a day
+    #[command(after_help = FIGURE_EXAMPLES)]
+    Fig2c(LabFigureArgs),
     /// The paper's Fig. 2d: keys in half an hour over the loss
     #[command(after_help = FIGURE_EXAMPLES)]
     Fig2d(LabFigureArgs),

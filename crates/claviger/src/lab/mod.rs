@@ -24,6 +24,7 @@ pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> 
     match command {
         LabCommand::Fig2a(args) => figure::make(&[Figure::Fig2a], &args).map(done),
         LabCommand::Fig2b(args) => figure::make(&[Figure::Fig2b], &args).map(done),
+        LabCommand::Fig2c(args) => figure::make(&[Figure::Fig2c], &args).map(done),
         LabCommand::Fig2d(args) => figure::make(&[Figure::Fig2d], &args).map(done),
         LabCommand::All(args) => figure::make(&Figure::ALL, &args).map(done),
         LabCommand::Capacity(args) => capacity::run(&args),

@@ -130,6 +130,72 @@ impl Grids<'_> {
     }
 }
 
+/// Values with their intervals, in panels side by side.
+#[derive(Clone, Debug)]
+pub(super) struct Bars<'a> {
+    pub(super) title: &'a str,
+    pub(super) groups: [&'a str; 2],
+    pub(super) panels: Vec<(&'a str, Vec<Bar>)>,
+    pub(super) note: &'a str,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub(super) struct Bar {
+    pub(super) name: String,
+    pub(super) value: Estimate,
+    pub(super) group: usize,
+}
+
+const PANEL: (f64, f64) = (330.0, 300.0);
+
+impl Bars<'_> {
+    /// Draws them.
+    pub(super) fn to_svg(&self) -> String {
+        let n_bars = self.panels.iter().map(|(_, bars)| bars.len()).max().unwrap_or(0);
+        let bottom = TOP + PANEL.1;
+        let mut svg = begin(PANEL.0 * real(self.panels.len()) + 20.0, bottom + 130.0, self.title);
+        for (place, (title, bars)) in self.panels.iter().enumerate() {
+            let left = 20.0 + PANEL.0 * real(place);
+            let width = (PANEL.0 - 30.0) / real(n_bars.max(1));
+            let most = bars.iter().map(|bar| bar.value.ends().1).fold(0.0, f64::max).max(1e-12);
+            let y = |value: f64| bottom - value / most * (PANEL.1 - 40.0);
+            text(&mut svg, left, TOP + 8.0, "start", "#000000", title);
+            line(&mut svg, [left, bottom, left + PANEL.0 - 30.0, bottom], "#333333", "");
+            for (n, Bar { name, value, group }) in bars.iter().enumerate() {
+                let x = left + width * real(n);
+                let (top, middle) = (y(value.mean), x + width * 0.4);
+                let (w, h, colour) = (width * 0.8, bottom - top, COLOURS[group % COLOURS.len()]);
+                let _ = write!(
+                    svg,
+                    r#"<rect x="{x:.1}" y="{top:.1}" width="{w:.1}" height="{h:.1}" fill="{colour}" fill-opacity="0.75"/>"#
+                );
+                let (low, high) = value.ends();
+                line(&mut svg, [middle, y(low), middle, y(high)], "#000000", "");
+                let words = match value.mean {
+                    mean if mean < 100.0 => format!("{mean:.2}"),
+                    mean => format!("{mean:.0}"),
+                };
+                text(&mut svg, middle, y(high) - 5.0, "middle", "#333333", &words);
+                let (x, y, name) = (middle + 4.0, bottom + 12.0, escaped(name));
+                let _ = write!(
+                    svg,
+                    r#"<text x="{x:.1}" y="{y:.1}" text-anchor="end" transform="rotate(-50 {x:.1} {y:.1})">{name}</text>"#
+                );
+            }
+        }
+        for (place, name) in self.groups.iter().enumerate() {
+            let at = 20.0 + 220.0 * real(place);
+            let colour = COLOURS[place % COLOURS.len()];
+            let _ =
+                write!(svg, r#"<rect x="{at:.1}" y="44" width="12" height="12" fill="{colour}"/>"#);
+            text(&mut svg, at + 18.0, 55.0, "start", "#000000", name);
+        }
+        text(&mut svg, 16.0, bottom + 118.0, "start", "#444444", self.note);
+        svg + "</svg>\n"
+    }
+}
+
 /// Blue where it gains, orange where it loses, as strong either way; white at nothing.
 fn shade(percent: f64) -> String {
     let strength = (percent.abs() / 25.0).min(1.0);

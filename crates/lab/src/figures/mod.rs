@@ -6,6 +6,7 @@
 pub mod chart;
 mod drawing;
 mod energy;
+mod latency;
 mod rates;
 pub mod report;
 pub mod sheet;
@@ -27,13 +28,15 @@ pub enum Figure {
     Fig2a,
     /// Battery life.
     Fig2b,
+    /// Latency and packet loss.
+    Fig2c,
     /// Keys over loss.
     Fig2d,
 }
 
 impl Figure {
     /// All that can be made, in the paper's order.
-    pub const ALL: [Self; 3] = [Self::Fig2a, Self::Fig2b, Self::Fig2d];
+    pub const ALL: [Self; 4] = [Self::Fig2a, Self::Fig2b, Self::Fig2c, Self::Fig2d];
 
     /// Returns its name, which is also that of its files.
     #[must_use]
@@ -41,6 +44,7 @@ impl Figure {
         match self {
             Self::Fig2a => "fig2a",
             Self::Fig2b => "fig2b",
+            Self::Fig2c => "fig2c",
             Self::Fig2d => "fig2d",
         }
     }
@@ -51,6 +55,7 @@ impl Figure {
         match self {
             Self::Fig2a => include_str!("../../figures/fig2a.toml"),
             Self::Fig2b => include_str!("../../figures/fig2b.toml"),
+            Self::Fig2c => include_str!("../../figures/fig2c.toml"),
             Self::Fig2d => include_str!("../../figures/fig2d.toml"),
         }
     }
@@ -64,6 +69,7 @@ impl Figure {
         let made = match self {
             Self::Fig2a => energy::duty(configuration, laboratory),
             Self::Fig2b => energy::battery(configuration, laboratory),
+            Self::Fig2c => latency::make(configuration, laboratory),
             Self::Fig2d => rates::make(configuration, laboratory),
         };
         made.with_context(|| format!("{self} cannot be made"))
