@@ -25,6 +25,9 @@ pub(crate) enum LabCommand {
     /// The paper's Fig. 2d: keys in half an hour over the loss
     #[command(after_help = FIGURE_EXAMPLES)]
     Fig2d(LabFigureArgs),
+    /// The paper's Fig. 2e: a key over UDP, captured and dissected; needs tshark, and the right to capture
+    #[command(after_help = FIGURE_EXAMPLES)]
+    Fig2e(LabFigureArgs),
     /// Every figure, on one page
     #[command(after_help = FIGURE_EXAMPLES)]
     All(LabFigureArgs),

@@ -1,6 +1,7 @@
 //! `claviger lab fig2a` and its like: makes figures, and leaves no half file that looks whole.
 
 use std::fs;
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
@@ -10,37 +11,73 @@ use claviger_lab::figures::sheet::Provenance;
 use claviger_lab::figures::{Extent, Figure, Laboratory, Made};
 use claviger_units::Fraction;
 
+use super::capture;
 use super::shelf::{Shelf, make_folder, write_whole};
 use crate::cli::lab::LabFigureArgs;
 use crate::console;
 use crate::figures::clock;
 use crate::progress::Progress;
 
-/// Makes figures, writes them, and says what came out.
-pub(super) fn make(figures: &[Figure], args: &LabFigureArgs) -> Result<()> {
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A figure in virtual time.
+    Virtual(Figure),
+    /// Figure 2e, captured from this machine.
+    Captured,
+    /// All of them.
+    All,
+}
+
+/// Makes figures, writes them, and says what came out; exit code 2 if a figure of several could not be made.
+pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
+    let figures = match wanted {
+        Wanted::Virtual(figure) => vec![figure],
+        Wanted::Captured => Vec::new(),
+        Wanted::All => Figure::ALL.to_vec(),
+    };
     ensure!(
-        args.config.is_none() || figures.len() == 1,
-        "--config is of one figure: name that figure in place of `all`"
+        args.config.is_none() || matches!(wanted, Wanted::Virtual(_)),
+        "--config is of one figure in virtual time: name that figure"
     );
     make_folder(&args.out)?;
     let shelf = match &args.ledgers {
         Some(folder) => Shelf::open(folder)?,
         None => Shelf::open(&args.out.join("ledgers"))?,
     };
-    let made = figures.iter().map(|figure| Ok((*figure, make_one(*figure, args, &shelf)?)));
-    let made = made.collect::<Result<Vec<_>>>()?;
+    let mut made = Vec::new();
+    for figure in figures {
+        made.push((figure.name().to_owned(), make_one(figure, args, &shelf)?));
+    }
+    let mut missing = Vec::new();
+    if !matches!(wanted, Wanted::Virtual(_)) {
+        match capture::make(&args.out) {
+            Ok(figure) => {
+                keep("fig2e", CAPTURED, &figure, args)?;
+                made.push(("fig2e".to_owned(), figure));
+            }
+            Err(error) if wanted == Wanted::All => {
+                console::err(console::explained(&error.context("fig2e is not made")));
+                missing.push("fig2e is not made: run `claviger lab fig2e`, which says why".into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
     let about = format!(
-        "claviger {}, commit {}, seed {}{}. Links are simulated, energy is modelled, time is virtual.",
+        "claviger {}, commit {}, seed {}{}. Links are simulated, energy is modelled; time is virtual, but for captures.",
         env!("CARGO_PKG_VERSION"),
         env!("CLAVIGER_COMMIT"),
         args.seed,
         if args.quick { ", quick: fewer repetitions than the figures need" } else { "" },
     );
     let report = args.out.join("report.html");
-    write_whole(&report, &html(&about, &made))?;
+    write_whole(&report, &html(&about, &made, &missing))?;
     console::out(format_args!("{} shows everything", report.display()));
-    Ok(())
+    Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
+
+/// What stands in the sheets of a capture in place of a configuration.
+const CAPTURED: &str = "captured on loopback\n";
 
 fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made> {
     let configuration = match &args.config {
@@ -65,14 +102,22 @@ fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made>
     )?;
     let took = progress.lock().expect("nobody panics while holding it").elapsed();
     drop(progress);
+    let configuration = match args.quick {
+        true => format!("{configuration}# run quick\n"),
+        false => configuration,
+    };
+    keep(figure.name(), &configuration, &made, args)?;
+    console::err(format_args!("{figure} took {}", clock(took)));
+    Ok(made)
+}
+
+/// Writes the files of a figure, and says what it found.
+fn keep(name: &str, configuration: &str, made: &Made, args: &LabFigureArgs) -> Result<()> {
     let provenance = Provenance {
-        figure: figure.name().to_owned(),
+        figure: name.to_owned(),
         commit: env!("CLAVIGER_COMMIT").to_owned(),
         seed: args.seed,
-        configuration: match args.quick {
-            true => format!("{configuration}# run quick\n"),
-            false => configuration,
-        },
+        configuration: configuration.to_owned(),
     };
     for sheet in &made.sheets {
         write_whole(&args.out.join(format!("{}.csv", sheet.name)), &sheet.to_csv(&provenance))?;
@@ -80,7 +125,7 @@ fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made>
     for (name, svg) in &made.pictures {
         write_whole(&args.out.join(format!("{name}.svg")), svg)?;
     }
-    console::out(format_args!("{figure}: {} ({})", made.title, clock(took)));
+    console::out(format_args!("{name}: {}", made.title));
     for verdict in &made.verdicts {
         console::out(format_args!(
             "  {:12} {}: paper {}, here {}",
@@ -90,7 +135,7 @@ fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made>
             verdict.ours
         ));
     }
-    Ok(made)
+    Ok(())
 }
 
 impl LabFigureArgs {

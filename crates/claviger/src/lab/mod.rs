@@ -1,6 +1,7 @@
 //! `claviger lab`: figures in virtual time, and networks to try things on.
 
 mod capacity;
+mod capture;
 mod figure;
 mod fleet;
 mod found;
@@ -17,16 +18,19 @@ use std::process::{ExitCode, ExitStatus};
 use anyhow::{Context as _, Result};
 use claviger_lab::figures::Figure;
 
+use figure::Wanted;
+
 use crate::cli::lab::{LabCommand, LabNetCommand, LabPolicy};
 
 /// Does one of the commands; its exit code is that of what was run inside.
 pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> {
     match command {
-        LabCommand::Fig2a(args) => figure::make(&[Figure::Fig2a], &args).map(done),
-        LabCommand::Fig2b(args) => figure::make(&[Figure::Fig2b], &args).map(done),
-        LabCommand::Fig2c(args) => figure::make(&[Figure::Fig2c], &args).map(done),
-        LabCommand::Fig2d(args) => figure::make(&[Figure::Fig2d], &args).map(done),
-        LabCommand::All(args) => figure::make(&Figure::ALL, &args).map(done),
+        LabCommand::Fig2a(args) => figure::make(Wanted::Virtual(Figure::Fig2a), &args),
+        LabCommand::Fig2b(args) => figure::make(Wanted::Virtual(Figure::Fig2b), &args),
+        LabCommand::Fig2c(args) => figure::make(Wanted::Virtual(Figure::Fig2c), &args),
+        LabCommand::Fig2d(args) => figure::make(Wanted::Virtual(Figure::Fig2d), &args),
+        LabCommand::Fig2e(args) => figure::make(Wanted::Captured, &args),
+        LabCommand::All(args) => figure::make(Wanted::All, &args),
         LabCommand::Capacity(args) => capacity::run(&args),
         LabCommand::Sweep(args) => sweep::run(&args).map(done),
         LabCommand::Net(LabNetCommand::Run(args)) => net::enclose(&args, verbosity),

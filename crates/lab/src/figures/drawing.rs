@@ -196,6 +196,73 @@ impl Bars<'_> {
     }
 }
 
+/// Datagrams byte by byte, each field in its own shade.
+#[derive(Clone, Debug)]
+pub(super) struct Datagrams<'a> {
+    pub(super) title: &'a str,
+    pub(super) note: &'a str,
+    pub(super) datagrams: Vec<(String, Vec<Part>)>,
+}
+
+/// A field of a datagram.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) bytes: Vec<u8>,
+    pub(super) shown: String,
+}
+
+const SHADES: [&str; 4] = ["#d6e9f5", "#fbe3cf", "#d4efe4", "#f3e0ec"];
+const BYTES_PER_LINE: usize = 16;
+
+impl Datagrams<'_> {
+    /// Draws them one below the other: bytes on the left, fields on the right.
+    pub(super) fn to_svg(&self) -> String {
+        let heights = self.datagrams.iter().map(|(_, parts)| height_of(parts));
+        let mut svg = begin(1000.0, 90.0 + heights.sum::<f64>(), self.title);
+        text(&mut svg, 16.0, 50.0, "start", "#444444", self.note);
+        let mut top = 70.0;
+        for (title, parts) in &self.datagrams {
+            text(&mut svg, 16.0, top + 18.0, "start", "#000000", title);
+            let mut place = 0;
+            for (n, Part { name, bytes, shown }) in parts.iter().enumerate() {
+                let shade = SHADES[n % SHADES.len()];
+                for byte in bytes {
+                    let x = 20.0 + 28.0 * real(place % BYTES_PER_LINE);
+                    let y = top + 30.0 + 24.0 * real(place / BYTES_PER_LINE);
+                    let _ = write!(
+                        svg,
+                        r#"<rect x="{x:.0}" y="{y:.0}" width="26" height="22" fill="{shade}"/>"#
+                    );
+                    text(&mut svg, x + 13.0, y + 15.0, "middle", "#000000", &format!("{byte:02x}"));
+                    place += 1;
+                }
+                let y = top + 30.0 + 22.0 * real(n);
+                let _ = write!(
+                    svg,
+                    r#"<rect x="490" y="{y:.0}" width="16" height="16" fill="{shade}" stroke="gray"/>"#
+                );
+                let words = match shown.chars().count() {
+                    0..=44 => format!("{name} ({} B): {shown}", bytes.len()),
+                    _ => {
+                        let cut: String = shown.chars().take(40).collect();
+                        format!("{name} ({} B): {cut}…", bytes.len())
+                    }
+                };
+                text(&mut svg, 514.0, y + 13.0, "start", "#000000", &words);
+            }
+            top += height_of(parts);
+        }
+        svg + "</svg>\n"
+    }
+}
+
+fn height_of(parts: &[Part]) -> f64 {
+    let n_bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+    let lines = real(n_bytes.div_ceil(BYTES_PER_LINE));
+    50.0 + (24.0 * lines).max(22.0 * real(parts.len()))
+}
+
 /// Blue where it gains, orange where it loses, as strong either way; white at nothing.
 fn shade(percent: f64) -> String {
     let strength = (percent.abs() / 25.0).min(1.0);

@@ -6,6 +6,7 @@
 pub mod chart;
 mod drawing;
 mod energy;
+pub mod exchange;
 mod latency;
 mod rates;
 pub mod report;

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 
 use super::drawing::escaped;
 use super::sheet::Sheet;
-use super::{Figure, Finding, Made};
+use super::{Finding, Made};
 
 /// Writes the page.
 ///
-/// `about` says how it was made: the commit, the seed, the extent.
+/// `about` says how it was made: the commit, the seed, the extent. Figures have their names before them;
+/// `missing` says of others why they are not there.
 #[must_use]
-pub fn html(about: &str, figures: &[(Figure, Made)]) -> String {
+pub fn html(about: &str, figures: &[(String, Made)], missing: &[String]) -> String {
     let mut page = String::from(HEAD);
     let _ = write!(page, "<p class=\"about\">{}</p>\n<h2>In one look</h2>\n", escaped(about));
     page += "<table><tr><th>figure</th><th>claim of the paper</th><th>paper</th><th>here</th><th></th></tr>\n";
@@ -27,6 +28,9 @@ pub fn html(about: &str, figures: &[(Figure, Made)]) -> String {
         }
     }
     page += "</table>\n";
+    for reason in missing {
+        let _ = writeln!(page, "<p class=\"contradicted\">{}</p>", escaped(reason));
+    }
     for (figure, made) in figures {
         let _ = write!(page, "<h2 id=\"{figure}\">{figure}: {}</h2>\n<ul>\n", escaped(&made.title));
         for remark in &made.remarks {
@@ -95,7 +99,7 @@ summary { cursor: pointer; color: #0072b2; }
 .about { color: #555; }
 td.confirmed { background: #cfe8f7; }
 td.conditional { background: #fdf0c8; }
-td.contradicted { background: #f8d5c0; }
+.contradicted { background: #f8d5c0; }
 </style></head><body>
 <h1>Claviger: the laboratory's report</h1>
 ";
