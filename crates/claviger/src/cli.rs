@@ -97,7 +97,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     #[command(hide = true)]
     Bench(BenchCommand),
-    /// Build networks to try things on
+    /// Make the paper's figures, ask what a link feeds, build networks to try things on
     #[command(subcommand)]
     Lab(LabCommand),
     /// Mend a key management entity

@@ -49,8 +49,8 @@ fn a_figure_is_the_same_in_any_folder_on_any_number_of_threads() {
             ["lab", "fig2a", "--quick", "--config", config, "--out", out.to_str().unwrap()];
         let (code, said, err) = run(&[&arguments[..], more].concat());
         assert_eq!(code, Some(0), "{err}");
-        assert!(said.contains("paper \u{2212}18 %") && said.contains("report.html"), "{said}");
-        let report = fs::read_to_string(out.join("report.html")).unwrap();
+        assert!(said.contains("paper \u{2212}18 %") && said.contains("fig2a.html"), "{said}");
+        let report = fs::read_to_string(out.join("fig2a.html")).unwrap();
         for part in ["<svg", "modelled", "simulated", "paper-literal", "contradicted", "</html>"] {
             assert!(report.contains(part), "{part}");
         }
@@ -82,7 +82,9 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
         ("profile = \"fipy\"", "profile = \"toaster\"", "there is no profile"),
         ("link = \"lab\"", "link = \"pub\"", "pub"),
         ("sample = 200", "samples = 200", "samples"),
-        ("packet_loss = 0.001", "packet_loss = 1.5", "0 to 0.5"),
+        ("packet_loss = 0.001", "packet_loss = 1.5", "0 to 0.4"),
+        ("renew_s = 1800", "renew_s = 0", "must be wake_s or more"),
+        ("wake_s = [60,", "wake_s = [0,", "must be above 0"),
         ("devices = 13_000", "devices = 0", "1 or more"),
     ] {
         assert!(shipped.contains(from), "{from}");
@@ -97,7 +99,7 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
         ]);
         assert_eq!(code, Some(1), "{to}: {err}");
         assert!(err.contains("fig2b cannot be made") && err.contains(told), "{to}: {err}");
-        assert!(sheets(&out).is_empty() && !out.join("report.html").exists());
+        assert!(sheets(&out).is_empty() && !out.join("fig2b.html").exists());
     }
     let (code, _, err) = run(&["lab", "all", "--config", config.to_str().unwrap()]);
     assert_eq!(code, Some(1));
@@ -106,8 +108,8 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
 
 const GRID: &str = "link = [\"lab\"]\nloss_db = [4.0, 30.0]\ndevices = [10, 20, 30]\nrenew_s = [1800]\n\
     wake_s = [300]\nbuffer_bits = [1_000_000]\nway = [\"push\", \"https\"]\nagainst = \"dkg\"\n\
-    profile = [\"fipy\"]\npacket_loss = [0.0]\nretransmission_s = 1.0\nreading_packets = 12\n\
-    hours = 1.0\nseeds = 2\nlink_blocks = 1\n";
+    profile = [\"fipy\"]\npacket_loss = [0.0]\nhours = 1.0\nseeds = 2\nlink_blocks = 1\n[radio]\n\
+    retransmission_s = 1.0\nreading_packets = 12\nreading_bytes = 900\nreading_half_round_trips = 9\n";
 
 #[test]
 fn a_sweep_goes_on_where_it_was() {
@@ -166,6 +168,9 @@ fn capacity_says_whether_a_link_feeds_a_fleet_and_what_is_short() {
         (&["--devices", "20000"], 1, "too few keys"),
         (&["--devices", "10000", "--buffer-bits", "8000"], 1, "larger buffer"),
         (&["--devices", "20000", "--wake", "5m", "--fail-closed", "31m"], 1, "waited for a key"),
+        (&["--devices", "200", "--wake", "25m"], 1, "a whole number of wakes"),
+        (&["--devices", "200", "--wake", "5m", "--fail-closed", "10m"], 1, "too"),
+        (&["--devices", "5", "--renew", "30d"], 1, "look for longer"),
         (&["--devices", "10", "--loss-db", "30"], 1, "lower the loss"),
         (&["--devices", "0"], 1, "1 or more"),
     ] {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use claviger_device::Profile;
-use claviger_fleet::Sharing;
+use claviger_fleet::{Sharing, prepare_after};
 use claviger_photonics::LinkPreset;
 use claviger_units::{Bits, Span};
 
@@ -38,6 +38,8 @@ pub struct Answer {
     pub made: f64,
     /// Keys a second that the fleet wants.
     pub wanted: f64,
+    /// Whether devices ask before the gateway prepares.
+    pub is_early: bool,
     /// The day.
     pub day: FleetDay,
 }
@@ -54,6 +56,13 @@ pub enum Holds {
     TooSmallBuffer,
     /// Some device never got a first key.
     NotYet,
+    /// The wakes nearest to the end of a key's life come before the gateway prepares the next one: let a key
+    /// live for a whole number of wakes.
+    AskedTooEarly,
+    /// Every key came in time, but keys may grow too old before the next is due: readings wait.
+    KeysTooOld,
+    /// Nobody asked for a key in this time: look for longer.
+    NothingSeen,
 }
 
 impl Question {
@@ -69,7 +78,7 @@ impl Question {
             "a key every {} is too often: 1s or more",
             self.renew
         );
-        let wanted = f64::from(self.devices) / self.renew.max(self.wake).as_secs_f64();
+        let wanted = f64::from(self.devices) / self.period().as_secs_f64();
         // Twice the time that first keys take at this rate, and a few periods.
         let first = 2.0 * f64::from(self.devices) / link.keys_per_second();
         let settle = first + 4.0 * self.renew.as_secs_f64();
@@ -94,7 +103,16 @@ impl Question {
                 threads,
             },
         )?;
-        Ok(Answer { theory, made: link.keys_per_second(), wanted, day })
+        let is_early = self.period() < prepare_after(self.renew.max(self.wake));
+        Ok(Answer { theory, made: link.keys_per_second(), wanted, is_early, day })
+    }
+
+    /// Returns how often a device really asks: in the wake nearest to the end of its key's life.
+    #[must_use]
+    pub fn period(&self) -> Span {
+        let (wake, renew) = (self.wake.as_micros().max(1), self.renew.as_micros());
+        let n_wakes = renew.saturating_sub(wake / 2).div_ceil(wake).max(1);
+        Span::from_micros(n_wakes.saturating_mul(wake))
     }
 }
 
@@ -104,8 +122,11 @@ impl Answer {
     pub fn holds(&self) -> Holds {
         match self.day {
             FleetDay { all_keyed: None, .. } => Holds::NotYet,
-            FleetDay { missed: 0, .. } => Holds::Yes,
+            FleetDay { missed: 0, renewals: 0, .. } => Holds::NothingSeen,
+            FleetDay { missed: 0, withheld: 0, .. } => Holds::Yes,
+            FleetDay { missed: 0, .. } => Holds::KeysTooOld,
             _ if self.made < self.wanted => Holds::TooFewKeys,
+            _ if self.is_early => Holds::AskedTooEarly,
             _ => Holds::TooSmallBuffer,
         }
     }
@@ -120,6 +141,9 @@ impl Holds {
             Self::TooFewKeys => "too few keys",
             Self::TooSmallBuffer => "too small a buffer",
             Self::NotYet => "some device got no first key",
+            Self::AskedTooEarly => "devices ask before the next key is prepared",
+            Self::KeysTooOld => "keys grow too old",
+            Self::NothingSeen => "nobody asked for a key",
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod figures;
 pub mod fleet;
 pub mod interval;
 pub mod link;
+pub mod live;
 pub mod rate;
 pub mod repeat;
 pub mod replay;

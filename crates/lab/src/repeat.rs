@@ -32,7 +32,7 @@ pub fn repeat<T: Send>(
                 while !has_failed.load(Ordering::Relaxed) {
                     let place = next.fetch_add(1, Ordering::Relaxed);
                     let Some(result) = results.get(place) else { break };
-                    let outcome = work(first + place as u64);
+                    let outcome = work(first.saturating_add(place as u64));
                     has_failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
                     *result.lock().expect("nobody panics while holding it") = Some(outcome);
                     done(n_done.fetch_add(1, Ordering::Relaxed) + 1);

@@ -110,7 +110,8 @@ impl LinkLedger {
         for Replayed { fills, n_keys, is_full } in &self.blocks {
             let _ = writeln!(text, "{},{n_keys},{is_full}", fills.as_micros());
         }
-        text + END
+        let _ = writeln!(text, "{END} {} blocks", self.blocks.len());
+        text
     }
 
     /// Reads what [`to_csv`](Self::to_csv) wrote.
@@ -119,7 +120,8 @@ impl LinkLedger {
     ///
     /// Where it is another link's, or another seed's, or not whole.
     pub fn from_csv(preset: &LinkPreset, seed: u64, text: &str) -> Result<Self> {
-        let body = text.strip_suffix(END).context("it is not whole")?;
+        let (body, end) = text.rsplit_once(END).context("it is not whole")?;
+        let n_blocks = end.strip_suffix(" blocks\n").and_then(|n| n.trim().parse::<usize>().ok());
         let mut lines = body.lines();
         let title = title(preset, seed);
         ensure!(lines.next() == Some(&title), "it is another link's, or another seed's");
@@ -132,6 +134,7 @@ impl LinkLedger {
             Ok(Replayed { fills, n_keys: n_keys.parse()?, is_full: is_full.parse()? })
         });
         let blocks = blocks.collect::<Result<Vec<_>>>()?;
+        ensure!(n_blocks == Some(blocks.len()), "it is not whole");
         ensure!(blocks.iter().any(|block| block.is_full), "it has no full block");
         Ok(Self { title, blocks })
     }
@@ -149,7 +152,7 @@ fn title(preset: &LinkPreset, seed: u64) -> String {
 }
 
 const HEADER: &str = "fills_us,keys,is_full";
-const END: &str = "# end\n";
+const END: &str = "# end,";
 
 #[cfg(test)]
 mod tests {

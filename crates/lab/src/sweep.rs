@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use claviger_energy::{Profile, RadioInCrypto, Way};
 use claviger_photonics::LinkPreset;
 use claviger_units::{Bits, Decibels, Span};
@@ -34,11 +34,20 @@ pub struct Grid {
     against: NamedWay,
     profile: Vec<String>,
     packet_loss: Vec<f64>,
-    retransmission_s: f64,
-    reading_packets: u32,
+    radio: Rest,
     hours: f64,
     seeds: usize,
     link_blocks: usize,
+}
+
+/// What a radio has beside its losses.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rest {
+    retransmission_s: f64,
+    reading_packets: u32,
+    reading_bytes: u32,
+    reading_half_round_trips: u32,
 }
 
 /// A way, by its name.
@@ -65,19 +74,24 @@ pub struct Memory {
 }
 
 /// The answers of all repetitions, or why there are none.
-type Shown = Result<Vec<Answer>, String>;
+type Shown = Result<Vec<Answer>, Trouble>;
+
+/// Why there are no answers.
+#[derive(Clone, Debug)]
+enum Trouble {
+    /// There can be none: the link gives no key, or the fleet cannot be.
+    Impossible(String),
+    /// There may be some once this is mended.
+    Failed(String),
+}
 
 impl Memory {
     /// Returns what a question was answered, and has it answered where it is new; who asks meanwhile waits.
-    fn recall(
-        &self,
-        name: Vec<String>,
-        answer: impl FnOnce() -> Result<Vec<Answer>>,
-    ) -> Arc<OnceLock<Shown>> {
+    fn recall(&self, name: Vec<String>, answer: impl FnOnce() -> Shown) -> Arc<OnceLock<Shown>> {
         let mut shown = self.shown.lock().expect("nobody panics while holding it");
         let place = Arc::clone(shown.entry(name).or_default());
         drop(shown);
-        place.get_or_init(|| answer().map_err(|error| format!("{error:#}")));
+        place.get_or_init(answer);
         place
     }
 }
@@ -174,10 +188,21 @@ impl Grid {
             "a link without a block tells nothing: link_blocks = 1 or more"
         );
         ensure!((0.01..=720.0).contains(&self.hours), "hours = {}: 0.01 to 720", self.hours);
-        for loss in &self.packet_loss {
-            ensure!((0.0..=0.5).contains(loss), "packet_loss = {loss}: 0 to 0.5");
+        ensure!(self.seeds <= 10_000, "seeds = {}: 10000 at most", self.seeds);
+        self.packet_loss.iter().try_for_each(|loss| self.radio(*loss).check())
+    }
+
+    const fn radio(&self, packet_loss: f64) -> Radio {
+        let Rest { retransmission_s, reading_packets, reading_bytes, reading_half_round_trips } =
+            self.radio;
+        Radio {
+            packet_loss,
+            retransmission_s,
+            jitter: 0.0,
+            reading_packets,
+            reading_bytes,
+            reading_half_round_trips,
         }
-        Ok(())
     }
 
     fn fleets(&self, preset: &LinkPreset) -> Result<Vec<Point>> {
@@ -203,12 +228,7 @@ impl Grid {
                                 way: way.0.parse()?,
                                 against,
                                 profile: Profile::named(profile)?,
-                                radio: Radio {
-                                    packet_loss,
-                                    retransmission_s: self.retransmission_s,
-                                    jitter: 0.0,
-                                    reading_packets: self.reading_packets,
-                                },
+                                radio: self.radio(packet_loss),
                                 seeds: self.seeds,
                                 link_blocks: self.link_blocks,
                             });
@@ -254,40 +274,45 @@ impl Point {
     }
 
     /// Runs it with each of its seeds and returns the rest of its row; what cannot be is told there.
+    ///
+    /// # Errors
+    ///
+    /// Where a ledger cannot be had, which says nothing of the point: nothing is known of it yet.
     pub fn run(
         &self,
         seed: u64,
         memory: &Memory,
         ledger: impl Fn(&LinkPreset, u64, usize) -> Result<LinkLedger>,
-    ) -> Vec<String> {
+    ) -> Result<Vec<String>> {
         let shown = memory.recall(self.fleet(), || self.ask(seed, ledger));
-        self.row(shown.get()).unwrap_or_else(|error| {
-            let said = format!("impossible: {error}");
-            let rest = std::iter::repeat_n(String::new(), COLUMNS.len() - NAMED - 1);
-            std::iter::once(said).chain(rest).collect()
-        })
+        match shown.get() {
+            Some(Ok(answers)) => self.priced(answers),
+            Some(Err(Trouble::Impossible(why))) => {
+                let rest = std::iter::repeat_n(String::new(), COLUMNS.len() - NAMED - 1);
+                Ok(std::iter::once(format!("impossible: {why}")).chain(rest).collect())
+            }
+            Some(Err(Trouble::Failed(why))) => bail!("{why}"),
+            None => bail!("nothing was run"),
+        }
     }
 
     fn ask(
         &self,
         seed: u64,
         ledger: impl Fn(&LinkPreset, u64, usize) -> Result<LinkLedger>,
-    ) -> Result<Vec<Answer>> {
-        let seeds = (0..self.seeds as u64).map(|n| seed + n);
-        seeds
-            .map(|seed| {
-                let link = ledger(&self.question.preset, seed, self.link_blocks)?;
-                self.question.ask(&link, seed, 1)
-            })
-            .collect()
-    }
-
-    fn row(&self, shown: Option<&Shown>) -> Result<Vec<String>, String> {
-        match shown {
-            Some(Ok(answers)) => self.priced(answers).map_err(|error| format!("{error:#}")),
-            Some(Err(error)) => Err(error.clone()),
-            None => Err("nothing was run".to_owned()),
+    ) -> Shown {
+        let impossible = |error: String| Trouble::Impossible(error);
+        let viable = self.question.preset.viability(claviger_distill::rules::OVERHEAD);
+        viable.map_err(|why| impossible(why.to_string()))?;
+        let mut answers = Vec::new();
+        for n in 0..self.seeds as u64 {
+            let seed = seed.saturating_add(n);
+            let link = ledger(&self.question.preset, seed, self.link_blocks)
+                .map_err(|error| Trouble::Failed(format!("{error:#}")))?;
+            let answer = self.question.ask(&link, seed, 1);
+            answers.push(answer.map_err(|error| impossible(format!("{error:#}")))?);
         }
+        Ok(answers)
     }
 
     fn priced(&self, answers: &[Answer]) -> Result<Vec<String>> {
@@ -299,7 +324,7 @@ impl Point {
         let missed = mean(&|answer| answer.day.missed_share())?;
         let per_day = |period: Span| 86_400.0 / period.as_secs_f64();
         let readings = per_day(question.wake);
-        let keys = per_day(question.renew.max(question.wake));
+        let keys = per_day(question.period());
         let day = |way: Way| {
             DeviceDay::expected(Work { readings, keys }, &way.exchange(), profile, radio)
         };
@@ -349,11 +374,14 @@ mod tests {
         against = "dkg"
         profile = ["fipy"]
         packet_loss = [0.0]
-        retransmission_s = 1.0
-        reading_packets = 12
         hours = 1.0
         seeds = 2
         link_blocks = 1
+        [radio]
+        retransmission_s = 1.0
+        reading_packets = 12
+        reading_bytes = 900
+        reading_half_round_trips = 9
     "#;
 
     #[test]
@@ -368,11 +396,11 @@ mod tests {
         };
         let memory = Memory::default();
         for (point, outcome) in [(&points[0], "holds"), (&points[15], "impossible: ")] {
-            let row = [point.name(), point.run(1, &memory, record)].concat();
+            let row = [point.name(), point.run(1, &memory, record)?].concat();
             assert_eq!(row.len(), COLUMNS.len());
             assert!(row[NAMED].starts_with(outcome), "{row:?}");
         }
-        let (before, row) = (n_recorded.get(), points[1].run(1, &memory, record));
+        let (before, row) = (n_recorded.get(), points[1].run(1, &memory, record)?);
         assert_eq!((n_recorded.get(), row[0].as_str()), (before, "holds"), "the fleet ran once");
         Ok(())
     }
@@ -383,7 +411,7 @@ mod tests {
             ("devices = [10, 20]", "devices = []", "one value or more"),
             ("seeds = 2", "seeds = 0", "1 or more"),
             ("hours = 1.0", "hours = 0.0", "0.01 to 720"),
-            ("packet_loss = [0.0]", "packet_loss = [0.9]", "0 to 0.5"),
+            ("packet_loss = [0.0]", "packet_loss = [0.9]", "0 to 0.4"),
             ("\"fipy\"", "\"toaster\"", "there is no profile"),
             ("\"push\"", "\"pigeon\"", "is no way"),
             ("\"lab\"", "\"pub\"", "pub"),

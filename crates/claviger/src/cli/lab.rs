@@ -10,6 +10,9 @@ use claviger_units::{Decibels, Span};
 
 use crate::duration;
 
+/// Seeds that follow one another stay numbers.
+const MOST_SEED: u64 = 1 << 53;
+
 /// `claviger lab`
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
@@ -26,8 +29,7 @@ pub(crate) enum LabCommand {
     #[command(after_help = FIGURE_EXAMPLES)]
     Fig2d(LabFigureArgs),
     /// The paper's Fig. 2e: a key over UDP, captured and dissected; needs tshark, and the right to capture
-    #[command(after_help = FIGURE_EXAMPLES)]
-    Fig2e(LabFigureArgs),
+    Fig2e(LabCaptureArgs),
     /// Every figure, on one page
     #[command(after_help = FIGURE_EXAMPLES)]
     All(LabFigureArgs),
@@ -37,6 +39,12 @@ pub(crate) enum LabCommand {
     /// Any grid of links, fleets, hardware and ways to a key
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(LabSweepArgs),
+    /// A fleet on an emulated network beside what virtual time foretells of it; needs root
+    #[command(after_help = LIVE_EXAMPLES)]
+    Live(LabLiveArgs),
+    /// What `live` starts inside the network
+    #[command(hide = true)]
+    Observe(LabObserveArgs),
     /// Networks of Linux namespaces with Open vSwitch and this controller; needs root
     #[command(subcommand)]
     #[command(after_help = NET_EXAMPLES)]
@@ -51,7 +59,7 @@ pub(crate) enum LabCommand {
 
 const FIGURE_EXAMPLES: &str = "\
 Examples:
-  claviger lab all --quick                  every figure with few repetitions, in a minute or two
+  claviger lab all --quick                  every figure with few repetitions, in about a minute
   claviger lab all --out figures            with all repetitions: CSV, SVG, and figures/report.html
   claviger lab fig2a --config mine.toml     with your own fleet, hardware and radio
   claviger lab fig2d --seed 100             other light
@@ -67,7 +75,8 @@ pub(crate) struct LabFigureArgs {
     #[arg(long)]
     pub(crate) quick: bool,
     /// The first seed; the repetitions have those that follow
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(..=MOST_SEED))]
     pub(crate) seed: u64,
     /// Where the files go
     #[arg(long, value_name = "FOLDER", default_value = "lab-out")]
@@ -81,6 +90,22 @@ pub(crate) struct LabFigureArgs {
     /// How many threads run, as many as there are processors by default
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// `claviger lab fig2e`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabCaptureArgs {
+    /// Where the files go
+    #[arg(long, value_name = "FOLDER", default_value = "lab-out")]
+    pub(crate) out: PathBuf,
+}
+
+impl LabCaptureArgs {
+    /// Returns what the other figures are asked for with.
+    pub(crate) fn into_figure(self) -> LabFigureArgs {
+        let (config, ledgers, threads) = (None, None, None);
+        LabFigureArgs { quick: false, seed: 0, out: self.out, config, ledgers, threads }
+    }
 }
 
 const CAPACITY_EXAMPLES: &str = "\
@@ -118,7 +143,8 @@ pub(crate) struct LabCapacityArgs {
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) blocks: usize,
     /// From what everything random is made
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(..=MOST_SEED))]
     pub(crate) seed: u64,
     /// Prints a JSON object
     #[arg(long)]
@@ -149,11 +175,14 @@ A grid, in TOML; every list is a parameter, and every combination is run:
   against = \"dkg\"
   profile = [\"fipy\"]
   packet_loss = [0.0, 0.01]
-  retransmission_s = 1.0
-  reading_packets = 12
   hours = 24.0
   seeds = 5
   link_blocks = 20
+  [radio]
+  retransmission_s = 1.0
+  reading_packets = 12
+  reading_bytes = 900
+  reading_half_round_trips = 9
 
 The sheet is OUT/NAME.csv, once all is there; what was run before an interruption is not run again.
 A point that cannot be says so in its row.";
@@ -167,8 +196,45 @@ pub(crate) struct LabSweepArgs {
     #[arg(long, value_name = "FOLDER", default_value = "lab-out")]
     pub(crate) out: PathBuf,
     /// The first seed of each point
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(..=MOST_SEED))]
     pub(crate) seed: u64,
+}
+
+const LIVE_EXAMPLES: &str = "\
+Examples:
+  claviger lab live --for 10m         50 devices on hosts of their own; keys, bytes and latency both ways
+  claviger lab live --for 3m --json
+
+The scenario is crates/lab/figures/live.toml. Exit code 0 if no number is further off than 5 %.";
+
+/// `claviger lab live`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabLiveArgs {
+    /// For how long the fleet is observed, once every device has been read
+    #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
+    pub(crate) length: Span,
+    /// From what everything random of the virtual run is made
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(..=MOST_SEED))]
+    pub(crate) seed: u64,
+    /// A scenario in place of the one that comes with this program
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Prints one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `claviger lab observe`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabObserveArgs {
+    /// For how long
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) length: Span,
+    /// Where the numbers go
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
 }
 
 const MININET_EXAMPLES: &str = "\

@@ -6,13 +6,14 @@ use anyhow::Result;
 use claviger_lab::capacity::{Answer, Holds, Question};
 use claviger_lab::fleet::FleetDay;
 use claviger_lab::replay::LinkLedger;
-use claviger_units::{Bits, Span};
+use claviger_units::{Bits, Fraction, Span};
 
 use crate::chosen_link::ChosenLink;
 use crate::cli::lab::LabCapacityArgs;
 use crate::console;
 use crate::duration::in_words;
 use crate::figures::grouped;
+use crate::progress::Progress;
 
 /// Answers; exit code 0 if the link feeds the fleet, 1 if it does not.
 pub(super) fn run(args: &LabCapacityArgs) -> Result<ExitCode> {
@@ -26,7 +27,15 @@ pub(super) fn run(args: &LabCapacityArgs) -> Result<ExitCode> {
         buffer: Bits::new(args.buffer_bits),
         span: args.length,
     };
-    let ledger = LinkLedger::record(&question.preset, args.seed, args.blocks, |_| {})?;
+    let mut progress = Progress::start();
+    let ledger = LinkLedger::record(&question.preset, args.seed, args.blocks, |n| {
+        let done = Fraction::of(n as u64, args.blocks as u64);
+        progress.tell(done, || format!("{n} of {} blocks distilled", args.blocks));
+    })?;
+    drop(progress);
+    if args.devices >= MANY {
+        console::err(format_args!("{} devices in virtual time", grouped(args.devices.into())));
+    }
     let threads = std::thread::available_parallelism().map_or(1, Into::into);
     let answer = question.ask(&ledger, args.seed, threads)?;
     match args.json {
@@ -36,9 +45,12 @@ pub(super) fn run(args: &LabCapacityArgs) -> Result<ExitCode> {
     Ok(if answer.holds() == Holds::Yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// From so many devices on a run takes a while.
+const MANY: u32 = 50_000;
+
 fn lines(question: &Question, answer: &Answer, n_blocks: usize) -> Vec<String> {
-    let Answer { theory, made, wanted, day } = answer;
-    let Question { preset, devices, wake, renew, span, .. } = question;
+    let Answer { theory, made, wanted, day, .. } = answer;
+    let Question { preset, devices, wake, span, .. } = question;
     let rate = |keys: f64| format!("{keys:.3} keys/s ({:.0} bit/s)", 256.0 * keys);
     let mut lines = vec![
         format!(
@@ -52,7 +64,7 @@ fn lines(question: &Question, answer: &Answer, n_blocks: usize) -> Vec<String> {
             "fleet     {} devices, a reading every {}, a key every {}: {}, {:.1} % of the link",
             grouped((*devices).into()),
             in_words(*wake),
-            in_words(*renew),
+            in_words(question.period()),
             rate(*wanted),
             100.0 * wanted / made
         ),
@@ -86,7 +98,7 @@ fn verdict(question: &Question, answer: &Answer) -> String {
     let Answer { made, wanted, day, .. } = answer;
     match answer.holds() {
         Holds::Yes => {
-            let most = made * question.renew.max(question.wake).as_secs_f64();
+            let most = made * question.period().as_secs_f64();
             format!("it holds; about {most:.0} devices would be the most at this period")
         }
         Holds::TooFewKeys => {
@@ -95,7 +107,7 @@ fn verdict(question: &Question, answer: &Answer) -> String {
                 "too few keys, {:.1} % are missing: renew every {:.1} min or more rarely, or take {:.0} devices or fewer",
                 100.0 * (1.0 - made / wanted),
                 period.as_secs_f64() / 60.0,
-                made * question.renew.as_secs_f64()
+                made * question.period().as_secs_f64()
             )
         }
         Holds::TooSmallBuffer => format!(
@@ -103,6 +115,17 @@ fn verdict(question: &Question, answer: &Answer) -> String {
             grouped(day.keys_displaced),
             grouped(day.missed)
         ),
+        Holds::AskedTooEarly => format!(
+            "devices ask every {}, in the wake nearest to a key's end, and the gateway prepares the next one later: let --renew be a whole number of wakes",
+            in_words(question.period())
+        ),
+        Holds::KeysTooOld => format!(
+            "every key comes in time, but {} readings waited for a fresher one: let --fail-closed be longer than --renew",
+            grouped(day.withheld)
+        ),
+        Holds::NothingSeen => {
+            "nobody asked for a key in this time: look for longer with --for".into()
+        }
         Holds::NotYet => {
             "first keys did not come in time: look for longer, or take a faster link".into()
         }
@@ -110,7 +133,7 @@ fn verdict(question: &Question, answer: &Answer) -> String {
 }
 
 fn json(question: &Question, answer: &Answer) -> String {
-    let Answer { theory, made, wanted, day } = answer;
+    let Answer { theory, made, wanted, day, .. } = answer;
     let FleetDay { renewals, missed, keys_made, keys_displaced, withheld, dropped, .. } = day;
     let value = serde_json::json!({
         "link": question.preset.name(),
@@ -118,6 +141,7 @@ fn json(question: &Question, answer: &Answer) -> String {
         "simulated": true,
         "devices": question.devices,
         "renew_s": question.renew.as_secs_f64(),
+        "period_s": question.period().as_secs_f64(),
         "wake_s": question.wake.as_secs_f64(),
         "buffer_bits": question.buffer.count(),
         "keys_per_s_theory": theory,

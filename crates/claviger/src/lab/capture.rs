@@ -29,7 +29,7 @@ pub(super) fn make(out: &Path) -> Result<Made> {
     let state = place.path().join("state");
     let log = |name: &str| File::create(place.path().join(name)).context("a log cannot be made");
     let mut up = Command::new(&program);
-    up.arg("up").args(["--for", "5m", "--devices", "1", "--simulated-speed", "10"]);
+    up.arg("up").args(["--for", "2m", "--devices", "1", "--simulated-speed", "10"]);
     up.arg("--state").arg(&state).args(["--port-base", &base.to_string()]);
     let _up = Running::start(up.stdout(log("up.out")?).stderr(log("up.err")?))?;
     console::err("fig2e: a link, both sites and a device are started to be captured");
@@ -92,8 +92,16 @@ impl Tshark {
         command.arg("-X").arg(format!("lua_script:{}", self.script.display()));
         command.arg("-o").arg(format!("idq3p.port:{}", self.port)).arg("-n");
         command.arg("-r").arg(&self.pcap).args(words).stdin(Stdio::null());
-        let output = command.output().context("tshark does not start")?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let Output { status, stdout, stderr } =
+            command.output().context("tshark does not start")?;
+        // It may say so while the file is being written; what was read until then counts.
+        let is_cut_short = String::from_utf8_lossy(&stderr).contains("cut short");
+        ensure!(
+            status.success() || is_cut_short,
+            "tshark cannot read the capture: {}",
+            String::from_utf8_lossy(&stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
     }
 
     /// Finds the response that holds a key, and the request that it answers.
@@ -114,9 +122,11 @@ impl Tshark {
     /// Leaves both packets, and all that is shown of them.
     fn keep(&self, [request, response]: [u64; 2], out: &Path) -> Result<()> {
         let filter = format!("frame.number == {request} || frame.number == {response}");
-        let file = out.join("fig2e.pcapng");
-        let file = file.to_str().context("the folder's name is no text")?;
+        let partial = out.join("fig2e.pcapng.partial");
+        let file = partial.to_str().context("the folder's name is no text")?;
         self.read(&["-Y", &filter, "-w", file])?;
+        std::fs::rename(&partial, out.join("fig2e.pcapng"))
+            .context("the capture cannot be put into its place")?;
         write_whole(&out.join("fig2e.txt"), &self.read(&["-Y", &filter, "-V"])?)
     }
 

@@ -16,6 +16,7 @@ use super::shelf::{Shelf, make_folder, write_whole};
 use crate::cli::lab::LabFigureArgs;
 use crate::console;
 use crate::figures::clock;
+use crate::lock::FolderLock;
 use crate::progress::Progress;
 
 /// What can be asked for.
@@ -41,9 +42,17 @@ pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
         "--config is of one figure in virtual time: name that figure"
     );
     make_folder(&args.out)?;
+    let _lock = FolderLock::take(&args.out)?;
+    // A page of all figures is not to outlast them.
+    let report = match wanted {
+        Wanted::All => args.out.join("report.html"),
+        Wanted::Captured => args.out.join("fig2e.html"),
+        Wanted::Virtual(figure) => args.out.join(format!("{figure}.html")),
+    };
+    drop(fs::remove_file(&report));
     let shelf = match &args.ledgers {
-        Some(folder) => Shelf::open(folder)?,
-        None => Shelf::open(&args.out.join("ledgers"))?,
+        Some(folder) => Shelf::open(folder),
+        None => Shelf::open(&args.out.join("ledgers")),
     };
     let mut made = Vec::new();
     for figure in figures {
@@ -70,7 +79,6 @@ pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
         args.seed,
         if args.quick { ", quick: fewer repetitions than the figures need" } else { "" },
     );
-    let report = args.out.join("report.html");
     write_whole(&report, &html(&about, &made, &missing))?;
     console::out(format_args!("{} shows everything", report.display()));
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })

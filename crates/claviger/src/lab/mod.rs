@@ -5,6 +5,7 @@ mod capture;
 mod figure;
 mod fleet;
 mod found;
+mod live;
 mod mininet;
 mod net;
 pub(crate) mod own_controller;
@@ -29,10 +30,12 @@ pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> 
         LabCommand::Fig2b(args) => figure::make(Wanted::Virtual(Figure::Fig2b), &args),
         LabCommand::Fig2c(args) => figure::make(Wanted::Virtual(Figure::Fig2c), &args),
         LabCommand::Fig2d(args) => figure::make(Wanted::Virtual(Figure::Fig2d), &args),
-        LabCommand::Fig2e(args) => figure::make(Wanted::Captured, &args),
+        LabCommand::Fig2e(args) => figure::make(Wanted::Captured, &args.into_figure()),
         LabCommand::All(args) => figure::make(Wanted::All, &args),
         LabCommand::Capacity(args) => capacity::run(&args),
         LabCommand::Sweep(args) => sweep::run(&args).map(done),
+        LabCommand::Live(args) => live::run(&args),
+        LabCommand::Observe(args) => live::observe(&args).await.map(done),
         LabCommand::Net(LabNetCommand::Run(args)) => net::enclose(&args, verbosity),
         LabCommand::Net(LabNetCommand::Up(args)) => standing::up(&args),
         LabCommand::Net(LabNetCommand::Exec(args)) => standing::exec(&args),

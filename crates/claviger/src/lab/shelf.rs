@@ -14,10 +14,9 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// Opens a folder, which is made where there is none.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
-        make_folder(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+    /// Names a folder, which is made where something is to be put there.
+    pub(crate) fn open(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
     }
 
     /// Takes a ledger from the shelf, or has it distilled and puts it there.
@@ -28,12 +27,16 @@ impl Shelf {
         n_blocks: usize,
     ) -> Result<LinkLedger> {
         let (name, mark) = (preset.name(), fingerprint(preset));
-        let path = self.folder.join(format!("{name}-{mark}-seed{seed}-{n_blocks}.csv"));
+        // Another version of the engine may distil otherwise.
+        let commit = env!("CLAVIGER_COMMIT");
+        let path = format!("{name}-{mark}-seed{seed}-{n_blocks}-{commit}.csv");
+        let path = self.folder.join(path);
         if let Ok(text) = fs::read_to_string(&path) {
             return LinkLedger::from_csv(preset, seed, &text)
                 .with_context(|| format!("delete {}, which cannot be used", path.display()));
         }
         let ledger = LinkLedger::record(preset, seed, n_blocks, |_| {})?;
+        make_folder(&self.folder)?;
         write_whole(&path, &ledger.to_csv())?;
         Ok(ledger)
     }

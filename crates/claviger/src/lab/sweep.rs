@@ -15,6 +15,7 @@ use claviger_units::Fraction;
 use super::shelf::{Shelf, make_folder, write_whole};
 use crate::cli::lab::LabSweepArgs;
 use crate::console;
+use crate::lock::FolderLock;
 use crate::progress::Progress;
 
 /// Runs what is still to be run, and writes the sheet once all is there.
@@ -23,8 +24,17 @@ pub(super) fn run(args: &LabSweepArgs) -> Result<()> {
         .with_context(|| format!("the grid {} cannot be read", args.grid.display()))?;
     let points = Grid::points(&text).with_context(|| format!("{}", args.grid.display()))?;
     make_folder(&args.out)?;
-    let shelf = Shelf::open(&args.out.join("ledgers"))?;
+    let _lock = FolderLock::take(&args.out)?;
+    let shelf = Shelf::open(&args.out.join("ledgers"));
     let name = args.grid.file_stem().context("the grid has no name")?.to_string_lossy();
+    let path = args.out.join(format!("{name}.csv"));
+    if let Ok(kept) = fs::read_to_string(&path) {
+        ensure!(
+            kept.starts_with(&format!("# claviger lab sweep {name},")),
+            "{} is there and no sweep of this name: rename the grid, or choose another --out",
+            path.display()
+        );
+    }
     let journal =
         Journal::open(args.out.join(format!("{name}.unfinished")), &heading(&text, args))?;
     let open = points.iter().filter(|point| !journal.rows.contains_key(&point.name()));
@@ -37,7 +47,7 @@ pub(super) fn run(args: &LabSweepArgs) -> Result<()> {
     let (progress, journal) = (Mutex::new(Progress::start()), Mutex::new(journal));
     let one = |place: u64| {
         let point = open[usize::try_from(place)?];
-        let row = point.run(args.seed, &memory, |preset, seed, n| shelf.ledger(preset, seed, n));
+        let row = point.run(args.seed, &memory, |preset, seed, n| shelf.ledger(preset, seed, n))?;
         let mut journal = journal.lock().expect("nobody panics while holding it");
         journal.add(point.name(), row)
     };
@@ -62,7 +72,6 @@ pub(super) fn run(args: &LabSweepArgs) -> Result<()> {
         seed: args.seed,
         configuration: text,
     };
-    let path = args.out.join(format!("{name}.csv"));
     write_whole(&path, &sheet.to_csv(&provenance))?;
     fs::remove_file(&journal.path)
         .with_context(|| format!("{} cannot be deleted", journal.path.display()))?;

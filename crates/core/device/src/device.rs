@@ -465,8 +465,8 @@ pub(crate) const RESERVED: u32 = 64;
 const MAX_FAULTS: u32 = 3;
 /// How often a frame is published within one wake.
 const MAX_ATTEMPTS: u32 = 3;
-/// How many readings wait for an acknowledgement before the oldest is given up.
-const MAX_WAITING: usize = 32;
+/// How many readings wait in a device before the oldest is given up.
+pub const MAX_WAITING: usize = 32;
 /// How long a reading waits: as long as the platform keeps an epoch that it has left, since it may
 /// be sealed under one (`PROTOCOL.md` P3b.6).
 const GRACE: Span = Span::from_secs(36 * 3600);

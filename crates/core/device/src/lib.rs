@@ -28,7 +28,7 @@ mod path;
 mod sensor;
 
 pub use actions::{Action, AtBoot, BootError, Counters, Delivery, KeyAnswer, KeyRequest, Profile};
-pub use device::Device;
+pub use device::{Device, MAX_WAITING};
 pub use flash::{FlashImage, FlashWrite, Slot};
 pub use pad::PadMark;
 pub use path::{KeyPath, UnknownPath};

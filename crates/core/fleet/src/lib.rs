@@ -26,7 +26,7 @@ mod rows;
 pub mod topics;
 mod turns;
 
-pub use allocation::{Allocation, KeyWanted};
+pub use allocation::{Allocation, KeyWanted, prepare_after};
 pub use gateway::{
     CoapAnswer, CoapClaim, CoapDatagram, DeviceStanding, DockAnswer, FrameForm, Gateway,
     GatewayConfig, GatewayDevice, GatewayEvent, GatewayStatus, KeyAnswer, LostUplinks, NextEpoch,

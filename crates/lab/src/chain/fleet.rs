@@ -69,8 +69,7 @@ impl VirtualChain {
 
     pub(super) fn start_gateway(&mut self) {
         let now = self.now;
-        // A tenth of the period is left for shortages, so that the key is ready at the wake.
-        let prepare_after = Span::from_micros(self.config.renew.as_micros() / 10 * 9);
+        let prepare_after = claviger_fleet::prepare_after(self.config.renew);
         let sharing = Sharing::default();
         let (form, queue_bytes) = (FrameForm::Compact, GatewayConfig::QUEUE_BYTES);
         let taker = Taker::Platform;

@@ -18,11 +18,12 @@ pub(super) struct Changes<'a> {
     pub(super) note: &'a str,
 }
 
-const COLOURS: [&str; 3] = ["#0072b2", "#d55e00", "#009e73"];
+const COLOURS: [&str; 5] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"];
 const LEFT: f64 = 210.0;
 const WIDTH: f64 = 1000.0;
 const TOP: f64 = 84.0;
-const ROW: f64 = 34.0;
+/// Of a row, for each dot and between rows.
+const ROW: (f64, f64) = (9.0, 9.0);
 
 impl Changes<'_> {
     /// Draws them.
@@ -35,7 +36,8 @@ impl Changes<'_> {
         let step = if high - low > 100.0 { 20.0 } else { 10.0 };
         let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
         let x = |value: f64| LEFT + (value - low) / (high - low) * (WIDTH - LEFT - 30.0);
-        let bottom = TOP + ROW * real(self.rows.len());
+        let row = ROW.0 * real(self.names.len()) + ROW.1;
+        let bottom = TOP + row * real(self.rows.len());
         let mut svg = begin(WIDTH, bottom + 80.0, self.title);
         let mut tick = low;
         while tick <= high {
@@ -48,10 +50,10 @@ impl Changes<'_> {
         line(&mut svg, [x(printed), TOP - 6.0, x(printed), bottom], "#000000", "4 3");
         text(&mut svg, x(printed), TOP - 12.0, "middle", "#000000", words);
         for (n, (name, dots)) in self.rows.iter().enumerate() {
-            let middle = TOP + ROW * (real(n) + 0.5);
+            let middle = TOP + row * (real(n) + 0.5);
             text(&mut svg, LEFT - 12.0, middle + 5.0, "end", "#000000", name);
             for (place, dot) in dots.iter().enumerate() {
-                let y = middle + (real(place) - (real(dots.len()) - 1.0) / 2.0) * 9.0;
+                let y = middle + (real(place) - (real(dots.len()) - 1.0) / 2.0) * ROW.0;
                 let colour = COLOURS[place % COLOURS.len()];
                 let (from, to) = dot.ends();
                 line(&mut svg, [x(from), y, x(to), y], colour, "");
@@ -63,7 +65,7 @@ impl Changes<'_> {
             }
         }
         for (place, name) in self.names.iter().enumerate() {
-            let at = LEFT + 250.0 * real(place);
+            let at = 20.0 + (WIDTH - 20.0) / real(self.names.len()) * real(place);
             let colour = COLOURS[place % COLOURS.len()];
             let _ = write!(svg, r#"<circle cx="{at:.1}" cy="50" r="5" fill="{colour}"/>"#);
             text(&mut svg, at + 12.0, 55.0, "start", "#000000", name);
@@ -74,12 +76,20 @@ impl Changes<'_> {
     }
 }
 
-/// Who wins where, as coloured cells: several grids side by side in one picture.
+/// Who wins where, as coloured cells: several grids below each other in one picture.
 #[derive(Clone, Debug)]
 pub(super) struct Grids<'a> {
     pub(super) title: &'a str,
     pub(super) note: &'a str,
+    pub(super) better: Better,
     pub(super) grids: Vec<Grid>,
+}
+
+/// What is an improvement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Better {
+    More,
+    Less,
 }
 
 /// One grid: a row for each way, a column for each value.
@@ -87,7 +97,7 @@ pub(super) struct Grids<'a> {
 pub(super) struct Grid {
     pub(super) title: String,
     pub(super) columns: Vec<String>,
-    /// Per cent of gain; two for each cell.
+    /// Changes in per cent; two for each cell.
     pub(super) rows: Vec<(String, Vec<[f64; 2]>)>,
 }
 
@@ -114,7 +124,7 @@ impl Grids<'_> {
                 for (n, [off, on]) in cells.iter().enumerate() {
                     let x = 170.0 + CELL.0 * real(n);
                     let (w, h) = (CELL.0 - 2.0, CELL.1 - 2.0);
-                    let colour = shade(*off);
+                    let colour = shade(if self.better == Better::More { *off } else { -*off });
                     let _ = write!(
                         svg,
                         r#"<rect x="{x:.1}" y="{top:.1}" width="{w}" height="{h}" fill="{colour}"/>"#
@@ -343,7 +353,9 @@ mod tests {
             columns: vec!["1 min".into()],
             rows: vec![("push".into(), vec![[-1.0, 2.0]])],
         };
-        let svg = Grids { title: "gains", note: "off / on", grids: vec![grid] }.to_svg();
+        let svg =
+            Grids { title: "gains", note: "off / on", better: Better::More, grids: vec![grid] }
+                .to_svg();
         assert!(svg.contains("-1.0 / +2.0") && svg.ends_with("</svg>\n"), "{svg}");
     }
 }

@@ -117,7 +117,13 @@ impl Spec {
             self.wake_s > 0 && self.renew_s >= self.wake_s,
             "renew_s must be wake_s or more, and that above 0"
         );
-        ensure!((0.0..=0.5).contains(&packet_loss), "packet_loss = {packet_loss}: 0 to 0.5");
+        ensure!((0.0..=0.4).contains(&packet_loss), "packet_loss = {packet_loss}: 0 to 0.4");
+        let Protocol { retransmission_s, reading_packets, .. } = self.protocol;
+        ensure!(
+            (0.0..=60.0).contains(&retransmission_s),
+            "retransmission_s = {retransmission_s}: 0 to 60"
+        );
+        ensure!(reading_packets <= 1000, "reading_packets = {reading_packets}: 0 to 1000");
         ensure!(
             jitter_ms >= 0.0 && jitter_ms <= delay_ms,
             "jitter_ms must lie between 0 and delay_ms"
@@ -162,13 +168,16 @@ impl Spec {
         let mut waited_ms = 0.0;
         for packet in 0..legs.packets {
             let mut took_ms = 0.0;
+            let mut patience_ms = 1e3 * self.protocol.retransmission_s;
             loop {
                 day.packets += 1.0;
                 day.bytes += size;
                 let Hop { delay_ms, jitter_ms, packet_loss, bit_rate } = self.hop;
                 if packet_loss > 0.0 && rng.random_bool(packet_loss) {
                     day.lost += 1.0;
-                    took_ms += 1e3 * self.protocol.retransmission_s;
+                    took_ms += patience_ms;
+                    // RFC 6298: twice as long each time.
+                    patience_ms *= 2.0;
                     continue;
                 }
                 let passed_ms =
@@ -276,41 +285,14 @@ pub(super) fn make(configuration: &str, laboratory: &Laboratory<'_>) -> Result<M
             ("packets lost below TCP (%)", bars(1)?),
             ("reading: wake to platform, mean (ms)", bars(2)?),
         ],
-        note: "95 % intervals over repetitions; a key is fetched or made in every sixth wake",
+        note: &format!(
+            "95 % intervals over repetitions; a reading every {} s, a key every {} s",
+            spec.wake_s, spec.renew_s
+        ),
     }
     .to_svg();
-    let place = |name: &str| -> Result<usize> {
-        let found = ways.iter().position(|(_, way)| way.name() == name);
-        found.with_context(|| format!("`{name}` is compared, and not among the ways"))
-    };
-    let [made, fetched] = &spec.ways.compared;
-    let (made, fetched) = (place(made)?, place(fetched)?);
-    let push = place("push")?;
-    let verdicts = vec![
-        Verdict {
-            claim: "latency of packets: insignificantly higher with QKD".into(),
-            theirs: "insignificantly higher (no number)".into(),
-            ours: format!("{} against {} ms", written(estimate(fetched, 0)?), written(estimate(made, 0)?)),
-            finding: alike(estimate(fetched, 0)?, estimate(made, 0)?, 0.05),
-            because: "The same hop carries both; the packets of a handshake are a little longer. In virtual time; live it is not measured yet.".into(),
-        },
-        Verdict {
-            claim: "packet loss: insignificantly higher with QKD".into(),
-            theirs: "insignificantly higher (no number)".into(),
-            ours: format!("{} against {} %", written(estimate(fetched, 1)?), written(estimate(made, 1)?)),
-            finding: alike(estimate(fetched, 1)?, estimate(made, 1)?, 0.05),
-            because: "Packets are lost each by itself, whatever they carry: more of them are sent over HTTPS, no larger a share is lost. A hop whose queue runs full would show more; this one is far from that.".into(),
-        },
-    ];
-    let mut remarks = spec.remarks();
-    remarks.push(format!(
-        "From the wake to the platform a reading takes {} ms with {}, {} with {}, {} with push: it waits for the device's elliptic curves where there are any, and for packets that are sent again. The paper reports no such number.",
-        written(estimate(made, 2)?),
-        ways[made].1,
-        written(estimate(fetched, 2)?),
-        ways[fetched].1,
-        written(estimate(push, 2)?),
-    ));
+    let verdicts = verdicts(&spec, &ways, &estimate)?;
+    let remarks = spec.remarks();
     Ok(Made {
         title: spec.title.clone(),
         remarks,
@@ -318,6 +300,52 @@ pub(super) fn make(configuration: &str, laboratory: &Laboratory<'_>) -> Result<M
         sheets: vec![sheet],
         verdicts,
     })
+}
+
+/// Judges the pair of ways that the configuration compares.
+fn verdicts(
+    spec: &Spec,
+    ways: &[(&str, Way)],
+    estimate: &dyn Fn(usize, usize) -> Result<Estimate>,
+) -> Result<Vec<Verdict>> {
+    let place = |name: &str| -> Result<usize> {
+        let found = ways.iter().position(|(_, way)| way.name() == name);
+        found.with_context(|| format!("`{name}` is compared, and not among the ways"))
+    };
+    let [made, fetched] = &spec.ways.compared;
+    let (made, fetched) = (place(made)?, place(fetched)?);
+    let push = place("push")?;
+    let reading = estimate(fetched, 2)?.mean / estimate(made, 2)?.mean;
+    Ok(vec![
+        Verdict {
+            claim: "latency of a reading, from the wake to the platform, is insignificantly higher with QKD".into(),
+            theirs: "insignificantly higher (no number)".into(),
+            ours: format!(
+                "{} {}, {} {}, push {} ms",
+                ways[made].1,
+                written(estimate(made, 2)?),
+                ways[fetched].1,
+                written(estimate(fetched, 2)?),
+                written(estimate(push, 2)?)
+            ),
+            finding: if reading < 1.05 { Finding::Confirmed } else { Finding::Contradicted },
+            because: "A reading waits for what the device computes in the same wake: over HTTPS with a certificate more than for making a key, pushed hardly anything. The paper does not say what it measured.".into(),
+        },
+        Verdict {
+            claim: "latency of packets is insignificantly higher with QKD".into(),
+            theirs: "insignificantly higher (no number)".into(),
+            ours: format!("{} against {} ms", written(estimate(fetched, 0)?), written(estimate(made, 0)?)),
+            finding: Finding::Assumed,
+            because: "In virtual time the same hop carries both, so it could not be otherwise, but for longer packets. Live it is not measured yet.".into(),
+        },
+        Verdict {
+            claim: "packet loss is insignificantly higher with QKD".into(),
+            theirs: "insignificantly higher (no number)".into(),
+            ours: format!("{} against {} %", written(estimate(fetched, 1)?), written(estimate(made, 1)?)),
+            finding: Finding::Assumed,
+            because: "Each packet is lost with the same chance, whatever it carries; a hop whose queue runs full would tell the ways apart. Live it is not measured yet.".into(),
+        },
+    ])
 }
 
 impl Spec {
@@ -333,10 +361,6 @@ impl Spec {
             "Everything here is in virtual time. The emulated network (`claviger lab net`, Mininet) is not part of this figure yet.".into(),
         ]
     }
-}
-
-fn alike(a: Estimate, b: Estimate, share: f64) -> Finding {
-    if (a.mean / b.mean - 1.0).abs() < share { Finding::Confirmed } else { Finding::Contradicted }
 }
 
 fn written(estimate: Estimate) -> String {

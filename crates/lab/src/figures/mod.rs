@@ -160,6 +160,10 @@ pub enum Finding {
     Confirmed,
     /// Only under assumptions that the paper does not make.
     Conditional,
+    /// Nearly: more than rounding explains, and less than 15 % off.
+    Near,
+    /// It could not have come out otherwise: the model assumes it.
+    Assumed,
     /// Not as the paper has it.
     Contradicted,
 }
@@ -171,6 +175,8 @@ impl Finding {
         match self {
             Self::Confirmed => "confirmed",
             Self::Conditional => "conditional",
+            Self::Near => "near",
+            Self::Assumed => "assumed",
             Self::Contradicted => "contradicted",
         }
     }

@@ -1,8 +1,8 @@
 //! What happens when: blocks, hand-out, wakes.
 
 use anyhow::Result;
-use claviger_device::Profile;
-use claviger_fleet::{Allocation, GatewayEvent, RequestToken};
+use claviger_device::{MAX_WAITING, Profile};
+use claviger_fleet::{Allocation, GatewayEvent, RequestToken, prepare_after};
 use claviger_frames::{Epoch, next_wake};
 use claviger_keystore::CountedStore;
 use claviger_units::{Site, Span, Timestamp};
@@ -64,7 +64,10 @@ impl<'a> Kernel<'a> {
             blocks: Box::new(blocks),
             next_block: (now + first.fills, first.n_keys),
             store: CountedStore::new(now, config.capacity),
-            allocation: Allocation::new(config.sharing.clone(), prepare_after(&config.profile)),
+            allocation: Allocation::new(
+                config.sharing.clone(),
+                prepare_after(period_of(&config.profile)),
+            ),
             n_adopted: 0,
             n_keyed: 0,
             n_handed_out: 0,
@@ -97,7 +100,8 @@ impl<'a> Kernel<'a> {
         }
         self.note_levels(end);
         for device in 0..self.config.n_devices {
-            self.report(device, end + Span::from_micros(1), work)?;
+            let withheld = self.report(device, end + Span::from_micros(1), work)?;
+            self.day.dropped += withheld.n.saturating_sub(MAX_WAITING as u64);
         }
         Ok(self.day)
     }
@@ -164,7 +168,7 @@ impl<'a> Kernel<'a> {
         let asked = now + hop;
         let answered = asked + hop;
         if let Some((_, serial)) = device.ready.filter(|(at, _)| *at <= asked) {
-            self.report(number, now, work)?;
+            let withheld = self.report(number, now, work)?;
             let device = &mut self.devices[number as usize];
             device.ready = None;
             device.epoch += 1;
@@ -185,6 +189,7 @@ impl<'a> Kernel<'a> {
             device.unread = now;
             let epoch = device.epoch;
             work(Job::Renew { device: number, epoch, serial })?;
+            self.release(number, withheld, work)?;
             let shown = answered + hop;
             let due = self.allocation.next_time(shown, Epoch::new(epoch), shown);
             self.allocation.plan(eui_of(number), due);
@@ -222,53 +227,80 @@ impl<'a> Kernel<'a> {
         while !profile.is_due(wake, keyed) {
             wake = wake + profile.wake_period;
         }
-        wake
+        // With a key that is too old it asks in any wake.
+        profile.max_age.map_or(wake, |max_age| {
+            let stale = keyed + max_age + Span::from_micros(1);
+            first_at_or_after(stale, slot, period).max(next).min(wake)
+        })
     }
 
-    /// Accounts for the readings that a device has taken before `until`, under the key that it holds.
+    /// Accounts for the readings that a device has taken before `until`, under the key that it holds; returns
+    /// those that wait for a fresher one.
     fn report(
         &mut self,
         number: u32,
         until: Timestamp,
         work: &mut impl FnMut(Job) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Readings> {
         let Device { epoch, keyed, unread, slot, .. } = self.devices[number as usize];
         if epoch == 0 || unread >= until {
-            return Ok(());
+            return Ok(Readings { first: until, n: 0 });
         }
         let profile = &self.config.profile;
         let period = profile.wake_period;
         // The first reading under a key comes with it, perhaps outside of the slot.
+        let first = Readings { first: unread, n: 1 };
         let rest = first_at_or_after(unread + Span::from_micros(1), slot, period.as_micros());
+        let n_taken = until.since(rest).as_micros().div_ceil(period.as_micros());
+        let n_fresh = profile.max_age.map_or(n_taken, |max_age| {
+            let stale = keyed + max_age + Span::from_micros(1);
+            stale.since(rest).as_micros().div_ceil(period.as_micros()).min(n_taken)
+        });
+        self.send(number, first, work)?;
+        self.send(number, Readings { first: rest, n: n_fresh }, work)?;
+        let begins = rest + Span::from_micros(n_fresh * period.as_micros());
+        let withheld = Readings { first: begins, n: n_taken - n_fresh };
+        self.day.withheld += self.counted(withheld);
+        Ok(withheld)
+    }
+
+    /// Lets a device send what has waited for its new key; of more than it can keep the oldest were given up,
+    /// the last of them for the reading of this wake.
+    fn release(
+        &mut self,
+        number: u32,
+        Readings { first, n }: Readings,
+        work: &mut impl FnMut(Job) -> Result<()>,
+    ) -> Result<()> {
+        let n_kept = n.min(MAX_WAITING as u64 - 1);
+        let dropped = Readings { first, n: n - n_kept };
+        self.day.dropped += self.counted(dropped);
+        let period = self.config.profile.wake_period.as_micros();
+        let first = first + Span::from_micros(dropped.n * period);
+        self.send(number, Readings { first, n: n_kept }, work)
+    }
+
+    /// Seals and counts readings.
+    fn send(
+        &mut self,
+        device: u32,
+        readings: Readings,
+        work: &mut impl FnMut(Job) -> Result<()>,
+    ) -> Result<()> {
+        self.day.readings += self.counted(readings);
+        let Readings { first, n } = readings;
+        let n = u32::try_from(n).unwrap_or(u32::MAX);
+        match self.config.frames {
+            Frames::All if n > 0 => work(Job::Readings { device, first, n }),
+            Frames::All | Frames::Keys => Ok(()),
+        }
+    }
+
+    /// Returns how many of these were taken since the time from which on a run is looked at.
+    fn counted(&self, Readings { first, n }: Readings) -> u64 {
         let begun = Timestamp::START + self.config.settle;
-        let mut sent = Sent::default();
-        let is_sealed = self.config.frames == Frames::All;
-        sent.add(unread, 1, begun, period);
-        if is_sealed {
-            work(Job::Readings { device: number, first: unread, n: 1 })?;
-        }
-        if rest < until {
-            let n_taken = until.since(rest).as_micros().div_ceil(period.as_micros());
-            let n_fresh = match profile.max_age {
-                None => n_taken,
-                Some(max_age) => {
-                    let stale = keyed + max_age + Span::from_micros(1);
-                    stale.since(rest).as_micros().div_ceil(period.as_micros()).min(n_taken)
-                }
-            };
-            let n = u32::try_from(n_fresh).unwrap_or(u32::MAX);
-            sent.add(rest, n_fresh, begun, period);
-            if is_sealed {
-                work(Job::Readings { device: number, first: rest, n })?;
-            }
-            let n_withheld = n_taken - n_fresh;
-            if until > begun {
-                self.day.withheld += n_withheld;
-                self.day.dropped += n_withheld.saturating_sub(MOST_WAITING);
-            }
-        }
-        self.day.readings += sent.n;
-        Ok(())
+        let period = self.config.profile.wake_period.as_micros();
+        n.saturating_sub(begun.since(first).as_micros().div_ceil(period))
     }
 
     fn note_levels(&mut self, now: Timestamp) {
@@ -284,17 +316,11 @@ impl<'a> Kernel<'a> {
     }
 }
 
-/// Readings since the time from which on a run is looked at.
-#[derive(Default)]
-struct Sent {
+/// Readings of wakes that follow one another.
+#[derive(Clone, Copy, Debug)]
+struct Readings {
+    first: Timestamp,
     n: u64,
-}
-
-impl Sent {
-    fn add(&mut self, first: Timestamp, n: u64, begun: Timestamp, period: Span) {
-        let early = begun.since(first).as_micros().div_ceil(period.as_micros());
-        self.n += n.saturating_sub(early);
-    }
 }
 
 /// Returns the first of the instants `slot`, `slot + period`, … that is not before `at`.
@@ -304,10 +330,9 @@ fn first_at_or_after(at: Timestamp, slot: Span, period: u64) -> Timestamp {
     slot + Span::from_micros(behind * period)
 }
 
-/// A tenth of the period is left for shortages, so that the key is ready at the wake.
-fn prepare_after(profile: &Profile) -> Span {
-    let period = profile.renew_period.max(profile.wake_period);
-    Span::from_micros(period.as_micros() / 10 * 9)
+/// Who asks at each wake wants a key as often as that.
+fn period_of(profile: &Profile) -> Span {
+    profile.renew_period.max(profile.wake_period)
 }
 
 fn whole_seconds(span: Span) -> Span {
@@ -319,8 +344,6 @@ fn whole_seconds(span: Span) -> Span {
 const PREPARATION: Span = Span::from_micros(2 * LATENCY.as_micros() + 4 * LAN.as_micros());
 /// `PROTOCOL.md` P3a.3.
 const ADOPTED_AT_ONCE: u32 = 1000;
-/// How many readings wait in a device for a key, as in [`claviger_device::Device`].
-const MOST_WAITING: u64 = 32;
 const HALF_HOUR: Span = Span::from_secs(1800);
 /// Nobody repeats a request here.
 const TOKEN: RequestToken = RequestToken::from_bytes([0; 16]);

@@ -79,7 +79,7 @@ pub struct FleetDay {
     pub renewals: u64,
     /// How often a device with a key asked for the next, and there was none yet.
     pub missed: u64,
-    /// Readings taken and sent.
+    /// Readings that were taken in this time and sent, some of them later.
     pub readings: u64,
     /// Readings that waited because the key was too old to seal under; only where a device fails closed.
     pub withheld: u64,

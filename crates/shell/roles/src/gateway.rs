@@ -24,7 +24,7 @@ use claviger_net::shutdown::TaskGroup;
 use claviger_net::tls::{self, TlsServer};
 use claviger_net::{coap, http, listen};
 use claviger_store::Writer;
-use claviger_units::{Eui64, SecretBytes, Span};
+use claviger_units::{Eui64, SecretBytes};
 use rustls::ServerConfig;
 use tokio::sync::{Notify, mpsc};
 
@@ -118,8 +118,7 @@ impl Service {
         folder: &Folder,
         context: Context,
     ) -> Result<(Self, Outputs<Gateway>), RoleError> {
-        // A tenth of the period is left for shortages, so that the key is ready at the wake.
-        let prepare_after = Span::from_micros(config.renew.as_micros() / 10 * 9);
+        let prepare_after = claviger_fleet::prepare_after(config.renew);
         let now = context.clock.now();
         let retained = config.device_broker.is_some().then(Retained::default);
         let sharing = config.sharing.clone();

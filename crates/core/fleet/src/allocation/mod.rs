@@ -46,6 +46,13 @@ pub struct Allocation {
     shortage: Shortage,
 }
 
+/// Returns how long after a key the next one is prepared: a tenth of the period is left for shortages, so that
+/// it is ready at the wake.
+#[must_use]
+pub const fn prepare_after(renew_period: Span) -> Span {
+    Span::from_micros(renew_period.as_micros() / 10 * 9)
+}
+
 /// A device and the epoch that a key is asked for.
 pub type KeyWanted = (Eui64, Epoch);
 

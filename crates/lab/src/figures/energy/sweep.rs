@@ -1,13 +1,13 @@
 //! One value after the other in place of the configuration's: where delivered keys win, and where they lose.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use claviger_energy::{Profile, Way};
 use claviger_units::Span;
 use serde::Deserialize;
 
-use super::{DAY, OFF, ON, Study};
+use super::{DAY, Measure, OFF, ON, Study};
 use crate::device_day::{DeviceDay, Radio, Work};
-use crate::figures::drawing::{Grid, Grids};
+use crate::figures::drawing::{Better, Grid, Grids};
 use crate::figures::sheet::{Sheet, number};
 
 /// The values.
@@ -16,6 +16,7 @@ use crate::figures::sheet::{Sheet, number};
 pub(super) struct Sweep {
     against: String,
     ways: Vec<String>,
+    profile_mhz: f64,
     wake_s: Vec<f64>,
     ecc_speed: Vec<f64>,
     clock: Vec<Clock>,
@@ -46,13 +47,30 @@ struct Parameter {
     cases: Vec<Case>,
 }
 
-/// The clock for which the profiles of ESP32 hold.
-const PROFILE_MHZ: f64 = 240.0;
-
 impl Sweep {
+    /// Checks that there can be such hardware.
+    pub(super) fn check(&self) -> Result<()> {
+        let clocks = self.clock.iter().flat_map(|clock| [clock.mhz, clock.cpu_ma]);
+        let above_zero = [
+            ("wake_s", self.wake_s.clone()),
+            ("ecc_speed", self.ecc_speed.clone()),
+            ("clock", clocks.chain([self.profile_mhz]).collect()),
+        ];
+        for (name, values) in above_zero {
+            for value in values {
+                ensure!(value > 0.0 && value.is_finite(), "sweep.{name}: {value} must be above 0");
+            }
+        }
+        for trip in &self.round_trip_ms {
+            ensure!((0.0..=60_000.0).contains(trip), "sweep.round_trip_ms: {trip}: 0 to 60000");
+        }
+        Ok(())
+    }
+
     fn parameters(&self, base: &Case, keys: f64) -> [Parameter; 5] {
         let wakes = self.wake_s.iter().map(|&wake| {
-            let work = Work { readings: DAY.as_secs_f64() / wake, keys };
+            let readings = DAY.as_secs_f64() / wake;
+            let work = Work { readings, keys: keys.min(readings) };
             Case { label: format!("{} min", number(wake / 60.0)), work, ..base.clone() }
         });
         let speeds = self.ecc_speed.iter().map(|&speed| {
@@ -62,7 +80,7 @@ impl Sweep {
         });
         let clocks = self.clock.iter().map(|&Clock { mhz, cpu_ma }| {
             let mut case = Case { label: format!("{} MHz", number(mhz)), ..base.clone() };
-            let slower = PROFILE_MHZ / mhz;
+            let slower = self.profile_mhz / mhz;
             slow_down(&mut case.profile, slower);
             case.profile.session_ms *= slower;
             case.profile.frame_ms *= slower;
@@ -70,7 +88,13 @@ impl Sweep {
             case
         });
         let trips = self.round_trip_ms.iter().map(|&round_trip_ms| {
-            let profile = Profile { round_trip_ms, ..base.profile.clone() };
+            let mut profile = Profile { round_trip_ms, ..base.profile.clone() };
+            // A reading waits for it too.
+            let half_trips = f64::from(base.radio.reading_half_round_trips);
+            let longer_ms = half_trips / 2.0 * (round_trip_ms - base.profile.round_trip_ms);
+            let longer_ms = longer_ms.max(-profile.reading_ms / 2.0);
+            profile.reading_ms += longer_ms;
+            profile.reading_mc += longer_ms / 1e3 * profile.listen_ma;
             Case { label: format!("{} ms", number(round_trip_ms)), profile, ..base.clone() }
         });
         let losses = self.packet_loss.iter().map(|&packet_loss| {
@@ -96,9 +120,9 @@ fn slow_down(profile: &mut Profile, times: f64) {
 }
 
 impl Study {
-    /// Returns the numbers of the sweep and its picture: what battery life gains over the way compared with,
-    /// as it is to be expected.
-    pub(super) fn sweep(&self, name: &str) -> Result<(Sheet, String)> {
+    /// Returns the numbers of the sweep and its picture: by how much a measure changes against the way
+    /// compared with, as it is to be expected.
+    pub(super) fn sweep(&self, name: &str, measure: Measure) -> Result<(Sheet, String)> {
         let sweep = &self.spec.sweep;
         let per_day = |period_s: u64| DAY.as_secs_f64() / Span::from_secs(period_s).as_secs_f64();
         let [readings, keys] = [self.spec.wake_s, self.spec.renew_s].map(per_day);
@@ -118,8 +142,9 @@ impl Study {
                 "way",
                 "against",
                 "modelled",
-                "life_gain_radio_off_pct",
-                "life_gain_radio_on_pct",
+                "measure",
+                "change_radio_off_pct",
+                "change_radio_on_pct",
             ],
         );
         let mut grids = Vec::new();
@@ -129,9 +154,10 @@ impl Study {
             for case in &cases {
                 case.radio.check()?;
                 for (way, (_, cells)) in ways.iter().zip(&mut rows) {
-                    let gains = case.gains(*way, against);
+                    let gains = case.changes(*way, against, measure);
                     cells.push(gains);
-                    let words = [name, &case.label, way.name(), against.name(), "true"];
+                    let measure = measure.name();
+                    let words = [name, &case.label, way.name(), against.name(), "true", measure];
                     let row = words.map(str::to_owned).into_iter();
                     sheet.push(row.chain(gains.map(number)).collect());
                 }
@@ -139,20 +165,21 @@ impl Study {
             let columns = cases.into_iter().map(|case| case.label).collect();
             grids.push(Grid { title: words.to_owned(), columns, rows });
         }
-        let title = format!("Battery life gained over {against}, per cent (modelled)");
-        let note = "radio off / on during cryptography; blue gains, orange loses; all else as in the figure";
-        Ok((sheet, Grids { title: &title, note, grids }.to_svg()))
+        let title = format!("{}: change against {against}, per cent (modelled)", measure.words());
+        let note = "radio off / on during cryptography; blue is better, orange worse; all else as in the figure";
+        let better = if measure == Measure::BatteryDays { Better::More } else { Better::Less };
+        Ok((sheet, Grids { title: &title, note, better, grids }.to_svg()))
     }
 }
 
 impl Case {
-    /// Returns what battery life gains by a way, in per cent, the radio off and on during cryptography.
-    fn gains(&self, way: Way, against: Way) -> [f64; 2] {
+    /// Returns by how much a measure changes by a way, in per cent, the radio off and on during cryptography.
+    fn changes(&self, way: Way, against: Way, measure: Measure) -> [f64; 2] {
         let Self { profile, radio, work, .. } = self;
         let days =
             [way, against].map(|way| DeviceDay::expected(*work, &way.exchange(), profile, radio));
         [OFF, ON].map(|radio| {
-            let [ours, theirs] = [&days[0], &days[1]].map(|day| day.battery_days(radio, profile));
+            let [ours, theirs] = [&days[0], &days[1]].map(|day| measure.of(day, radio, profile));
             100.0 * (ours / theirs - 1.0)
         })
     }

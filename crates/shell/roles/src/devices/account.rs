@@ -35,6 +35,13 @@ pub struct DevicesAccount {
     /// Those that ended under a key older than its time and one wake more, of keys taken up since the
     /// start.
     pub late: u64,
+    /// Keys of the link that were taken up.
+    #[serde(default)]
+    pub keys: u64,
+    /// Bytes on the devices' own connections, above TCP or UDP, both ways: sessions that ended, and exchanges
+    /// for keys beside them.
+    #[serde(default)]
+    pub bytes: u64,
     /// Devices that have delivered a reading.
     pub served: u64,
     /// Seconds from the start until every device had.
@@ -60,6 +67,8 @@ impl DevicesAccount {
             undelivered: self.undelivered - earlier.undelivered,
             took: self.took.iter().zip(before).map(|(now, before)| now - before).collect(),
             late: self.late - earlier.late,
+            keys: self.keys - earlier.keys,
+            bytes: self.bytes - earlier.bytes,
             ..self.clone()
         }
     }
@@ -73,6 +82,8 @@ impl DevicesAccount {
             wakes: self.wakes + other.wakes,
             undelivered: self.undelivered + other.undelivered,
             late: self.late + other.late,
+            keys: self.keys + other.keys,
+            bytes: self.bytes + other.bytes,
             served: self.served + other.served,
             all_served_s: self.all_served_s.zip(other.all_served_s).map(|(a, b)| a.max(b)),
             took: (0..places).map(|place| at(self, place) + at(other, place)).collect(),
@@ -140,6 +151,16 @@ impl Account {
         }
     }
 
+    /// Notes a key that was taken up.
+    pub(super) fn note_key(&self) {
+        self.lock().account.keys += 1;
+    }
+
+    /// Notes what went over a connection that has ended.
+    pub(super) fn note_bytes(&self, n_bytes: u64) {
+        self.lock().account.bytes += n_bytes;
+    }
+
     /// Writes the file now and then, for ever.
     pub(super) async fn keep(&self, path: &Path) -> Infallible {
         loop {
@@ -179,8 +200,12 @@ mod tests {
             account.note(Eui64::from_bytes([number; 8]), &Wake { took, is_delivered, key_age });
         };
         note(1, 5, true);
+        account.note_key();
+        account.note_bytes(500);
         let before = account.lock().account.clone();
         assert_eq!((before.wakes, before.served, before.all_served_s), (1, 1, None));
+        assert_eq!((before.keys, before.bytes), (1, 500));
+        account.note_bytes(70);
         for _ in 0..98 {
             note(1, 10, true);
         }
@@ -190,6 +215,7 @@ mod tests {
         assert!(after.all_served_s.is_some());
         let since = after.since(&before);
         assert_eq!((since.wakes, since.undelivered, since.late), (100, 1, 1));
+        assert_eq!((since.keys, since.bytes, since.beside(&before).bytes), (0, 70, 570));
         let [half, most, all] = [0.5, 0.99, 1.0].map(|share| since.quantile_ms(share).unwrap());
         assert!((10.0..=11.0).contains(&half) && (500.0..=550.0).contains(&most), "{half} {most}");
         assert!((2000.0..=2200.0).contains(&all), "{all}");

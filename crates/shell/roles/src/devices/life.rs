@@ -179,6 +179,7 @@ impl Life {
             self.keyed = Some(self.surroundings.context.clock.now());
             let epoch = self.epoch.number();
             self.surroundings.context.reports.tell(Report::Keyed { eui, epoch });
+            self.surroundings.account.note_key();
         }
         match self.device.n_pad_keys_used() {
             Some(n_used) if n_used > self.n_erased => {
@@ -316,6 +317,10 @@ impl Life {
     fn tell_exchange(&self, path: KeyPath, Count { handshake, traffic, work }: Count) {
         let eui = self.device.eui();
         let is_renewal = self.device.poll_flash().is_some();
+        // What comes over a session is counted with that.
+        if path != KeyPath::Push {
+            self.surroundings.account.note_bytes(traffic.bytes());
+        }
         let told = Exchanged { eui, path, is_renewal, handshake, traffic, work };
         self.surroundings.context.reports.tell(Report::Exchanged(told));
     }
@@ -434,8 +439,9 @@ impl Life {
 
     /// Ends the session of this wake, with what was pushed until then.
     async fn end_session(&mut self) {
-        let Some(Session { client, mut inbox, .. }) = self.session.take() else { return };
+        let Some(Session { client, mut inbox, meter, .. }) = self.session.take() else { return };
         client.disconnect().await;
+        self.surroundings.account.note_bytes(meter.traffic().bytes());
         let now = self.surroundings.context.clock.now();
         while let Some(message) = inbox.try_next() {
             self.device.handle_pushed(now, &message.payload);
