@@ -40,7 +40,7 @@ pub(crate) enum LabCommand {
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(LabSweepArgs),
     /// A fleet on an emulated network beside what virtual time foretells of it; needs root
-    #[command(after_help = LIVE_EXAMPLES)]
+    #[command(hide = true, after_help = LIVE_EXAMPLES)]
     Live(LabLiveArgs),
     /// What `live` starts inside the network
     #[command(hide = true)]
