@@ -373,6 +373,7 @@ mod tests {
     use claviger_net::clock::Clock;
     use claviger_net::mqtt::{BrokerHooks, LogIn, Refused};
     use claviger_net::shutdown::Shutdown;
+    use claviger_units::Span;
 
     use super::*;
     use crate::report::Reporter;
