@@ -117,7 +117,7 @@ impl Scenario {
                 profile: Profile::waking_every(wake),
                 sharing: Sharing::default(),
                 capacity: Bits::new(self.buffer_bits),
-                hop: Span::from_secs_f64(2.0 * self.hop.delay_ms / 1e3),
+                hop: Span::from_secs_f64(self.hop.delay_ms / 1e3),
                 settle: Span::from_secs(600),
                 span,
                 frames: Frames::All,
@@ -136,11 +136,11 @@ impl Scenario {
         })
     }
 
-    /// Draws how long a reading takes: each leg crosses the links of two hosts.
+    /// Draws how long a reading takes: each leg crosses the link of one host.
     fn latency_ms(&self, rng: &mut Xoshiro256PlusPlus) -> f64 {
         let Hop { delay_ms, jitter_ms, packet_loss } = self.hop;
         let mut sum = 0.0;
-        for _ in 0..2 * (self.wake.legs_to_gateway + self.wake.legs_to_platform) {
+        for _ in 0..self.wake.legs_to_gateway + self.wake.legs_to_platform {
             while packet_loss > 0.0 && rng.random_bool(packet_loss) {
                 sum += 1e3 * self.wake.retransmission_s;
             }

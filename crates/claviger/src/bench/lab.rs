@@ -8,13 +8,17 @@ use anyhow::{Context as _, Result, ensure};
 use claviger_device::Profile;
 use claviger_fleet::Sharing;
 use claviger_lab::fleet::{FleetConfig, Frames, run as run_fleet};
+use claviger_lab::live::Compared;
 use claviger_lab::replay::LinkLedger;
 use claviger_photonics::LinkPreset;
 use claviger_units::{Bits, Span};
 
 use super::figure::{Bar, Figure};
 use crate::cli::bench::BenchArgs;
+use crate::cli::lab::LabLiveArgs;
 use crate::console;
+use crate::lab::live::{MOST_OFF, both, worst};
+use crate::lab::net::check_needs;
 
 /// Measures and prints.
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
@@ -26,6 +30,17 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let measured = all_figures(args, &folder);
     drop(std::fs::remove_dir_all(&folder));
     measured?.iter().for_each(tell);
+    if let Err(error) = check_needs() {
+        console::err(format_args!("lab_live_vs_virtual_pct is not measured: {error:#}"));
+        return Ok(());
+    }
+    let length = Span::from_secs(if args.quick { 180 } else { 600 });
+    let compared = both(&LabLiveArgs { length, seed: 1, config: None, json: true })?;
+    for Compared { name, live, foretold } in &compared {
+        console::err(format_args!("{name}: live {live:.1}, virtual {foretold:.1}"));
+    }
+    let (value, bar) = (worst(&compared), Bar::AtMost(MOST_OFF));
+    tell(&Figure { name: "lab_live_vs_virtual_pct", value, bar, unit: "%" });
     Ok(())
 }
 

@@ -40,7 +40,7 @@ pub(crate) enum LabCommand {
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(LabSweepArgs),
     /// A fleet on an emulated network beside what virtual time foretells of it; needs root
-    #[command(hide = true, after_help = LIVE_EXAMPLES)]
+    #[command(after_help = LIVE_EXAMPLES)]
     Live(LabLiveArgs),
     /// What `live` starts inside the network
     #[command(hide = true)]
@@ -232,6 +232,9 @@ pub(crate) struct LabObserveArgs {
     /// For how long
     #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
     pub(crate) length: Span,
+    /// How long to wait before
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) settle: Span,
     /// Where the numbers go
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,

@@ -23,6 +23,9 @@ use crate::platform::Platform;
 /// How far a number may be off, in per cent.
 pub(crate) const MOST_OFF: f64 = 5.0;
 
+/// After how many wakes of each device a fleet is taken to have settled.
+const SETTLE: u64 = 3;
+
 /// What the observer writes down.
 #[derive(Debug, Serialize, Deserialize)]
 struct Counted {
@@ -87,10 +90,14 @@ fn counted(scenario: &Scenario, length: Span, folder: &Path) -> Result<Counted> 
     );
     // Beside the hosts of the tree there is the gateway, and the last of them is the platform.
     let topology = format!("tree,1,{}", scenario.devices + 1);
-    let length = format!("{}s", length.as_secs_f64());
+    let (length, settle) =
+        (format!("{}s", length.as_secs_f64()), format!("{}s", SETTLE * scenario.wake_s));
     let mut command = Command::new(&program);
     command.args(["lab", "net", "run", &topology, "--fleet", "--link", &link, "--"]);
-    command.arg(&program).args(["lab", "observe", "--for", &length, "--out"]).arg(&file);
+    command
+        .arg(&program)
+        .args(["lab", "observe", "--for", &length, "--settle", &settle, "--out"])
+        .arg(&file);
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
     let status = status.context("`claviger lab net run` does not start")?;
     ensure!(status.success(), "the fleet could not be observed: see above");
@@ -103,6 +110,8 @@ pub(super) async fn observe(args: &LabObserveArgs) -> Result<()> {
     let state = std::env::var_os("CLAVIGER_STATE").context("run this by `claviger lab live`")?;
     let state = PathBuf::from(state);
     let platform = Platform::open(&StateArgs { state: state.clone() })?;
+    // At the start all come at once, and some wakes are none of their slots.
+    tokio::time::sleep(Duration::from(args.settle)).await;
     let (mut after, mut kept) = (0, Vec::new());
     read(&platform, &mut after, &mut kept).await?;
     let before = accounts(&state)?;

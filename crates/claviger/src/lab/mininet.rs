@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use claviger_netlab::{OpenVswitch, Topology, card};
 use claviger_roles::config::{RawController, RawPolicy, RawServer};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{ChildStdout, Command};
+use tokio::process::{Child, ChildStdout, Command};
 
 use super::fleet::{self, Cast, Fleet, Player};
 use super::found::{self, Wanted};
@@ -39,7 +39,20 @@ pub(crate) fn enclose(args: &LabMininetArgs, verbosity: u8) -> Result<ExitCode> 
     }
     words.extend(args.fleet.then_some("--fleet"));
     words.extend(args.cli.then_some("--cli"));
-    super::enclosed(verbosity, &words, &[])
+    let hung = ExitCode::from(HUNG);
+    let code = super::enclosed(verbosity, &words, &[])?;
+    if code != hung {
+        return Ok(code);
+    }
+    console::err(
+        "Mininet hung while it built its network (above: what it waited for); everything is gone, and is built once more",
+    );
+    let code = super::enclosed(verbosity, &words, &[])?;
+    anyhow::ensure!(
+        code != hung,
+        "Mininet does not build its network; `mn --test pingall` shows whether it can"
+    );
+    Ok(code)
 }
 
 /// Finds a Python that knows Mininet: the first in the path may be another one than Debian's.
@@ -70,7 +83,8 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let began = Instant::now();
     let address = own.ports().openflow;
     let mut python = Command::new(python().context("there is no Mininet: install mininet")?);
-    python.args(["-c", include_str!("mininet.py"), &depth.to_string(), &fanout.to_string()]);
+    python.args(["-X", "faulthandler", "-c", include_str!("mininet.py")]);
+    python.args([depth.to_string(), fanout.to_string()]);
     python.args([address.ip().to_string(), address.port().to_string()]);
     let then = match args.policy {
         _ if args.cli => "cli",
@@ -83,10 +97,12 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let mut child = python.spawn().context("python3 cannot be started")?;
     let mut input = child.stdin.take().context("python3 has no input")?;
     let mut lines = BufReader::new(child.stdout.take().context("python3 has no output")?).lines();
-    let building = tokio::time::timeout(BUILDING, until_built(&mut lines)).await;
-    building.context(
-        "Mininet does not build its network; `mn --test pingall` shows whether it can",
-    )??;
+    let Ok(building) = tokio::time::timeout(building(n_hosts), until_built(&mut lines)).await
+    else {
+        say_where_it_hangs(&mut child).await;
+        return Ok(ExitCode::from(HUNG));
+    };
+    building?;
     let built = began.elapsed();
     let operator = Controller::of(own.state())?;
     let (switches, hosts) = (usize::try_from(n_switches)?, usize::try_from(n_hosts)?);
@@ -172,8 +188,22 @@ const fn address(n: u32) -> Ipv4Addr {
 
 const PORT_BASE: u16 = 16_000;
 
-/// How long Mininet may take for a network: for a thousand hosts a minute.
-const BUILDING: Duration = Duration::from_secs(150);
+/// Returns how long Mininet may take for a network: for a thousand hosts it takes about a minute.
+fn building(n_hosts: u32) -> Duration {
+    Duration::from_secs(40 + u64::from(n_hosts) / 5)
+}
+
+/// Lets Python print what it waits for, and ends it.
+async fn say_where_it_hangs(python: &mut Child) {
+    if let Some(process) = python.id() {
+        let abort = Command::new("kill").args(["-ABRT", &process.to_string()]).status().await;
+        drop(abort);
+    }
+    drop(tokio::time::timeout(Duration::from_secs(5), python.wait()).await);
+}
+
+/// What is returned from the private namespaces if Mininet hung while it built its network.
+const HUNG: u8 = 75;
 
 #[cfg(test)]
 mod tests {
