@@ -100,6 +100,15 @@ impl Scenario {
     pub fn from_toml(text: &str) -> Result<Self> {
         let scenario: Self = toml::from_str(text).context("the scenario is not understood")?;
         ensure!(scenario.devices > 0 && scenario.wake_s > 0, "a fleet needs a device that wakes");
+        let Hop { delay_ms, jitter_ms, packet_loss } = scenario.hop;
+        ensure!((0.0..=0.4).contains(&packet_loss), "packet_loss = {packet_loss}: 0 to 0.4");
+        ensure!((0.0..=10_000.0).contains(&delay_ms), "delay_ms = {delay_ms}: 0 to 10000");
+        ensure!((0.0..=delay_ms).contains(&jitter_ms), "jitter_ms = {jitter_ms}: 0 to delay_ms");
+        let Wake { retransmission_s, .. } = scenario.wake;
+        ensure!(
+            (0.0..=60.0).contains(&retransmission_s),
+            "retransmission_s = {retransmission_s}: 0 to 60"
+        );
         Ok(scenario)
     }
 
@@ -141,8 +150,11 @@ impl Scenario {
         let Hop { delay_ms, jitter_ms, packet_loss } = self.hop;
         let mut sum = 0.0;
         for _ in 0..self.wake.legs_to_gateway + self.wake.legs_to_platform {
+            // RFC 6298: twice as long each time.
+            let mut patience_ms = 1e3 * self.wake.retransmission_s;
             while packet_loss > 0.0 && rng.random_bool(packet_loss) {
-                sum += 1e3 * self.wake.retransmission_s;
+                sum += patience_ms;
+                patience_ms *= 2.0;
             }
             sum += delay_ms + rng.random_range(-1.0..=1.0) * jitter_ms;
         }
@@ -164,4 +176,39 @@ pub fn compare(live: Observed, foretold: Observed) -> [Compared; 3] {
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
 const fn real(n: u64) -> f64 {
     n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use claviger_photonics::LinkPreset;
+
+    use super::*;
+
+    /// Without chance a reading takes its legs, and ten minutes have 20 wakes of each of 50 devices.
+    #[test]
+    fn what_is_foretold_can_be_reckoned() -> Result<()> {
+        let mut scenario = Scenario::from_toml(Scenario::SHIPPED)?;
+        (scenario.hop.jitter_ms, scenario.hop.packet_loss) = (0.0, 0.0);
+        let link = LinkLedger::record(&LinkPreset::named("lab")?, 1, 2, |_| {})?;
+        let told = scenario.foretell(&link, Span::from_secs(600), 1)?;
+        let expected = [1000.0, 2_780_000.0, 8.0 * 60.0];
+        for (told, expected) in [told.keys, told.bytes, told.latency_ms].iter().zip(expected) {
+            assert!((told - expected).abs() < 1e-6, "{told} in place of {expected}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (from, to, told) in [
+            ("packet_loss = 0.0005", "packet_loss = 1.0", "0 to 0.4"),
+            ("jitter_ms = 3.0", "jitter_ms = 61.0", "0 to delay_ms"),
+            ("devices = 50", "devices = 0", "needs a device"),
+        ] {
+            assert!(Scenario::SHIPPED.contains(from));
+            let said = Scenario::from_toml(&Scenario::SHIPPED.replace(from, to)).err();
+            let said = said.map(|error| error.to_string());
+            assert!(said.as_ref().is_some_and(|said| said.contains(told)), "{to}: {said:?}");
+        }
+    }
 }

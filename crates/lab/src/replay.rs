@@ -143,7 +143,13 @@ impl LinkLedger {
 /// Returns a short mark of all parameters of a link.
 #[must_use]
 pub fn fingerprint(preset: &LinkPreset) -> String {
-    let digest: [u8; 32] = Sha256::digest(format!("{preset:?}").as_bytes()).into();
+    mark(&format!("{preset:?}"))
+}
+
+/// Returns a short mark of a text, by which it is known again.
+#[must_use]
+pub fn mark(text: &str) -> String {
+    let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -118,6 +118,26 @@ fn a_shortage_is_shared_and_told() -> Result<()> {
     Ok(())
 }
 
+/// A key is fresh for the wake it comes in and the next one; of the readings that wait for its successor the
+/// device keeps 31, beside the one of the wake in which that comes.
+#[test]
+fn what_waits_is_sent_later_and_what_is_too_much_is_dropped() -> Result<()> {
+    let (minute, n_devices) = (Span::from_secs(60), 10);
+    let profile = Profile {
+        renew_period: Span::from_secs(3 * 3600),
+        max_age: Some(minute),
+        ..Profile::waking_every(minute)
+    };
+    let base = config(n_devices, minute);
+    let span = Span::from_secs(86_400);
+    let day = run(&ledger("lab", 4)?, &FleetConfig { profile, span, ..base })?;
+    let (taken, at_ends) = (u64::from(n_devices) * 1440, 33 * u64::from(n_devices));
+    assert!(day.renewals > 60, "{day:?}");
+    assert!(day.readings.abs_diff(33 * day.renewals) <= at_ends, "{day:?}");
+    assert!((day.readings + day.dropped).abs_diff(taken) <= at_ends, "{day:?}");
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_is_refused_with_a_remedy() -> Result<()> {
     let link = ledger("lab", 1)?;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use claviger_lab::figures::Made;
 use claviger_lab::figures::exchange::{Datagram, Field, make as draw};
 use claviger_roles::init::Ports;
+use claviger_wire::idq3p::REQUEST_LEN;
 
 use super::shelf::write_whole;
 use crate::console;
@@ -33,7 +34,8 @@ pub(super) fn make(out: &Path) -> Result<Made> {
     up.arg("--state").arg(&state).args(["--port-base", &base.to_string()]);
     let _up = Running::start(up.stdout(log("up.out")?).stderr(log("up.err")?))?;
     console::err("fig2e: a link, both sites and a device are started to be captured");
-    let port = base + IDQ3P_A;
+    let ports = Ports::from_base(base).context("the row of ports is too high")?;
+    let port = ports.idq3p_a.port();
     let extract = || {
         let mut extract = Command::new(&program);
         extract.args(["key", "extract", "--state"]).arg(&state);
@@ -67,9 +69,6 @@ pub(super) fn make(out: &Path) -> Result<Made> {
     let exchange = [tshark.datagram(frames[0])?, tshark.datagram(frames[1])?];
     Ok(draw(&exchange, &version))
 }
-
-/// A row of ports counts from its base: `idq3p_a` is the third.
-const IDQ3P_A: u16 = 2;
 
 fn tshark_version() -> Result<String> {
     let remedy = "tshark is not installed: apt install tshark";
@@ -163,9 +162,6 @@ impl Tshark {
         Ok(Datagram { kind: kind.to_owned(), payload, fields })
     }
 }
-
-/// `WIRE.md` §1.
-const REQUEST_LEN: usize = 29;
 
 /// Returns an attribute of the field called `name`, in tshark's PDML.
 fn attribute_of(packet: &str, name: &str, key: &str) -> Option<String> {

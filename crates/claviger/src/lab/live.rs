@@ -39,8 +39,8 @@ struct Counted {
 /// Runs the fleet, foretells it, and prints both; exit code 1 if a number is too far off.
 pub(super) fn run(args: &LabLiveArgs) -> Result<ExitCode> {
     let compared = both(args)?;
-    for Compared { name, live, foretold } in &compared {
-        let off = Compared { name, live: *live, foretold: *foretold }.off_pct();
+    for one in &compared {
+        let (off, Compared { name, live, foretold }) = (one.off_pct(), one);
         console::out(match args.json {
             true => serde_json::json!({
                 "name": name, "live": live, "virtual": foretold, "off_pct": off,

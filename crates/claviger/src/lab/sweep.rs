@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use anyhow::{Context as _, Result, ensure};
 use claviger_lab::figures::sheet::{Provenance, Sheet};
 use claviger_lab::repeat::repeat;
+use claviger_lab::replay::mark;
 use claviger_lab::sweep::{COLUMNS, Grid, Memory, NAMED, Point};
 use claviger_units::Fraction;
 
@@ -98,10 +99,7 @@ fn spread(points: Vec<&Point>) -> Vec<&Point> {
 /// What a journal begins with: one of another grid, seed or program is not gone on with.
 fn heading(grid: &str, args: &LabSweepArgs) -> String {
     let (commit, seed) = (env!("CLAVIGER_COMMIT"), args.seed);
-    let mark = grid.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    });
-    format!("# unfinished: commit {commit}, seed {seed}, grid {mark:016x}")
+    format!("# unfinished: commit {commit}, seed {seed}, grid {}", mark(grid))
 }
 
 /// The points that were run so far, one a line.

@@ -6,11 +6,12 @@ use claviger_device::{
 use claviger_fleet::{KeyAnswer as FromGateway, QueueRefusal};
 use claviger_frames::Epoch;
 use claviger_frames::telemetry::Header;
-use claviger_units::{Eui64, Key256, MacAddr, SecretBytes, Timestamp};
+use claviger_units::{Eui64, Key256, SecretBytes, Timestamp};
 use rand::rngs::StdRng;
 
 use super::agenda::Event;
 use super::{Party, RADIO, VirtualChain, rng};
+use crate::fleet::eui_of;
 
 /// A device with its flash, which outlives its power.
 #[derive(Debug)]
@@ -32,10 +33,7 @@ pub(super) struct DeviceSite {
 impl DeviceSite {
     /// Returns the names of a fleet.
     pub(super) fn euis(n_devices: u16) -> impl Iterator<Item = Eui64> {
-        (1..=n_devices).map(|n| {
-            let [high, low] = n.to_be_bytes();
-            Eui64::from(MacAddr::from_bytes([2, 0, 0x5E, 0x10, high, low]))
-        })
+        (0..u32::from(n_devices)).map(eui_of)
     }
 
     pub(super) fn new(eui: Eui64, bootstrap: Key256, profile: Profile, seed: u64) -> Self {

@@ -5,7 +5,7 @@ use claviger_device::Profile as Habits;
 use claviger_distill::seed;
 use claviger_energy::{Cost, Exchange, Profile, Way};
 use claviger_frames::next_wake;
-use claviger_units::{Eui64, MacAddr, Span, Timestamp};
+use claviger_units::{Span, Timestamp};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::drawing::{Bar, Bars};
 use super::sheet::{Sheet, maybe, number};
 use super::{Finding, Laboratory, Made, Verdict, read};
+use crate::fleet::eui_of;
 use crate::interval::Estimate;
 use crate::repeat::repeat;
 
@@ -142,10 +143,8 @@ impl Spec {
         let habits = Habits { renew_period, ..Habits::waking_every(wake) };
         let mut rng = Xoshiro256PlusPlus::from_seed(seed::derive(seed, &format!("packets {way}")));
         let mut day = Day::default();
-        for device in 0..self.devices {
-            let [high, low] = device.to_be_bytes();
-            let eui = Eui64::from(MacAddr::from_bytes([2, 0, 0x5E, 0x10, high, low]));
-            let mut now = next_wake(Timestamp::START, eui, wake);
+        for device in 0..u32::from(self.devices) {
+            let mut now = next_wake(Timestamp::START, eui_of(device), wake);
             let mut keyed = None;
             while now.since(Timestamp::START) < DAY {
                 let mut waited_ms = 0.0;

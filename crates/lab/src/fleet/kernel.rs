@@ -101,7 +101,8 @@ impl<'a> Kernel<'a> {
         self.note_levels(end);
         for device in 0..self.config.n_devices {
             let withheld = self.report(device, end + Span::from_micros(1), work)?;
-            self.day.dropped += withheld.n.saturating_sub(MAX_WAITING as u64);
+            let n = withheld.n.saturating_sub(MAX_WAITING as u64);
+            self.day.dropped += self.counted(Readings { n, ..withheld });
         }
         Ok(self.day)
     }

@@ -229,8 +229,8 @@ impl Batches {
     }
 }
 
-/// Returns the name of a device; the first 65 535 are those of [`VirtualChain`](crate::VirtualChain).
-fn eui_of(device: u32) -> Eui64 {
+/// Returns the name of a device of any virtual fleet.
+pub(crate) fn eui_of(device: u32) -> Eui64 {
     let [_, high, middle, low] = (device + 1).to_be_bytes();
     Eui64::from(MacAddr::from_bytes([2, 0, 0x5E, 0x10 + high, middle, low]))
 }

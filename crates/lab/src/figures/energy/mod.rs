@@ -409,6 +409,7 @@ pub(super) fn duty(configuration: &str, laboratory: &Laboratory<'_>) -> Result<M
     let words = |[off, on]: [Estimate; 2]| {
         format!("{} (radio on during cryptography), {} (off)", percent(on), percent(off))
     };
+    let less = |[_, on]: [Estimate; 2]| on.ends().1 < -PAPER_PCT;
     let (keygen, both_ways) = (both("paper-like-keygen")?, both("paper-like")?);
     let (literal, push) = (both("paper-literal")?, both("push")?);
     let verdicts = vec![
@@ -416,28 +417,28 @@ pub(super) fn duty(configuration: &str, laboratory: &Laboratory<'_>) -> Result<M
             claim: "radio duty is 18 % lower, if both ways make the same exchange over HTTPS and DKG makes a key pair as well".into(),
             theirs: "−18 %".into(),
             ours: words(keygen),
-            finding: if keygen[1].ends().0 < -PAPER_PCT { Finding::Conditional } else { Finding::Contradicted },
+            finding: if less(keygen) { Finding::Conditional } else { Finding::Contradicted },
             because: study.because("Less than the paper's number; with a shared secret as well, the next line, it is more. The paper lies between, and does not say what its device computed."),
         },
         Verdict {
             claim: "radio duty is 18 % lower, if DKG makes a key pair and a shared secret as well".into(),
             theirs: "−18 %".into(),
             ours: words(both_ways),
-            finding: if both_ways[1].ends().1 < -PAPER_PCT { Finding::Conditional } else { Finding::Contradicted },
+            finding: if less(both_ways) { Finding::Conditional } else { Finding::Contradicted },
             because: study.because("Only with the radio on while the device computes. With the radio off, key generation is no radio time at all, and Contiki's radio duty does not contain it."),
         },
         Verdict {
             claim: "radio duty is 18 % lower, the paper's text read literally: HTTPS with a certificate against ECDH".into(),
             theirs: "−18 %".into(),
             ours: words(literal),
-            finding: if literal[1].ends().1 < -PAPER_PCT { Finding::Confirmed } else { Finding::Contradicted },
+            finding: if less(literal) { Finding::Confirmed } else { Finding::Contradicted },
             because: study.because("An HTTPS exchange with a certificate costs the device a key pair, a shared secret and a check of a signature: more than making the key does."),
         },
         Verdict {
             claim: "radio duty is 18 % lower, a key frame pushed over the open session".into(),
             theirs: "−18 %".into(),
             ours: words(push),
-            finding: if push[1].ends().1 < -PAPER_PCT { Finding::Conditional } else { Finding::Contradicted },
+            finding: if less(push) { Finding::Conditional } else { Finding::Contradicted },
             because: study.because("All public-key work is gone. It shows in the radio duty only where the radio stays on while the device would have computed; the time awake and the energy show it either way."),
         },
     ];
