@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::cards::Cards;
-use crate::link::{Carried, Impairment, Relay};
+use crate::link::{HostLinks, Joint, Relay};
 use crate::needs::program;
 use crate::{Host, Plan, namespace};
 
@@ -70,15 +70,6 @@ pub struct Lab {
     relay: Option<Relay>,
 }
 
-/// What the links between hosts and switches are, where they are worse than cables.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct HostLinks {
-    /// How bad each direction is.
-    pub impairment: Impairment,
-    /// With the same seed the same frames are lost.
-    pub seed: u64,
-}
-
 /// Open vSwitch without a switch yet; it goes with the namespaces in which it was started.
 #[derive(Debug)]
 pub struct OpenVswitch {
@@ -123,10 +114,10 @@ impl Lab {
         })
     }
 
-    /// Returns what the links between hosts and switches have carried; nothing where they are cables.
+    /// Returns the links between hosts and switches; nothing where they are cables.
     #[must_use]
-    pub fn carried(&self) -> Option<Carried> {
-        self.relay.as_ref().map(Relay::carried)
+    pub const fn relay(&self) -> Option<&Relay> {
+        self.relay.as_ref()
     }
 
     /// Returns the folder that `OVS_RUNDIR` must name for the tools of Open vSwitch.
@@ -267,13 +258,13 @@ fn lay(cards: &Cards, near: &str, far: &str) -> Result<(), LabError> {
 
 /// Puts a relay between every host but the gateway and its switch.
 fn relay(plan: &Plan, cards: &Cards, links: HostLinks) -> Result<Relay, LabError> {
-    let mut pairs = Vec::new();
+    let mut joints = Vec::new();
     for Host { name, .. } in relayed(plan) {
         let far = format!("{name}-f");
         lay(cards, &far, &format!("{name}{AT_SWITCH}"))?;
-        pairs.push((format!("{name}{RELAYED}"), far));
+        joints.push(Joint { host: name.clone(), near: format!("{name}{RELAYED}"), far });
     }
-    Relay::between(pairs, links.impairment, links.seed)
+    Relay::between(joints, links)
 }
 
 /// Does something to every host, in threads of their own, which may move into namespaces.

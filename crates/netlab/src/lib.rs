@@ -14,8 +14,8 @@ mod plan;
 mod reach;
 
 pub use enclosure::enclosed;
-pub use lab::{Control, HostLinks, Lab, LabError, OpenVswitch, PRIVATE, TlsFiles, settle_in};
-pub use link::{Carried, Fate, Impairment, ImpairmentError, Relay, Wire};
+pub use lab::{Control, Lab, LabError, OpenVswitch, PRIVATE, TlsFiles, settle_in};
+pub use link::{Carried, Fate, HostLinks, Impairment, ImpairmentError, Joint, Relay, Wire};
 pub use needs::{Missing, missing};
 pub use plan::{Host, Plan, PlanError, Topology, card};
 pub use reach::{Uplink, adopt, inside};

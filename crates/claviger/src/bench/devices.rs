@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use claviger_energy::{Cost, Day, Profile, RadioInCrypto, Schedule};
+use claviger_net::dkg::{self, Party};
 use claviger_net::meter::Meter;
 use claviger_net::pki::Authority;
 use claviger_net::tls;
@@ -17,7 +18,7 @@ use tokio::process::Command;
 
 use super::figure::{Bar, Figure};
 use super::virtual_fleet::{FED, SHORT};
-use super::{dkg, live, virtual_fleet};
+use super::{live, virtual_fleet};
 use crate::cli::bench::BenchArgs;
 use crate::console;
 
@@ -25,11 +26,13 @@ use crate::console;
 pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
     let mut figures = Vec::new();
     figures.extend(paths().await?);
-    for (bytes, operations, is_authenticated) in [
-        ("dev_bytes_dkg", "dev_pk_ops_dkg", false),
-        ("dev_bytes_dkg_auth", "dev_pk_ops_dkg_auth", true),
+    let unsigned = (Party::unsigned(), Party::unsigned());
+    let signing = (Party::signing()?, Party::signing()?);
+    for (bytes, operations, (device, gateway)) in [
+        ("dev_bytes_dkg", "dev_pk_ops_dkg", unsigned),
+        ("dev_bytes_dkg_auth", "dev_pk_ops_dkg_auth", signing),
     ] {
-        let (traffic, work) = dkg::measure(is_authenticated).await?;
+        let (traffic, work) = dkg::measure(device, gateway).await?;
         figures.push(shown(bytes, as_f64(traffic.bytes()), "B"));
         figures.push(shown(operations, work.total().into(), ""));
     }

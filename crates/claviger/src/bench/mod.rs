@@ -1,7 +1,6 @@
 //! `claviger bench`, which `cargo xtask bench` runs: figures of the whole program, on this machine.
 
 mod devices;
-mod dkg;
 mod figure;
 mod fleet;
 mod lab;

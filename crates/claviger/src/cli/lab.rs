@@ -1,11 +1,12 @@
 //! `claviger lab` and what stands below it.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use claviger_netlab::{Impairment, Topology};
+use claviger_netlab::{HostLinks, Impairment, Topology};
 use claviger_units::{Decibels, Span};
 
 use crate::duration;
@@ -55,6 +56,9 @@ pub(crate) enum LabCommand {
     /// What `mininet` starts in the private namespaces
     #[command(hide = true)]
     MininetInside(LabMininetArgs),
+    /// What `--dkg` starts beside the gateway
+    #[command(hide = true)]
+    DkgPeer(LabDkgPeerArgs),
 }
 
 const FIGURE_EXAMPLES: &str = "\
@@ -63,6 +67,7 @@ Examples:
   claviger lab all --out figures            with all repetitions: CSV, SVG, and figures/report.html
   claviger lab fig2a --config mine.toml     with your own fleet, hardware and radio
   claviger lab fig2d --seed 100             other light
+  claviger lab fig2c --live always          with minutes on namespaces and on Mininet; needs root
 
 Configurations are in crates/lab/figures; each value there has its source. The same configuration and
 seed give the same numbers, on any number of threads. Links that were distilled are kept in
@@ -90,6 +95,34 @@ pub(crate) struct LabFigureArgs {
     /// How many threads run, as many as there are processors by default
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// The live part of Fig. 2c, minutes on emulated networks, which needs root: auto runs it unless --quick,
+    /// always and never say so, and a file is a fig2c-devices.csv of an earlier run
+    #[arg(long, value_name = "WHEN|FILE", default_value = "auto")]
+    pub(crate) live: LabLive,
+}
+
+/// Whether a live part is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LabLive {
+    /// Unless all is to be quick.
+    Auto,
+    /// Yes, and it is an error if it cannot be.
+    Always,
+    /// No.
+    Never,
+    /// It was: this is what was counted.
+    Earlier(PathBuf),
+}
+
+impl From<&str> for LabLive {
+    fn from(text: &str) -> Self {
+        match text {
+            "auto" => Self::Auto,
+            "always" => Self::Always,
+            "never" => Self::Never,
+            _ => Self::Earlier(text.into()),
+        }
+    }
 }
 
 /// `claviger lab fig2e`
@@ -104,7 +137,8 @@ impl LabCaptureArgs {
     /// Returns what the other figures are asked for with.
     pub(crate) fn into_figure(self) -> LabFigureArgs {
         let (config, ledgers, threads) = (None, None, None);
-        LabFigureArgs { quick: false, seed: 0, out: self.out, config, ledgers, threads }
+        let live = LabLive::Never;
+        LabFigureArgs { quick: false, seed: 0, out: self.out, config, ledgers, threads, live }
     }
 }
 
@@ -240,11 +274,19 @@ pub(crate) struct LabObserveArgs {
     pub(crate) out: PathBuf,
 }
 
+/// `claviger lab dkg-peer`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabDkgPeerArgs {
+    /// Where it listens
+    pub(crate) address: SocketAddr,
+}
+
 const MININET_EXAMPLES: &str = "\
 Examples:
   claviger lab mininet tree,2,8          9 switches, 64 hosts, 4032 pairs; exit code 0 if none is lost
   claviger lab mininet tree,3,10 --policy sensor   1000 hosts: each pings the first, and reaches no other
   claviger lab mininet tree,2,8 --fleet  gateway, platform and 62 devices as hosts; 0 if each is read
+  claviger lab mininet tree,2,3 --fleet --link wifi -- sh -c 'sleep 60; cat $CLAVIGER_STATE/links.json'
   claviger lab mininet tree,2,3 --cli    Mininet's own prompt
 
 Open vSwitch runs its userspace datapath, in private namespaces that go with the command: your own
@@ -258,13 +300,47 @@ pub(crate) struct LabMininetArgs {
     /// What the hosts may reach: `sensor` lets each reach the first host, and no other
     #[arg(long, value_enum, default_value = "open")]
     pub(crate) policy: LabPolicy,
-    /// Runs the whole of Claviger instead of pinging: the first host is the gateway, the last one the
-    /// platform, all others are devices, admitted by their labels
-    #[arg(long, conflicts_with = "policy")]
-    pub(crate) fleet: bool,
+    #[command(flatten)]
+    pub(crate) link: LabLinkArgs,
+    #[command(flatten)]
+    pub(crate) fleet: LabFleetArgs,
     /// Opens Mininet's prompt instead of pinging; with --fleet, once every device has been read
     #[arg(long)]
     pub(crate) cli: bool,
+    /// A command to run instead of pinging, with the same variables as in `claviger lab net run`; its exit
+    /// code is this program's
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "cli")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The whole of Claviger on the hosts of a network.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabFleetArgs {
+    /// Runs the whole of Claviger on the hosts: gw, with Mininet the first host, is the gateway, the last
+    /// one the platform, all others are devices, admitted by their labels
+    #[arg(long = "fleet", conflicts_with = "policy")]
+    pub(crate) is_wanted: bool,
+    /// How often each device wakes, with a reading and a key
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse,
+          requires = "is_wanted")]
+    pub(crate) wake: Span,
+    /// Lets every other device make a key itself in each wake, by ECDH with the gateway's host (DKG), in place
+    /// of asking for one: the baseline of Fig. 2c
+    #[arg(long, requires = "is_wanted")]
+    pub(crate) dkg: bool,
+}
+
+impl LabFleetArgs {
+    /// Returns these arguments as words.
+    pub(crate) fn words(&self) -> Vec<String> {
+        if !self.is_wanted {
+            return Vec::new();
+        }
+        let wake = format!("{}s", self.wake.as_secs_f64());
+        let mut words = vec!["--fleet".to_owned(), "--wake".to_owned(), wake];
+        words.extend(self.dkg.then(|| "--dkg".to_owned()));
+        words
+    }
 }
 
 const NET_EXAMPLES: &str = "\
@@ -279,7 +355,8 @@ Examples:
 
 Inside, $CLAVIGER is this program, $CLAVIGER_STATE the folder for its --state, so that
 `$CLAVIGER sdn hosts --state $CLAVIGER_STATE` works, $CLAVIGER_CONTROLLER the controller's process, and
-the tools of Open vSwitch find the switches.
+the tools of Open vSwitch find the switches. With --link, $CLAVIGER_STATE/links.json counts, each second,
+the frames of every host's link.
 When the command ends, however it ends, everything is gone.";
 
 /// `claviger lab net`
@@ -314,10 +391,8 @@ pub(crate) struct LabNetArgs {
     pub(crate) silent: bool,
     #[command(flatten)]
     pub(crate) link: LabLinkArgs,
-    /// Runs the whole of Claviger before the command: gw is the gateway, the last host the platform, all
-    /// others are devices, admitted by their labels
-    #[arg(long, conflicts_with = "policy")]
-    pub(crate) fleet: bool,
+    #[command(flatten)]
+    pub(crate) fleet: LabFleetArgs,
     /// The command, a shell by default; its exit code is this program's
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
@@ -356,6 +431,12 @@ pub(crate) struct LabLinkArgs {
 }
 
 impl LabLinkArgs {
+    /// Returns what the links of hosts are, where they are worse than cables.
+    pub(crate) fn of_hosts(&self) -> Option<HostLinks> {
+        let seed = self.link_seed;
+        self.impairment.map(|impairment| HostLinks { impairment, seed })
+    }
+
     /// Returns these arguments as words.
     pub(crate) fn words(&self) -> Vec<String> {
         let Some(impairment) = self.impairment else { return Vec::new() };

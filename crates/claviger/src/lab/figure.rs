@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use claviger_lab::figures::latency::{DeviceSeen, LiveScenario, Measured};
 use claviger_lab::figures::report::html;
 use claviger_lab::figures::sheet::Provenance;
 use claviger_lab::figures::{Extent, Figure, Laboratory, Made};
@@ -13,7 +14,8 @@ use claviger_units::Fraction;
 
 use super::capture;
 use super::shelf::{Shelf, make_folder, write_whole};
-use crate::cli::lab::LabFigureArgs;
+use super::two_networks;
+use crate::cli::lab::{LabFigureArgs, LabLive};
 use crate::console;
 use crate::figures::clock;
 use crate::lock::FolderLock;
@@ -30,7 +32,8 @@ pub(super) enum Wanted {
     All,
 }
 
-/// Makes figures, writes them, and says what came out; exit code 2 if a figure of several could not be made.
+/// Makes figures, writes them, and says what came out; exit code 2 if a figure of several, or the live part of
+/// one, could not be made.
 pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
     let figures = match wanted {
         Wanted::Virtual(figure) => vec![figure],
@@ -54,11 +57,12 @@ pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
         Some(folder) => Shelf::open(folder),
         None => Shelf::open(&args.out.join("ledgers")),
     };
-    let mut made = Vec::new();
+    let (mut made, mut missing) = (Vec::new(), Vec::new());
     for figure in figures {
-        made.push((figure.name().to_owned(), make_one(figure, args, &shelf)?));
+        let (one, lacks) = make_one(figure, args, &shelf)?;
+        made.push((figure.name().to_owned(), one));
+        missing.extend(lacks);
     }
-    let mut missing = Vec::new();
     if !matches!(wanted, Wanted::Virtual(_)) {
         match capture::make(&args.out) {
             Ok(figure) => {
@@ -87,7 +91,8 @@ pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
 /// What stands in the sheets of a capture in place of a configuration.
 const CAPTURED: &str = "captured on loopback\n";
 
-fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made> {
+/// Makes one, and says what it lacks.
+fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<(Made, Option<String>)> {
     let configuration = match &args.config {
         None => figure.configuration().to_owned(),
         Some(path) => fs::read_to_string(path)
@@ -98,6 +103,7 @@ fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made>
         let mut progress = progress.lock().expect("nobody panics while holding it");
         progress.tell(Fraction::clamped(done), || format!("{figure}: {what}"));
     };
+    let lacks = Mutex::new(None);
     let made = figure.make(
         &configuration,
         &Laboratory {
@@ -105,6 +111,7 @@ fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made>
             extent: if args.quick { Extent::Quick } else { Extent::Whole },
             threads: args.threads(),
             ledger: &|preset, seed, n_blocks| shelf.ledger(preset, seed, n_blocks),
+            live: &|scenario| live(scenario, args, &lacks),
             progress: &tell,
         },
     )?;
@@ -116,7 +123,45 @@ fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<Made>
     };
     keep(figure.name(), &configuration, &made, args)?;
     console::err(format_args!("{figure} took {}", clock(took)));
-    Ok(made)
+    Ok((made, lacks.into_inner().expect("nobody panics while holding it")))
+}
+
+/// Counts a live fleet, where that is wanted and can be.
+fn live(
+    scenario: &LiveScenario,
+    args: &LabFigureArgs,
+    lacks: &Mutex<Option<String>>,
+) -> Result<Measured> {
+    match (&args.live, two_networks::obstacle(scenario)) {
+        (LabLive::Never, _) => Ok(Measured::Nothing("it was not asked for".into())),
+        (LabLive::Auto, _) if args.quick => {
+            Ok(Measured::Nothing("quick figures leave it out, but for `--live always`".into()))
+        }
+        (LabLive::Earlier(path), _) => {
+            let text = fs::read_to_string(path);
+            let text = text.with_context(|| {
+                format!("{} cannot be read (auto, always, never or a file)", path.display())
+            })?;
+            Ok(Measured::Sheet(text))
+        }
+        (LabLive::Auto, Some(why)) => {
+            let told = format!("the live part of fig2c is left out: {why}");
+            console::err(&told);
+            *lacks.lock().expect("nobody panics while holding it") = Some(told);
+            Ok(Measured::Nothing(why))
+        }
+        (LabLive::Always, Some(why)) => bail!("the live part cannot be run: {why}"),
+        (LabLive::Auto | LabLive::Always, None) => {
+            let devices = two_networks::count(scenario)?;
+            let scene = Provenance {
+                figure: "fig2c".into(),
+                commit: env!("CLAVIGER_COMMIT").to_owned(),
+                seed: args.seed,
+                configuration: String::new(),
+            };
+            Ok(Measured::Sheet(DeviceSeen::sheet(&devices, scenario).to_csv(&scene)))
+        }
+    }
 }
 
 /// Writes the files of a figure, and says what it found.

@@ -5,23 +5,26 @@
 //! Between gateway and platform goes the network itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use claviger_net::dkg;
 use claviger_netlab::Uplink;
 use claviger_roles::config::{
     RawController, RawDevices, RawGateway, RawKme, RawPlatform, RawServer,
 };
 use claviger_roles::init::{Layout, Ports};
-use claviger_units::{Eui64, MacAddr};
+use claviger_units::{Eui64, MacAddr, Span};
 use claviger_wire::enrolment::Imported;
 use claviger_wire::platform::Readings;
+use tokio::net::TcpListener;
 use tokio::process::Child;
 
-use super::own_controller::{OwnController, Settings, fit, ready, spawn};
+use super::own_controller::{OwnController, Settings, fit, ready, spawn, spawn_words};
 use crate::cli::StateArgs;
 use crate::console;
 use crate::platform::Platform;
@@ -33,6 +36,10 @@ pub(super) struct Cast {
     pub(super) platform: Player,
     /// Names of hosts, and the numbers of the devices that they are; one at least.
     pub(super) devices: Vec<(String, u32)>,
+    /// How often a device wakes.
+    pub(super) wake: Span,
+    /// Whether every other device makes its keys itself.
+    pub(super) with_dkg: bool,
 }
 
 /// A host with a part in it.
@@ -86,7 +93,7 @@ impl Cast {
         let texts = |all: Vec<IpAddr>| all.iter().map(ToString::to_string).collect();
         Settings {
             devices: u32::try_from(self.devices.len()).unwrap_or(u32::MAX),
-            renew_s: WAKE_S,
+            renew_s: self.wake.as_secs_f64(),
             names: names.map(|(party, all)| (party.to_owned(), texts(all))).into(),
         }
     }
@@ -106,6 +113,15 @@ impl Cast {
         ]);
         let port = ports.controller.port();
         raw.https_listen = format!("0.0.0.0:{port}");
+        if let Some(sensor) = raw.policy.get_mut("sensor").filter(|_| self.with_dkg) {
+            sensor.reaches.push(format!("gateway tcp {DKG}"));
+        }
+    }
+
+    /// Returns with whom a device makes its keys itself, if it is one that does.
+    fn dkg_peer(&self, number: u32) -> Option<SocketAddr> {
+        let is_one = self.with_dkg && number.is_multiple_of(2);
+        is_one.then(|| (self.gateway.address, DKG).into())
     }
 }
 
@@ -144,6 +160,13 @@ impl Fleet {
         for (host, role, folder) in sites {
             let mut child = spawn(host, role, &layout.config(folder), verbosity)?;
             ready(&mut child, role).await?;
+            processes.push(child);
+        }
+        if cast.with_dkg {
+            let address = SocketAddr::from((cast.gateway.address, DKG)).to_string();
+            let words = ["lab", "dkg-peer", &address].map(OsStr::new);
+            let mut child = spawn_words(Some(&*cast.gateway.name), &words, verbosity)?;
+            ready(&mut child, "dkg").await?;
             processes.push(child);
         }
         processes.extend(start_devices(&layout, &cast, verbosity).await?);
@@ -251,6 +274,9 @@ fn configure(layout: &Layout, ports: &Ports, cast: &Cast) -> Result<()> {
             raw.gateway_mqtt_psk = Some(format!("{gateway}:{MQTT_PSK}"));
             raw.platform_url = None;
             raw.lan = None;
+            raw.dkg_peer = cast.dkg_peer(*number).map(|peer| peer.to_string());
+            // Readings are sealed under the first key that came from the link, and no other is asked for.
+            raw.renew_s = raw.dkg_peer.is_some().then_some(FOR_GOOD_S);
         })?;
     }
     Ok(())
@@ -269,8 +295,16 @@ async fn start_devices(layout: &Layout, cast: &Cast, verbosity: u8) -> Result<Ve
     Ok(processes)
 }
 
+/// Makes keys with the devices that make them themselves, until it is ended.
+pub(super) async fn make_keys_at(address: SocketAddr) -> Result<()> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("{address} cannot be listened at"))?;
+    console::out("dkg: ready");
+    dkg::answer(listener).await.context("no more keys are made")
+}
+
 /// The folder of a device below the state folder.
-fn folder(host: &str) -> String {
+pub(super) fn folder(host: &str) -> String {
     format!("devices-{host}")
 }
 
@@ -284,9 +318,11 @@ const KEYS_PSK: u16 = 8444;
 const KEYS_COAP: u16 = 5683;
 const MQTT: u16 = 8883;
 const MQTT_PSK: u16 = 8884;
+/// Where keys are made with devices that make them themselves; no service of the product.
+const DKG: u16 = 8445;
 
-/// Seconds between two wakes of a device: a link of 2 kbit/s can feed more than two hundred of them.
-const WAKE_S: f64 = 30.0;
+/// Longer than any laboratory stands.
+const FOR_GOOD_S: f64 = 30.0 * 86_400.0;
 /// How long the first readings may take: the first blocks of the link, and what a crowd adds.
 const PATIENCE: Duration = Duration::from_secs(150);
 const PAUSE: Duration = Duration::from_millis(200);

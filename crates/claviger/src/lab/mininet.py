@@ -1,16 +1,19 @@
 """A tree of Mininet on the userspace datapath, under a controller that runs already.
 
-usage: python3 - DEPTH FANOUT CONTROLLER_IP CONTROLLER_PORT all|first|cli|wait
-Says `host NAME PROCESS` for every host and `built` when the network stands, and goes on when it is told
-to by a line.
+usage: python3 - DEPTH FANOUT CONTROLLER_IP CONTROLLER_PORT all|first|cli|wait cables|relayed
+Says `wired` before switches run, and then `host NAME PROCESS` for every host and `built` when the network stands; goes
+on each time when it is told to by a line. Between a host and its switch lies a cable, or, where somebody is to relay
+frames, two cables, whose ends are said before `wired`: `joint HOST NEAR FAR`.
 """
 import sys
 from functools import partial
 
 from mininet.cli import CLI
+from mininet.link import Link
 from mininet.net import Mininet
-from mininet.node import OVSSwitch, RemoteController
+from mininet.node import Host, OVSSwitch, RemoteController
 from mininet.topolib import TreeTopo
+from mininet.util import makeIntfPair, quietRun
 
 
 def ping_all(net):
@@ -66,11 +69,31 @@ def card(number):
     return ":".join(digits[at:at + 2] for at in range(0, 12, 2))
 
 
-depth, fanout, ip, port, then = sys.argv[1:]
+class RelayedLink(Link):
+    """A link of a host in two cables; between their near ends somebody relays frames. The gateway has a cable."""
+
+    joints = []
+
+    @classmethod
+    def makeIntfPair(cls, intfname1, intfname2, addr1=None, addr2=None, node1=None, node2=None, deleteIntfs=True):
+        host = next((node for node in (node1, node2) if isinstance(node, Host)), None)
+        if host is None or host.name == "h1":
+            return super().makeIntfPair(intfname1, intfname2, addr1, addr2, node1, node2, deleteIntfs)
+        near, far = f"{host.name}-r", f"{host.name}-f"
+        for name, node in ((intfname1, node1), (intfname2, node2)):
+            end = near if node is host else far
+            makeIntfPair(end, name, node2=node, deleteIntfs=deleteIntfs)
+            quietRun(f"ip link set {end} up")
+        cls.joints.append((host.name, near, far))
+        return None
+
+
+depth, fanout, ip, port, then, links = sys.argv[1:]
 # Without batch, most of the ports of a larger switch are never attached.
 switch = partial(OVSSwitch, batch=True, datapath="user", protocols="OpenFlow13", failMode="secure")
 topology = TreeTopo(depth=int(depth), fanout=int(fanout))
-net = Mininet(topo=topology, switch=switch, controller=None, build=False)
+link = RelayedLink if links == "relayed" else Link
+net = Mininet(topo=topology, switch=switch, link=link, controller=None, build=False)
 net.addController("c0", controller=RemoteController, ip=ip, port=int(port))
 net.build()
 for number, host in enumerate(net.hosts, 1):
@@ -78,6 +101,10 @@ for number, host in enumerate(net.hosts, 1):
     # Hundreds of hosts' multicast, and checksums that a userspace datapath does not make.
     host.cmd("sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
     host.cmd(f"ethtool -K {host.defaultIntf()} tx off")
+for joint in RelayedLink.joints:
+    print("joint", *joint)
+print("wired", flush=True)
+sys.stdin.readline()
 net.start()
 net.waitConnected(timeout=60)
 for host in net.hosts:

@@ -7,19 +7,20 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use claviger_netlab::{OpenVswitch, Topology, card};
+use claviger_netlab::{Joint, OpenVswitch, Relay, Topology, card};
 use claviger_roles::config::{RawController, RawPolicy, RawServer};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::fleet::{self, Cast, Fleet, Player};
 use super::found::{self, Wanted};
-use crate::cli::lab::{LabMininetArgs, LabPolicy};
+use super::links;
+use crate::cli::lab::{LabFleetArgs, LabMininetArgs, LabPolicy};
 use crate::console;
 use crate::sdn::Controller;
 
-/// Runs this program again inside private namespaces.
-pub(crate) fn enclose(args: &LabMininetArgs, verbosity: u8) -> Result<ExitCode> {
+/// Says what is missing for a network of Mininet, and what works without.
+pub(super) fn check_needs() -> Result<()> {
     let mut missing: Vec<String> =
         claviger_netlab::missing().iter().map(ToString::to_string).collect();
     if python().is_none() {
@@ -32,22 +33,29 @@ pub(crate) fn enclose(args: &LabMininetArgs, verbosity: u8) -> Result<ExitCode> 
             missing.join("\n  ")
         );
     }
+    Ok(())
+}
+
+/// Runs this program again inside private namespaces.
+pub(crate) fn enclose(args: &LabMininetArgs, verbosity: u8) -> Result<ExitCode> {
+    check_needs()?;
     let topology = args.topology.to_string();
     let mut words = vec!["lab", "mininet-inside", &topology];
-    if !args.fleet {
+    if !args.fleet.is_wanted {
         words.extend(["--policy", super::policy_name(args.policy)]);
     }
-    words.extend(args.fleet.then_some("--fleet"));
+    let (link, fleet) = (args.link.words(), args.fleet.words());
+    words.extend(link.iter().chain(&fleet).map(String::as_str));
     words.extend(args.cli.then_some("--cli"));
     let hung = ExitCode::from(HUNG);
-    let code = super::enclosed(verbosity, &words, &[])?;
+    let code = super::enclosed(verbosity, &words, &args.command)?;
     if code != hung {
         return Ok(code);
     }
     console::err(
         "Mininet hung while it built its network (above: what it waited for); everything is gone, and is built once more",
     );
-    let code = super::enclosed(verbosity, &words, &[])?;
+    let code = super::enclosed(verbosity, &words, &args.command)?;
     anyhow::ensure!(
         code != hung,
         "Mininet does not build its network; `mn --test pingall` shows whether it can"
@@ -74,12 +82,13 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     let n_hosts = u32::try_from(n_hosts)?;
     claviger_netlab::settle_in()?;
     let folder = Path::new(claviger_netlab::PRIVATE);
-    let cast = args.fleet.then(|| cast(n_hosts)).transpose()?;
+    let cast = args.fleet.is_wanted.then(|| cast(n_hosts, &args.fleet)).transpose()?;
     let own = fleet::controller(folder, PORT_BASE, verbosity, cast.as_ref(), |raw| {
         fit(raw, n_hosts, args);
     });
     let own = own.await?;
     let switches = OpenVswitch::start()?;
+    let rundir = switches.rundir();
     let began = Instant::now();
     let address = own.ports().openflow;
     let mut python = Command::new(python().context("there is no Mininet: install mininet")?);
@@ -88,21 +97,28 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     python.args([address.ip().to_string(), address.port().to_string()]);
     let then = match args.policy {
         _ if args.cli => "cli",
-        _ if args.fleet => "wait",
+        _ if args.fleet.is_wanted || !args.command.is_empty() => "wait",
         LabPolicy::Sensor => "first",
         LabPolicy::Open | LabPolicy::None => "all",
     };
-    python.arg(then).env("OVS_RUNDIR", switches.rundir());
+    let links = args.link.of_hosts();
+    python.arg(then).arg(if links.is_some() { "relayed" } else { "cables" });
+    python.env("OVS_RUNDIR", switches.rundir());
     python.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = python.spawn().context("python3 cannot be started")?;
     let mut input = child.stdin.take().context("python3 has no input")?;
     let mut lines = BufReader::new(child.stdout.take().context("python3 has no output")?).lines();
-    let Ok(building) = tokio::time::timeout(building(n_hosts), until_built(&mut lines)).await
-    else {
+    let standing = async {
+        let joints = until_wired(&mut lines).await?;
+        let relay = links.map(|links| Relay::between(joints, links)).transpose()?;
+        input.write_all(b"go\n").await?;
+        until_built(&mut lines).await.map(|()| relay)
+    };
+    let Ok(standing) = tokio::time::timeout(building(n_hosts), standing).await else {
         say_where_it_hangs(&mut child).await;
         return Ok(ExitCode::from(HUNG));
     };
-    building?;
+    let relay = standing?;
     let built = began.elapsed();
     let operator = Controller::of(own.state())?;
     let (switches, hosts) = (usize::try_from(n_switches)?, usize::try_from(n_hosts)?);
@@ -120,13 +136,39 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
         (began.elapsed() - built).as_secs_f64()
     ));
     let fleet = Fleet::play(&own, cast, verbosity).await?;
-    input.write_all(b"go\n").await?;
-    while let Some(line) = lines.next_line().await? {
-        console::out(line);
-    }
-    let status = child.wait().await?;
+    let playing = async {
+        if let [program, rest @ ..] = &args.command[..] {
+            let mut command = Command::new(program);
+            super::say_where(&mut command, &rundir, &own)?;
+            let status = command.args(rest).kill_on_drop(true).status().await;
+            return status.with_context(|| format!("{program:?} cannot be started"));
+        }
+        input.write_all(b"go\n").await?;
+        while let Some(line) = lines.next_line().await? {
+            console::out(line);
+        }
+        Ok(child.wait().await?)
+    };
+    let status = links::beside(relay.as_ref(), own.state(), playing).await?;
     drop(fleet);
     Ok(super::exit_code(status))
+}
+
+/// Waits until all cables are laid, and returns what is to be joined by links before switches run.
+async fn until_wired(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<Vec<Joint>> {
+    let mut joints = Vec::new();
+    loop {
+        let line = lines.next_line().await?;
+        let line = line.context("Mininet has ended before its cables were laid")?;
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["wired"] => return Ok(joints),
+            ["joint", host, near, far] => {
+                let [host, near, far] = [host, near, far].map(str::to_owned);
+                joints.push(Joint { host, near, far });
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Waits until the network stands, and gives its hosts names.
@@ -145,11 +187,17 @@ async fn until_built(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<()> {
 }
 
 /// The first host is the gateway, the last one the platform, and all between them are devices.
-fn cast(n_hosts: u32) -> Result<Cast> {
+fn cast(n_hosts: u32, args: &LabFleetArgs) -> Result<Cast> {
     anyhow::ensure!(n_hosts >= 3, "a fleet needs three hosts: choose a larger tree");
     let player = |n| Player { name: format!("h{n}"), mac: card(n), address: address(n) };
     let devices = (2..n_hosts).map(|n| (format!("h{n}"), n)).collect();
-    Ok(Cast { gateway: player(1), platform: player(n_hosts), devices })
+    Ok(Cast {
+        gateway: player(1),
+        platform: player(n_hosts),
+        devices,
+        wake: args.wake,
+        with_dkg: args.dkg,
+    })
 }
 
 /// Every host is looked for where Mininet puts it.
@@ -157,7 +205,7 @@ fn fit(raw: &mut RawController, n_hosts: u32, args: &LabMininetArgs) {
     // The hosts, the network's own address and that of all.
     let bits = u32::BITS - (n_hosts + 1).leading_zeros();
     raw.sweep = vec![format!("10.0.0.0/{}", 32 - bits.clamp(2, 16))];
-    if args.fleet {
+    if args.fleet.is_wanted {
         return;
     }
     raw.server = BTreeMap::new();
@@ -207,11 +255,18 @@ const HUNG: u8 = 75;
 
 #[cfg(test)]
 mod tests {
+    use claviger_units::Span;
+
     use super::*;
+    use crate::cli::lab::LabLinkArgs;
+
+    fn fleet(is_wanted: bool) -> LabFleetArgs {
+        LabFleetArgs { is_wanted, wake: Span::from_secs(30), dkg: false }
+    }
 
     #[test]
     fn a_fleet_is_a_gateway_a_platform_and_devices_between_them() {
-        let cast = cast(64).unwrap();
+        let cast = cast(64, &fleet(true)).unwrap();
         assert_eq!((cast.gateway.name, cast.gateway.address), ("h1".into(), [10, 0, 0, 1].into()));
         assert_eq!(
             (cast.platform.name, cast.platform.address),
@@ -219,7 +274,7 @@ mod tests {
         );
         assert_eq!(cast.devices.len(), 62);
         assert_eq!(cast.devices[0], ("h2".to_owned(), 2));
-        assert!(super::cast(2).is_err());
+        assert!(super::cast(2, &fleet(true)).is_err());
     }
 
     #[test]
@@ -232,8 +287,14 @@ mod tests {
             [(64, "10.0.0.0/25"), (1000, "10.0.0.0/22"), (254, "10.0.0.0/24"), (2, "10.0.0.0/30")]
         {
             let topology = "tree,2,8".parse().unwrap();
-            let args =
-                LabMininetArgs { topology, policy: LabPolicy::Open, fleet: false, cli: false };
+            let args = LabMininetArgs {
+                topology,
+                policy: LabPolicy::Open,
+                link: LabLinkArgs { impairment: None, link_seed: 1 },
+                fleet: fleet(false),
+                cli: false,
+                command: Vec::new(),
+            };
             fit(&mut raw, n_hosts, &args);
             assert_eq!(raw.sweep, [range], "{n_hosts}");
         }

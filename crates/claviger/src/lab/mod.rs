@@ -5,21 +5,27 @@ mod capture;
 mod figure;
 mod fleet;
 mod found;
+mod links;
 pub(crate) mod live;
 mod mininet;
 pub(crate) mod net;
+mod observer;
 pub(crate) mod own_controller;
 mod shelf;
 mod standing;
 mod sweep;
+mod two_networks;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Result};
 use claviger_lab::figures::Figure;
+use tokio::process::Command;
 
 use figure::Wanted;
+use own_controller::OwnController;
 
 use crate::cli::lab::{LabCommand, LabNetCommand, LabPolicy};
 
@@ -35,7 +41,7 @@ pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> 
         LabCommand::Capacity(args) => capacity::run(&args),
         LabCommand::Sweep(args) => sweep::run(&args).map(done),
         LabCommand::Live(args) => live::run(&args),
-        LabCommand::Observe(args) => live::observe(&args).await.map(done),
+        LabCommand::Observe(args) => observer::observe(&args).await.map(done),
         LabCommand::Net(LabNetCommand::Run(args)) => net::enclose(&args, verbosity),
         LabCommand::Net(LabNetCommand::Up(args)) => standing::up(&args),
         LabCommand::Net(LabNetCommand::Exec(args)) => standing::exec(&args),
@@ -43,6 +49,7 @@ pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> 
         LabCommand::Net(LabNetCommand::Inside(args)) => net::inside(args, verbosity).await,
         LabCommand::Mininet(args) => mininet::enclose(&args, verbosity),
         LabCommand::MininetInside(args) => mininet::inside(&args, verbosity).await,
+        LabCommand::DkgPeer(args) => fleet::make_keys_at(args.address).await.map(done),
     }
 }
 
@@ -56,6 +63,14 @@ fn enclosed(verbosity: u8, words: &[&str], command: &[OsString]) -> Result<ExitC
     }
     let status = again.status().context("the private namespaces cannot be made")?;
     Ok(exit_code(status))
+}
+
+/// Tells a command inside a network where everything is.
+fn say_where(command: &mut Command, ovs_rundir: &Path, own: &OwnController) -> Result<()> {
+    command.env("OVS_RUNDIR", ovs_rundir).env("CLAVIGER_STATE", own.state());
+    command.env("CLAVIGER", std::env::current_exe().context("where this program lies")?);
+    command.env("CLAVIGER_CONTROLLER", own.process().to_string());
+    Ok(())
 }
 
 const fn done((): ()) -> ExitCode {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use claviger_net::clock::Clock;
-use claviger_netlab::{Carried, Control, Host, HostLinks, Lab, Plan, TlsFiles};
+use claviger_netlab::{Control, Host, Lab, Plan, TlsFiles};
 use claviger_roles::config::{RawController, RawPolicy, RawServer};
 use claviger_roles::init::Layout;
 use claviger_units::Timestamp;
@@ -15,8 +15,9 @@ use tokio::process::Command;
 
 use super::fleet::{self, Cast, Fleet, Player};
 use super::found::{self, Wanted};
+use super::links;
 use super::own_controller::OwnController;
-use crate::cli::lab::{LabNetArgs, LabPolicy};
+use crate::cli::lab::{LabFleetArgs, LabNetArgs, LabPolicy};
 use crate::console;
 use crate::sdn::Controller;
 
@@ -26,14 +27,13 @@ pub(crate) fn enclose(args: &LabNetArgs, verbosity: u8) -> Result<ExitCode> {
     let topology = args.topology.to_string();
     let policy = super::policy_name(args.policy);
     let mut words = vec!["lab", "net", "inside", &topology];
-    if !args.fleet {
+    if !args.fleet.is_wanted {
         words.extend(["--policy", policy]);
     }
     words.extend(args.tls.then_some("--tls"));
     words.extend(args.silent.then_some("--silent"));
-    words.extend(args.fleet.then_some("--fleet"));
-    let link = args.link.words();
-    words.extend(link.iter().map(String::as_str));
+    let (link, fleet) = (args.link.words(), args.fleet.words());
+    words.extend(link.iter().chain(&fleet).map(String::as_str));
     super::enclosed(verbosity, &words, &args.command)
 }
 
@@ -57,15 +57,14 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
     let plan = Plan::of(args.topology);
     claviger_netlab::settle_in()?;
     let folder = Path::new(claviger_netlab::PRIVATE);
-    let cast = args.fleet.then(|| cast(&plan)).transpose()?;
+    let cast = args.fleet.is_wanted.then(|| cast(&plan, &args.fleet)).transpose()?;
     let own = fleet::controller(folder, PORT_BASE, verbosity, cast.as_ref(), |raw| {
         fit(raw, &plan, &args);
     });
     let own = own.await?;
     let control = control(&args, &own);
     let (laid_out, began) = (plan.clone(), clock.now());
-    let seed = args.link.link_seed;
-    let links = args.link.impairment.map(|impairment| HostLinks { impairment, seed });
+    let links = args.link.of_hosts();
     let lab = tokio::task::spawn_blocking(move || Lab::build(&laid_out, &control, links));
     let lab = lab.await.context("the network was not built")??;
     let operator = Controller::of(own.state())?;
@@ -102,25 +101,27 @@ pub(crate) async fn inside(args: LabNetArgs, verbosity: u8) -> Result<ExitCode> 
         seconds(found, admitted),
     ));
     let fleet = Fleet::play(&own, cast, verbosity).await?;
-    let mut command = command(&args, own.state(), &lab)?;
-    command.env("CLAVIGER_CONTROLLER", own.process().to_string());
-    let status = command.status().await;
+    let mut command = command(&args, &own, &lab)?;
+    let status = links::beside(lab.relay(), own.state(), command.status()).await;
     let status = status.with_context(|| format!("{:?} cannot be started", words(&args)[0]))?;
-    if let Some(Carried { sent, lost }) = lab.carried() {
-        console::err(format_args!("links of hosts: {sent} frames sent, {lost} lost"));
-    }
     drop(fleet);
     Ok(super::exit_code(status))
 }
 
 /// The gateway is itself, the last host the platform, and all between them are devices.
-fn cast(plan: &Plan) -> Result<Cast> {
+fn cast(plan: &Plan, args: &LabFleetArgs) -> Result<Cast> {
     let [gateway, devices @ .., platform] = &plan.hosts[..] else { bail!("{TOO_SMALL}") };
     anyhow::ensure!(!devices.is_empty(), "{TOO_SMALL}");
     let player =
         |host: &Host| Player { name: host.name.clone(), mac: host.mac, address: host.address };
     let devices = (1..).zip(devices).map(|(n, host)| (host.name.clone(), n)).collect();
-    Ok(Cast { gateway: player(gateway), platform: player(platform), devices })
+    Ok(Cast {
+        gateway: player(gateway),
+        platform: player(platform),
+        devices,
+        wake: args.wake,
+        with_dkg: args.dkg,
+    })
 }
 
 const TOO_SMALL: &str = "a fleet needs a platform and a device: choose a larger topology";
@@ -160,12 +161,11 @@ fn control(args: &LabNetArgs, own: &OwnController) -> Control {
     Control::Tls(own.ports().openflow_tls, files)
 }
 
-fn command(args: &LabNetArgs, state: &Path, lab: &Lab) -> Result<Command> {
+fn command(args: &LabNetArgs, own: &OwnController, lab: &Lab) -> Result<Command> {
     let [program, rest @ ..] = &words(args)[..] else { bail!("there is no command") };
     let mut command = Command::new(program);
     command.args(rest).kill_on_drop(true);
-    command.env("OVS_RUNDIR", lab.ovs_rundir()).env("CLAVIGER_STATE", state);
-    command.env("CLAVIGER", std::env::current_exe().context("where this program lies")?);
+    super::say_where(&mut command, &lab.ovs_rundir(), own)?;
     Ok(command)
 }
 

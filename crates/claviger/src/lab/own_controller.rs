@@ -2,6 +2,7 @@
 //! are started beside it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -102,16 +103,23 @@ fn plan(port_base: u16, settings: Settings) -> Plan {
 
 /// Starts a role as the process that it is in the field, inside a host or beside the network.
 pub(crate) fn spawn(host: Option<&str>, role: &str, config: &Path, verbosity: u8) -> Result<Child> {
+    let words = ["run", role, "--config"].map(OsStr::new);
+    let words = [&words[..], &[config.as_os_str()]].concat();
+    spawn_words(host, &words, verbosity)
+}
+
+/// Starts this program with these words, inside a host or beside the network.
+pub(crate) fn spawn_words(host: Option<&str>, words: &[&OsStr], verbosity: u8) -> Result<Child> {
     let program = std::env::current_exe().context("this program does not know where it lies")?;
     let mut command = match host {
         Some(host) => Command::from(claviger_netlab::inside(host, program)),
         None => Command::new(program),
     };
     command.args((0..verbosity).map(|_| "--verbose"));
-    command.args(["run", role, "--config"]).arg(config);
+    command.args(words);
     let errors = if verbosity > 0 { Stdio::inherit() } else { Stdio::null() };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
-    command.spawn().with_context(|| format!("the role {role} cannot be started"))
+    command.spawn().with_context(|| format!("{words:?} cannot be started"))
 }
 
 /// Waits until a role is ready.

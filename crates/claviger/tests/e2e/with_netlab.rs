@@ -50,6 +50,63 @@ fn a_network_stands_with_links_that_delay_until_it_is_taken_down_with_netlab() {
     assert!(gone.err.contains("no network"), "{gone:?}");
 }
 
+/// Figure 2c has a live part, counted below TCP, which is made again from what was counted.
+#[test]
+fn figure_2c_is_measured_with_netlab() {
+    let place = Place::new();
+    let scratch = place.scratch("figures");
+    let folder = |name: &str| scratch.join(name).display().to_string();
+    let config = folder("small.toml");
+    let shipped = include_str!("../../../lab/figures/fig2c.toml");
+    let mut small = shipped.to_owned();
+    for (from, to) in [
+        ("[\"namespaces\", \"mininet\"]", "[\"namespaces\"]"),
+        ("tree,2,6", "tree,1,5"),
+        ("wake_s = 10\n", "wake_s = 5\n"),
+        ("length_s = 300", "length_s = 20"),
+    ] {
+        assert!(small.contains(from), "{from}");
+        small = small.replace(from, to);
+    }
+    std::fs::write(&config, &small).unwrap();
+    let made = |out: &str, live: &str| {
+        let arguments = ["lab", "fig2c", "--quick", "--config", &config, "--live", live, "--out"];
+        let ended = run(claviger(&arguments).arg(out));
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let sheet = |name: &str| std::fs::read_to_string(format!("{out}/{name}.csv")).unwrap();
+        [sheet("fig2c-devices"), sheet("fig2c-live"), sheet("fig2c")]
+    };
+    let (first, second) = (folder("first"), folder("second"));
+    let counted = made(&first, "always");
+    let rows: Vec<Vec<&str>> = counted[0]
+        .lines()
+        .filter(|line| line.starts_with("namespaces,"))
+        .map(|line| line.split(',').collect())
+        .collect();
+    let hosts: Vec<_> = rows.iter().map(|row| (row[1], row[2])).collect();
+    assert_eq!(
+        hosts,
+        [("https", "h1"), ("dkg", "h2"), ("https", "h3"), ("dkg", "h4")],
+        "{}",
+        counted[0]
+    );
+    for row in &rows {
+        let number = |n: usize| row[n].parse::<f64>().unwrap();
+        let (wakes, readings, latency, frames) = (number(3), number(4), number(5), number(7));
+        assert!((2.0..=5.0).contains(&wakes) && (2.0..=5.0).contains(&readings), "{row:?}");
+        assert!(frames > 20.0 * wakes, "{row:?}");
+        // Twelve or fourteen messages of 1 ms at least, and no wake is taken for another.
+        assert!((12.0..4000.0).contains(&latency), "{row:?}");
+    }
+    assert_eq!(made(&second, &format!("{first}/fig2c-devices.csv")), counted);
+    std::fs::write(&config, small.replace("delay_ms = 2.0", "delay_ms = 3.0")).unwrap();
+    let arguments = ["lab", "fig2c", "--quick", "--config", &config, "--live"];
+    let refused =
+        run(claviger(&arguments).args([&format!("{first}/fig2c-devices.csv"), "--out", &second]));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("another scenario"), "{refused:?}");
+}
+
 /// Whoever is killed leaves nothing: neither the network nor what was running inside.
 #[test]
 fn a_killed_network_leaves_nothing_with_netlab() {

@@ -7,7 +7,7 @@ pub mod chart;
 mod drawing;
 mod energy;
 pub mod exchange;
-mod latency;
+pub mod latency;
 mod rates;
 pub mod report;
 pub mod sheet;
@@ -20,6 +20,7 @@ use claviger_photonics::LinkPreset;
 use serde::de::DeserializeOwned;
 
 use crate::replay::LinkLedger;
+use latency::{LiveScenario, Measured};
 use sheet::Sheet;
 
 /// A figure of the paper.
@@ -103,6 +104,8 @@ pub struct Laboratory<'a> {
     pub threads: usize,
     /// Finds the ledger of a link of so many full blocks from a seed: one that is kept, or a new one.
     pub ledger: &'a (dyn Fn(&LinkPreset, u64, usize) -> Result<LinkLedger> + Sync),
+    /// Counts a live fleet on emulated networks, or says why not.
+    pub live: &'a (dyn Fn(&LiveScenario) -> Result<Measured> + Sync),
     /// Hears how much of what is done, 0 to 1.
     pub progress: &'a (dyn Fn(&str, f64) + Sync),
 }

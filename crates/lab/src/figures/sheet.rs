@@ -22,13 +22,21 @@ pub struct Sheet {
     pub name: String,
     columns: Vec<&'static str>,
     rows: Vec<Vec<String>>,
+    notes: Vec<String>,
 }
 
 impl Sheet {
     /// Makes a sheet without rows.
     #[must_use]
     pub fn new(name: &str, columns: &[&'static str]) -> Self {
-        Self { name: name.to_owned(), columns: columns.to_vec(), rows: Vec::new() }
+        let (rows, notes) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), columns: columns.to_vec(), rows, notes }
+    }
+
+    /// Adds a line of comment.
+    pub fn note(&mut self, line: String) {
+        debug_assert!(!line.contains('\n'), "{line:?}");
+        self.notes.push(line);
     }
 
     /// Adds a row with a cell for each column.
@@ -67,7 +75,7 @@ impl Sheet {
     pub fn to_csv(&self, provenance: &Provenance) -> String {
         let Provenance { figure, commit, seed, configuration } = provenance;
         let mut text = format!("# claviger lab {figure}, commit {commit}, seed {seed}\n");
-        for line in configuration.lines() {
+        for line in configuration.lines().chain(self.notes.iter().map(String::as_str)) {
             let _ = writeln!(text, "{}", format!("# {line}").trim_end());
         }
         for row in std::iter::once(&self.columns.iter().map(|&name| name.to_owned()).collect())

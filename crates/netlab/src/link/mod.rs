@@ -7,5 +7,5 @@ mod relay;
 mod wire;
 
 pub use impairment::{Impairment, ImpairmentError};
-pub use relay::{Carried, Relay};
+pub use relay::{Carried, HostLinks, Joint, Relay};
 pub use wire::{Fate, Wire};

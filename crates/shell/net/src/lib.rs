@@ -4,6 +4,7 @@
 pub mod accept;
 pub mod clock;
 pub mod coap;
+pub mod dkg;
 pub mod handshake;
 pub mod http;
 pub mod link;

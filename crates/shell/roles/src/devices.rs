@@ -64,6 +64,7 @@ pub async fn run(config: DevicesConfig, folder: Folder, context: Context) -> Res
         uplink: uplink(&config, tls::client_constrained(&authority)),
         cables,
         dock: config.dock.clone().map(|path| (path, config.pad_keys)),
+        dkg_peer: config.dkg_peer,
         exchanges: Semaphore::new(EXCHANGES),
         account: Account::new(numbers.clone().count(), oldest_key(&config)),
         strangers: Complaints::quiet_until(now + ADOPTION_TIME),

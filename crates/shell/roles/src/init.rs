@@ -485,6 +485,7 @@ fn devices(plan: &Plan, ports: &Ports) -> RawDevices {
         pad_keys: plan.pad_keys,
         platform_url: Some(url(ports.platform)),
         lan: Some(ports.lan.to_string()),
+        dkg_peer: None,
     }
 }
 

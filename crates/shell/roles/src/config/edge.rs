@@ -293,6 +293,10 @@ pub struct RawDevices {
     /// The emulated network in which the devices are; without it, they reach everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lan: Option<String>,
+    /// With whom each device makes a key itself in every wake before it reports, to be destroyed: the
+    /// baseline of comparisons. Nothing is sealed with such a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dkg_peer: Option<String>,
 }
 
 /// When devices that have a key wake first.
@@ -339,6 +343,8 @@ pub struct DevicesConfig {
     pub platform_url: Option<String>,
     /// The emulated network.
     pub lan: Option<SocketAddr>,
+    /// With whom devices make keys that are destroyed.
+    pub dkg_peer: Option<SocketAddr>,
 }
 
 impl Raw for RawDevices {
@@ -368,6 +374,7 @@ impl Raw for RawDevices {
             faults.note("pad_keys", pad_keys, format_args!("must lie between 1 and {MAX_PAD}"));
         }
         let lan = self.lan.as_deref().map(|text| faults.loopback("lan", text));
+        let dkg_peer = faults.address_if("dkg_peer", self.dkg_peer.as_deref());
         Some(DevicesConfig {
             numbers: self.first..=self.first.saturating_add(self.devices).saturating_sub(1),
             wake: wake?,
@@ -387,6 +394,7 @@ impl Raw for RawDevices {
             pad_keys,
             platform_url: self.platform_url,
             lan: lan.flatten(),
+            dkg_peer: dkg_peer?,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The life of one device: what its core decides, carried over its flash and its network.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use claviger_device::{Action, Delivery, Device, KeyAnswer, KeyPath, KeyRequest, 
 use claviger_fleet::topics;
 use claviger_frames::Epoch;
 use claviger_frames::telemetry::Header;
+use claviger_net::dkg;
 use claviger_net::meter::{Meter, Traffic};
 use claviger_net::mqtt::{self, ConnectError, PublishError};
 use claviger_store::StoreError;
@@ -43,6 +45,8 @@ pub(super) struct Surroundings {
     pub(super) account: Account,
     /// Where the gateway docks devices, and how many keys a pad is ordered with.
     pub(super) dock: Option<(PathBuf, u32)>,
+    /// With whom a key is made that is destroyed, before each reading.
+    pub(super) dkg_peer: Option<SocketAddr>,
     /// Exchanges with the gateway that may be under way at once.
     pub(super) exchanges: Semaphore,
     /// That a device is denied which has no key of the link yet.
@@ -480,17 +484,27 @@ impl Life {
         tokio::select! {
             biased;
             () = surroundings.context.shutdown.cancelled() => Waking::Never,
-            () = self.wait() => {
-                self.woke = Some(self.surroundings.context.clock.now());
-                Waking::Due
-            }
+            () = self.wait() => Waking::Due,
             () = tokio::time::sleep(DOCKING), if is_docking => Waking::Docking,
+        }
+    }
+
+    /// Makes a key as devices do that have none delivered, and destroys it.
+    async fn make_own_key(&self) {
+        let Some(peer) = self.surroundings.dkg_peer else { return };
+        match tokio::time::timeout(self.patience, dkg::make(peer)).await {
+            Ok(Ok(traffic)) => self.surroundings.account.note_bytes(traffic.bytes()),
+            failed => tracing::debug!(eui = %self.device.eui(), ?failed, "no key of its own"),
         }
     }
 
     async fn wait(&mut self) {
         let clock = self.surroundings.context.clock;
         clock.sleep_until(self.device.poll_timeout()).await;
+        if self.device.is_asleep() {
+            self.woke = Some(clock.now());
+            self.make_own_key().await;
+        }
         self.device.handle_timeout(clock.now(), &mut self.rng);
     }
 }

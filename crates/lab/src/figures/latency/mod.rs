@@ -1,19 +1,19 @@
-//! Figure 2c: latency and packet loss of a fleet over a day, packet by packet.
+//! Figure 2c: latency and packet loss of a fleet over a day in virtual time, packet by packet; and live.
+
+mod live;
+mod packets;
 
 use anyhow::{Context as _, Result, ensure};
-use claviger_device::Profile as Habits;
-use claviger_distill::seed;
-use claviger_energy::{Cost, Exchange, Profile, Way};
-use claviger_frames::next_wake;
-use claviger_units::{Span, Timestamp};
-use rand::{RngExt, SeedableRng};
-use rand_xoshiro::Xoshiro256PlusPlus;
+use claviger_energy::{Cost, Profile, Way};
+use claviger_units::Span;
 use serde::Deserialize;
 
+pub use self::live::{DeviceSeen, LiveScenario, Measured};
+
+use self::packets::{Fleet, Hop, Legs, real, spread};
 use super::drawing::{Bar, Bars};
 use super::sheet::{Sheet, maybe, number};
 use super::{Finding, Laboratory, Made, Verdict, read};
-use crate::fleet::eui_of;
 use crate::interval::Estimate;
 use crate::repeat::repeat;
 
@@ -31,16 +31,7 @@ struct Spec {
     hardware: Hardware,
     repetitions: Repetitions,
     ways: Ways,
-}
-
-/// One way between device and gateway, as `claviger lab net --link` has it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Hop {
-    delay_ms: f64,
-    jitter_ms: f64,
-    packet_loss: f64,
-    bit_rate: f64,
+    live: LiveScenario,
 }
 
 /// From the gateway to the platform.
@@ -79,25 +70,6 @@ struct Ways {
     compared: [String; 2],
 }
 
-/// What a day of a fleet with one way has shown.
-#[derive(Debug, Default)]
-struct Day {
-    packets: f64,
-    lost: f64,
-    bytes: f64,
-    arrived_ms: f64,
-    n_arrived: f64,
-    readings_ms: Vec<f64>,
-    renewals: f64,
-}
-
-/// A packet exchange: how many follow one another, how many there are, how large.
-struct Legs {
-    half_round_trips: u32,
-    packets: u32,
-    bytes: f64,
-}
-
 const DAY: Span = Span::from_secs(86_400);
 /// What is told of a day, by the names of its columns.
 const MEASURES: [&str; 6] = [
@@ -130,107 +102,53 @@ impl Spec {
             "jitter_ms must lie between 0 and delay_ms"
         );
         ensure!(bit_rate > 0.0, "bit_rate must be above 0");
-        Ok(())
+        self.live.check()
     }
 
-    /// Plays a day with one way: each device wakes in its slot, gets a key when that is due, then reports.
-    fn play(&self, way: Way, profile: &Profile, seed: u64) -> Day {
+    /// Returns the fleet with one way to a key.
+    fn fleet(&self, way: Way, profile: &Profile) -> Fleet {
         let exchange = way.exchange();
         let cost = Cost::of_exchange(&exchange, profile);
-        let crypto_ms = 1e3 * (cost.public_key_s + cost.symmetric_s);
-        let wake = Span::from_secs(self.wake_s);
-        let renew_period = Span::from_secs(self.renew_s);
-        let habits = Habits { renew_period, ..Habits::waking_every(wake) };
-        let mut rng = Xoshiro256PlusPlus::from_seed(seed::derive(seed, &format!("packets {way}")));
-        let mut day = Day::default();
-        for device in 0..u32::from(self.devices) {
-            let mut now = next_wake(Timestamp::START, eui_of(device), wake);
-            let mut keyed = None;
-            while now.since(Timestamp::START) < DAY {
-                let mut waited_ms = 0.0;
-                if keyed.is_none_or(|keyed| habits.is_due(now, keyed)) {
-                    waited_ms += crypto_ms + self.carry(&Legs::of(&exchange), &mut day, &mut rng);
-                    keyed = Some(now);
-                    day.renewals += 1.0;
-                }
-                waited_ms += self.carry(&Legs::of_reading(&self.protocol), &mut day, &mut rng);
-                day.readings_ms.push(waited_ms + self.backhaul.delay_ms);
-                now = now + wake;
-            }
+        Fleet {
+            devices: self.devices.into(),
+            wake: Span::from_secs(self.wake_s),
+            renew: Span::from_secs(self.renew_s),
+            hop: self.hop,
+            retransmission_s: self.protocol.retransmission_s,
+            key: Legs::of(&exchange),
+            key_ms: 1e3 * (cost.public_key_s + cost.symmetric_s),
+            reading: self.reading(),
+            beyond_ms: self.backhaul.delay_ms,
         }
-        day
     }
 
-    /// Carries an exchange and returns how long it took: what follows a packet waits until that has arrived.
-    fn carry(&self, legs: &Legs, day: &mut Day, rng: &mut Xoshiro256PlusPlus) -> f64 {
-        let size = legs.bytes / f64::from(legs.packets.max(1));
-        let mut waited_ms = 0.0;
-        for packet in 0..legs.packets {
-            let mut took_ms = 0.0;
-            let mut patience_ms = 1e3 * self.protocol.retransmission_s;
-            loop {
-                day.packets += 1.0;
-                day.bytes += size;
-                let Hop { delay_ms, jitter_ms, packet_loss, bit_rate } = self.hop;
-                if packet_loss > 0.0 && rng.random_bool(packet_loss) {
-                    day.lost += 1.0;
-                    took_ms += patience_ms;
-                    // RFC 6298: twice as long each time.
-                    patience_ms *= 2.0;
-                    continue;
-                }
-                let passed_ms =
-                    delay_ms + rng.random_range(-1.0..=1.0) * jitter_ms + 8e3 * size / bit_rate;
-                day.arrived_ms += passed_ms;
-                day.n_arrived += 1.0;
-                took_ms += passed_ms;
-                break;
-            }
-            // Of several packets the later ones run beside what follows.
-            if packet < legs.half_round_trips {
-                waited_ms += took_ms;
-            }
+    fn reading(&self) -> Legs {
+        Legs {
+            half_round_trips: self.protocol.reading_half_round_trips,
+            packets: self.protocol.reading_packets,
+            bytes: f64::from(self.protocol.reading_bytes),
         }
-        waited_ms
+    }
+
+    /// Plays a day; returns what is told of it, in the order of [`MEASURES`].
+    fn measures(&self, way: Way, profile: &Profile, seed: u64) -> [f64; 6] {
+        let mut seen = self.fleet(way, profile).play(way.name(), DAY, seed);
+        let (mean, [median, most]) = spread(&mut seen.readings_ms, [0.5, 0.99]);
+        let bytes = seen.bytes / f64::from(self.devices);
+        [seen.packet_ms(), seen.loss_pct(), mean, median, most, bytes]
+    }
+
+    /// Returns the scenario of the live part, on the same links.
+    fn live(&self) -> LiveScenario {
+        let Hop { delay_ms, jitter_ms, packet_loss, bit_rate } = self.hop;
+        let (loss_pct, rate_k) = (number(100.0 * packet_loss), bit_rate / 1e3);
+        let link =
+            format!("delay={delay_ms}ms,jitter={jitter_ms}ms,loss={loss_pct}%,rate={rate_k}k");
+        LiveScenario { link, ..self.live.clone() }
     }
 }
 
-impl Legs {
-    fn of(exchange: &Exchange) -> Self {
-        Self {
-            half_round_trips: exchange.half_round_trips,
-            packets: exchange.segments,
-            bytes: f64::from(exchange.ip_bytes()),
-        }
-    }
-
-    fn of_reading(protocol: &Protocol) -> Self {
-        Self {
-            half_round_trips: protocol.reading_half_round_trips,
-            packets: protocol.reading_packets,
-            bytes: f64::from(protocol.reading_bytes),
-        }
-    }
-}
-
-impl Day {
-    /// Returns what is told of it, in the order of [`MEASURES`].
-    fn measures(mut self, n_devices: f64) -> [f64; 6] {
-        self.readings_ms.sort_by(f64::total_cmp);
-        let sum: f64 = self.readings_ms.iter().sum();
-        let n_readings = real(self.readings_ms.len());
-        [
-            self.arrived_ms / self.n_arrived,
-            100.0 * self.lost / self.packets,
-            sum / n_readings,
-            quantile(&self.readings_ms, 0.5),
-            quantile(&self.readings_ms, 0.99),
-            self.bytes / n_devices,
-        ]
-    }
-}
-
-/// Makes figure 2c, as far as virtual time goes.
+/// Makes figure 2c.
 pub(super) fn make(configuration: &str, laboratory: &Laboratory<'_>) -> Result<Made> {
     let spec: Spec = read(configuration, laboratory.extent)?;
     spec.check()?;
@@ -245,8 +163,7 @@ pub(super) fn make(configuration: &str, laboratory: &Laboratory<'_>) -> Result<M
     let n_seeds = spec.repetitions.seeds;
     let done = |n| (laboratory.progress)("days of packets", real(n) / real(n_seeds));
     let one = |seed| {
-        let days = ways.iter().map(|(_, way)| spec.play(*way, &profile, seed));
-        Ok(days.map(|day| day.measures(f64::from(spec.devices))).collect::<Vec<_>>())
+        Ok(ways.iter().map(|(_, way)| spec.measures(*way, &profile, seed)).collect::<Vec<_>>())
     };
     let repetitions = repeat(laboratory.seed, n_seeds, laboratory.threads, one, done)?;
     let estimate = |way: usize, measure: usize| {
@@ -290,15 +207,15 @@ pub(super) fn make(configuration: &str, laboratory: &Laboratory<'_>) -> Result<M
         ),
     }
     .to_svg();
-    let verdicts = verdicts(&spec, &ways, &estimate)?;
-    let remarks = spec.remarks();
-    Ok(Made {
+    let mut made = Made {
         title: spec.title.clone(),
-        remarks,
+        remarks: spec.remarks(),
         pictures: vec![("fig2c".into(), picture)],
         sheets: vec![sheet],
-        verdicts,
-    })
+        verdicts: verdicts(&spec, &ways, &estimate)?,
+    };
+    spec.add_live(&mut made, laboratory)?;
+    Ok(made)
 }
 
 /// Judges the pair of ways that the configuration compares.
@@ -331,18 +248,18 @@ fn verdicts(
             because: "A reading waits for what the device computes in the same wake: over HTTPS with a certificate more than for making a key, pushed hardly anything. The paper does not say what it measured.".into(),
         },
         Verdict {
-            claim: "latency of packets is insignificantly higher with QKD".into(),
+            claim: "latency of packets is insignificantly higher with QKD, virtual time".into(),
             theirs: "insignificantly higher (no number)".into(),
             ours: format!("{} against {} ms", written(estimate(fetched, 0)?), written(estimate(made, 0)?)),
             finding: Finding::Assumed,
-            because: "In virtual time the same hop carries both, so it could not be otherwise, but for longer packets. Live it is not measured yet.".into(),
+            because: "In virtual time the same hop carries both, so it could not be otherwise, but for longer packets.".into(),
         },
         Verdict {
-            claim: "packet loss is insignificantly higher with QKD".into(),
+            claim: "packet loss is insignificantly higher with QKD, virtual time".into(),
             theirs: "insignificantly higher (no number)".into(),
             ours: format!("{} against {} %", written(estimate(fetched, 1)?), written(estimate(made, 1)?)),
             finding: Finding::Assumed,
-            because: "Each packet is lost with the same chance, whatever it carries; a hop whose queue runs full would tell the ways apart. Live it is not measured yet.".into(),
+            because: "Each packet is lost with the same chance, whatever it carries; a hop whose queue runs full would tell the ways apart.".into(),
         },
     ])
 }
@@ -357,8 +274,33 @@ impl Spec {
             ),
             "Loss is counted below TCP: every packet that was sent and did not arrive, whether or not it was sent again.".into(),
             "A reading's time begins when the device has joined its network, and ends at the platform; the time of cryptography is modelled.".into(),
-            "Everything here is in virtual time. The emulated network (`claviger lab net`, Mininet) is not part of this figure yet.".into(),
         ]
+    }
+
+    /// Adds what a live fleet has shown, or that there was none, and why.
+    fn add_live(&self, made: &mut Made, laboratory: &Laboratory<'_>) -> Result<()> {
+        let scenario = self.live();
+        let text = match (laboratory.live)(&scenario)? {
+            Measured::Sheet(text) => text,
+            Measured::Nothing(why) => {
+                let remark = "Everything here is in virtual time; no live fleet was measured:";
+                made.remarks.push(format!("{remark} {why}."));
+                return Ok(());
+            }
+        };
+        let [a, b] = &self.ways.compared;
+        let part = scenario.make(
+            &DeviceSeen::read(&text, &scenario)?,
+            (self.hop, self.reading()),
+            [a.parse()?, b.parse()?],
+            self.repetitions.seeds,
+            laboratory,
+        )?;
+        made.remarks.extend(part.remarks);
+        made.pictures.extend(part.pictures);
+        made.sheets.extend(part.sheets);
+        made.verdicts.extend(part.verdicts);
+        Ok(())
     }
 }
 
@@ -367,21 +309,6 @@ fn written(estimate: Estimate) -> String {
         Some(margin) => format!("{:.3} ± {margin:.3}", estimate.mean),
         None => format!("{:.3}", estimate.mean),
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a share of a length lies within it"
-)]
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let place = (share * real(sorted.len().saturating_sub(1))).round() as usize;
-    sorted.get(place).copied().unwrap_or(f64::NAN)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-const fn real(n: usize) -> f64 {
-    n as f64
 }
 
 #[cfg(test)]
@@ -402,7 +329,7 @@ mod tests {
         spec.hop.jitter_ms = 0.0;
         let profile = Profile::named("fipy")?;
         let exchange = Way::Psk12.exchange();
-        let day = spec.play(Way::Psk12, &profile, 1);
+        let day = spec.fleet(Way::Psk12, &profile).play("x", DAY, 1);
         assert_eq!((day.readings_ms.len(), day.renewals, day.lost), (20 * 288, 20.0 * 48.0, 0.0));
         let packets = 20.0 * (288.0 * 12.0 + 48.0 * f64::from(exchange.segments));
         assert!((day.packets - packets).abs() < 1e-6);
@@ -416,7 +343,8 @@ mod tests {
 
     #[test]
     fn losses_are_as_many_as_they_should_be() -> Result<()> {
-        let day = spec(0.05)?.play(Way::Push, &Profile::named("fipy")?, 1);
+        let fleet = spec(0.05)?.fleet(Way::Push, &Profile::named("fipy")?);
+        let day = fleet.play("x", DAY, 1);
         let share = day.lost / day.packets;
         assert!((share - 0.05).abs() < 0.003, "{share}");
         Ok(())
