@@ -9,8 +9,12 @@ fn main() {
             println!("cargo::rerun-if-changed={path}");
         }
     }
-    println!("cargo::rerun-if-changed=build.rs");
-    let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
+    // What is not committed is no commit.
+    for path in ["build.rs", "..", "../../Cargo.toml", "../../Cargo.lock"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    let words = ["describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"];
+    let commit = git(&words).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=CLAVIGER_COMMIT={commit}");
 }
 

@@ -6,7 +6,7 @@ use claviger_fleet::{Sharing, prepare_after};
 use claviger_photonics::LinkPreset;
 use claviger_units::{Bits, Span};
 
-use crate::fleet::{FleetConfig, FleetDay, Frames, run};
+use crate::fleet::{FleetConfig, FleetDay, Frames, run_telling};
 use crate::rate::RatePoint;
 use crate::replay::LinkLedger;
 
@@ -66,12 +66,18 @@ pub enum Holds {
 }
 
 impl Question {
-    /// Runs a day.
+    /// Runs a day, and tells how much of it is over, 0 to 1.
     ///
     /// # Errors
     ///
     /// Where the link gives no key, or the fleet cannot be.
-    pub fn ask(&self, link: &LinkLedger, seed: u64, threads: usize) -> Result<Answer> {
+    pub fn ask(
+        &self,
+        link: &LinkLedger,
+        seed: u64,
+        threads: usize,
+        tell: &mut dyn FnMut(f64),
+    ) -> Result<Answer> {
         let theory = RatePoint::of(&self.preset, self.preset.loss()).key?.as_bps() / 256.0;
         ensure!(
             self.renew >= Span::from_secs(1),
@@ -88,7 +94,7 @@ impl Question {
             max_age: self.max_age,
             ..Profile::waking_every(self.wake)
         };
-        let day = run(
+        let day = run_telling(
             link,
             &FleetConfig {
                 n_devices: self.devices,
@@ -102,6 +108,7 @@ impl Question {
                 seed,
                 threads,
             },
+            tell,
         )?;
         let is_early = self.period() < prepare_after(self.renew.max(self.wake));
         Ok(Answer { theory, made: link.keys_per_second(), wanted, is_early, day })

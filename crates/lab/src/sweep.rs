@@ -309,7 +309,7 @@ impl Point {
             let seed = seed.saturating_add(n);
             let link = ledger(&self.question.preset, seed, self.link_blocks)
                 .map_err(|error| Trouble::Failed(format!("{error:#}")))?;
-            let answer = self.question.ask(&link, seed, 1);
+            let answer = self.question.ask(&link, seed, 1, &mut |_| {});
             answers.push(answer.map_err(|error| impossible(format!("{error:#}")))?);
         }
         Ok(answers)

@@ -19,6 +19,7 @@ use crate::cli::lab::LabLiveArgs;
 use crate::console;
 use crate::lab::live::{MOST_OFF, both, worst};
 use crate::lab::net::check_needs;
+use crate::lab::processors;
 
 /// Measures and prints.
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
@@ -112,7 +113,7 @@ impl Fleet {
                 span: DAY,
                 frames: self.frames,
                 seed: 1,
-                threads: std::thread::available_parallelism().map_or(1, Into::into),
+                threads: processors(),
             },
         )?;
         let took = begun.elapsed();

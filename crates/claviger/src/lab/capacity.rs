@@ -33,20 +33,19 @@ pub(super) fn run(args: &LabCapacityArgs) -> Result<ExitCode> {
         progress.tell(done, || format!("{n} of {} blocks distilled", args.blocks));
     })?;
     drop(progress);
-    if args.devices >= MANY {
-        console::err(format_args!("{} devices in virtual time", grouped(args.devices.into())));
-    }
-    let threads = std::thread::available_parallelism().map_or(1, Into::into);
-    let answer = question.ask(&ledger, args.seed, threads)?;
+    let mut progress = Progress::start();
+    let mut tell = |done| {
+        let what = || format!("{} devices in virtual time", grouped(args.devices.into()));
+        progress.tell(Fraction::clamped(done), what);
+    };
+    let answer = question.ask(&ledger, args.seed, super::processors(), &mut tell)?;
+    drop(progress);
     match args.json {
         true => console::out(json(&question, &answer)),
         false => lines(&question, &answer, args.blocks).into_iter().for_each(console::out),
     }
     Ok(if answer.holds() == Holds::Yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
-
-/// From so many devices on a run takes a while.
-const MANY: u32 = 50_000;
 
 fn lines(question: &Question, answer: &Answer, n_blocks: usize) -> Vec<String> {
     let Answer { theory, made, wanted, day, .. } = answer;

@@ -1,5 +1,6 @@
 //! `claviger lab fig2e`: a key over UDP, captured on loopback and dissected by tshark.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ pub(super) fn make(out: &Path) -> Result<Made> {
     let (program, base) = (std::env::current_exe()?, free_ports()?);
     let state = place.path().join("state");
     let log = |name: &str| File::create(place.path().join(name)).context("a log cannot be made");
-    let mut up = Command::new(&program);
+    let mut up = bound(&program);
     up.arg("up").args(["--for", "2m", "--devices", "1", "--simulated-speed", "10"]);
     up.arg("--state").arg(&state).args(["--port-base", &base.to_string()]);
     let _up = Running::start(up.stdout(log("up.out")?).stderr(log("up.err")?))?;
@@ -44,7 +45,7 @@ pub(super) fn make(out: &Path) -> Result<Made> {
     await_some("the first key", || Ok(extract()?.status.success().then_some(())))?;
 
     let pcap = place.path().join("all.pcapng");
-    let mut capture = Command::new("tshark");
+    let mut capture = bound("tshark");
     capture.args(["-i", "lo", "-n", "-a", "duration:90", "-f", &format!("udp port {port}"), "-w"]);
     let mut shark = Running::start(capture.arg(&pcap).stderr(log("tshark.err")?))?;
     await_some("tshark's capture", || {
@@ -68,6 +69,13 @@ pub(super) fn make(out: &Path) -> Result<Made> {
     tshark.keep(frames, out)?;
     let exchange = [tshark.datagram(frames[0])?, tshark.datagram(frames[1])?];
     Ok(draw(&exchange, &version))
+}
+
+/// Returns a command that is ended when this program is, be it killed.
+fn bound(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]).arg(program);
+    command
 }
 
 fn tshark_version() -> Result<String> {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use claviger_lab::figures::latency::{DeviceSeen, LiveScenario, Measured};
@@ -66,7 +65,7 @@ pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
     if !matches!(wanted, Wanted::Virtual(_)) {
         match capture::make(&args.out) {
             Ok(figure) => {
-                keep("fig2e", CAPTURED, &figure, args)?;
+                keep("fig2e", (CAPTURED, None), &figure, args)?;
                 made.push(("fig2e".to_owned(), figure));
             }
             Err(error) if wanted == Wanted::All => {
@@ -77,10 +76,10 @@ pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
         }
     }
     let about = format!(
-        "claviger {}, commit {}, seed {}{}. Links are simulated, energy is modelled; time is virtual, but for captures.",
+        "claviger {}, commit {}{}{}. Links are simulated, energy is modelled; time is virtual, but for captures and live parts.",
         env!("CARGO_PKG_VERSION"),
         env!("CLAVIGER_COMMIT"),
-        args.seed,
+        if wanted == Wanted::Captured { String::new() } else { format!(", seed {}", args.seed) },
         if args.quick { ", quick: fewer repetitions than the figures need" } else { "" },
     );
     write_whole(&report, &html(&about, &made, &missing))?;
@@ -121,7 +120,7 @@ fn make_one(figure: Figure, args: &LabFigureArgs, shelf: &Shelf) -> Result<(Made
         true => format!("{configuration}# run quick\n"),
         false => configuration,
     };
-    keep(figure.name(), &configuration, &made, args)?;
+    keep(figure.name(), (&configuration, Some(args.seed)), &made, args)?;
     console::err(format_args!("{figure} took {}", clock(took)));
     Ok((made, lacks.into_inner().expect("nobody panics while holding it")))
 }
@@ -156,7 +155,7 @@ fn live(
             let scene = Provenance {
                 figure: "fig2c".into(),
                 commit: env!("CLAVIGER_COMMIT").to_owned(),
-                seed: args.seed,
+                seed: None,
                 configuration: String::new(),
             };
             Ok(Measured::Sheet(DeviceSeen::sheet(&devices, scenario).to_csv(&scene)))
@@ -165,11 +164,16 @@ fn live(
 }
 
 /// Writes the files of a figure, and says what it found.
-fn keep(name: &str, configuration: &str, made: &Made, args: &LabFigureArgs) -> Result<()> {
+fn keep(
+    name: &str,
+    (configuration, seed): (&str, Option<u64>),
+    made: &Made,
+    args: &LabFigureArgs,
+) -> Result<()> {
     let provenance = Provenance {
         figure: name.to_owned(),
         commit: env!("CLAVIGER_COMMIT").to_owned(),
-        seed: args.seed,
+        seed,
         configuration: configuration.to_owned(),
     };
     for sheet in &made.sheets {
@@ -193,6 +197,6 @@ fn keep(name: &str, configuration: &str, made: &Made, args: &LabFigureArgs) -> R
 
 impl LabFigureArgs {
     fn threads(&self) -> usize {
-        self.threads.or_else(|| available_parallelism().ok()).map_or(1, Into::into)
+        self.threads.map_or_else(super::processors, Into::into)
     }
 }

@@ -73,6 +73,11 @@ fn say_where(command: &mut Command, ovs_rundir: &Path, own: &OwnController) -> R
     Ok(())
 }
 
+/// Returns how many threads run at once.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}
+
 const fn done((): ()) -> ExitCode {
     ExitCode::SUCCESS
 }

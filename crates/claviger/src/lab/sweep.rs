@@ -57,8 +57,7 @@ pub(super) fn run(args: &LabSweepArgs) -> Result<()> {
         let share = Fraction::of(n as u64, open.len() as u64);
         progress.tell(share, || format!("{} of {} points", n_before + n, points.len()));
     };
-    let threads = std::thread::available_parallelism().map_or(1, Into::into);
-    repeat(0, open.len(), threads, one, done)?;
+    repeat(0, open.len(), super::processors(), one, done)?;
     drop(progress);
     let journal = journal.into_inner().expect("nobody panicked while holding it");
     let mut sheet = Sheet::new(&name, &COLUMNS);
@@ -70,7 +69,7 @@ pub(super) fn run(args: &LabSweepArgs) -> Result<()> {
     let provenance = Provenance {
         figure: format!("sweep {name}"),
         commit: env!("CLAVIGER_COMMIT").to_owned(),
-        seed: args.seed,
+        seed: Some(args.seed),
         configuration: text,
     };
     write_whole(&path, &sheet.to_csv(&provenance))?;

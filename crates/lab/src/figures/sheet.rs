@@ -9,8 +9,8 @@ pub struct Provenance {
     pub figure: String,
     /// The commit of the program, `unknown` where it was built outside of a repository.
     pub commit: String,
-    /// The first seed.
-    pub seed: u64,
+    /// The first seed; nothing where chance had no part in it.
+    pub seed: Option<u64>,
     /// The configuration, as it was used.
     pub configuration: String,
 }
@@ -74,7 +74,8 @@ impl Sheet {
     #[must_use]
     pub fn to_csv(&self, provenance: &Provenance) -> String {
         let Provenance { figure, commit, seed, configuration } = provenance;
-        let mut text = format!("# claviger lab {figure}, commit {commit}, seed {seed}\n");
+        let seed = seed.map(|seed| format!(", seed {seed}")).unwrap_or_default();
+        let mut text = format!("# claviger lab {figure}, commit {commit}{seed}\n");
         for line in configuration.lines().chain(self.notes.iter().map(String::as_str)) {
             let _ = writeln!(text, "{}", format!("# {line}").trim_end());
         }
@@ -129,7 +130,7 @@ mod tests {
         let provenance = Provenance {
             figure: "fig2a".into(),
             commit: "abc".into(),
-            seed: 7,
+            seed: Some(7),
             configuration: "wake_s = 1\n\n[quick]\n".into(),
         };
         assert_eq!(

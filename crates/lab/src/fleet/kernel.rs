@@ -78,7 +78,11 @@ impl<'a> Kernel<'a> {
     }
 
     /// Runs to the end, and gives away what is to be sealed and opened.
-    pub(super) fn run(mut self, work: &mut impl FnMut(Job) -> Result<()>) -> Result<FleetDay> {
+    pub(super) fn run(
+        mut self,
+        tell: &mut dyn FnMut(f64),
+        work: &mut impl FnMut(Job) -> Result<()>,
+    ) -> Result<FleetDay> {
         let end = Timestamp::START + self.config.settle + self.config.span;
         loop {
             let gateway = [self.allocation.first_due(), self.allocation.wake_at()];
@@ -91,6 +95,10 @@ impl<'a> Kernel<'a> {
             }
             self.note_levels(next);
             if next == block {
+                tell(
+                    next.since(Timestamp::START).as_secs_f64()
+                        / end.since(Timestamp::START).as_secs_f64(),
+                );
                 self.commit(next);
             } else if gateway == Some(next) {
                 self.allocate(next);

@@ -141,6 +141,19 @@ impl FleetDay {
 ///
 /// Where the configuration cannot be, and where a frame does not open as it was sealed.
 pub fn run(ledger: &LinkLedger, config: &FleetConfig) -> Result<FleetDay> {
+    run_telling(ledger, config, &mut |_| {})
+}
+
+/// Runs a fleet as [`run`] does, and tells at each block of the link how much of the time is over, 0 to 1.
+///
+/// # Errors
+///
+/// As those of [`run`].
+pub fn run_telling(
+    ledger: &LinkLedger,
+    config: &FleetConfig,
+    tell: &mut dyn FnMut(f64),
+) -> Result<FleetDay> {
     check(config)?;
     let wake = config.profile.wake_period;
     let shops = u32::try_from(config.threads).unwrap_or(u32::MAX).clamp(1, config.n_devices);
@@ -149,7 +162,7 @@ pub fn run(ledger: &LinkLedger, config: &FleetConfig) -> Result<FleetDay> {
     };
     if shops == 1 {
         let mut workshop = workshop(0);
-        let mut day = Kernel::start(ledger, config).run(&mut |job| workshop.work(job))?;
+        let mut day = Kernel::start(ledger, config).run(tell, &mut |job| workshop.work(job))?;
         day.sealed = workshop.finish();
         return Ok(day);
     }
@@ -168,7 +181,7 @@ pub fn run(ledger: &LinkLedger, config: &FleetConfig) -> Result<FleetDay> {
             })
             .unzip();
         let mut senders = senders;
-        let day = Kernel::start(ledger, config).run(&mut |job: Job| {
+        let day = Kernel::start(ledger, config).run(tell, &mut |job: Job| {
             let shop = &mut senders[(job.device() % shops) as usize];
             shop.send(job)
         });

@@ -140,14 +140,31 @@ impl Gateway {
         }
     }
 
-    /// Returns the frame that waits for a device and may leave, to be pushed to it.
+    /// Returns the frame that waits for a device and may leave.
     pub fn ready_frame(&self, tx: &dyn Tx, eui: Eui64) -> Result<Option<Vec<u8>>, EngineError> {
+        Ok(self.ready(tx, eui)?.map(|(_, frame)| frame))
+    }
+
+    /// Returns the frame that waits for a device, to be pushed to it now; the key's time begins here if the
+    /// device then shows that it has it.
+    pub fn push_frame(
+        &mut self,
+        tx: &dyn Tx,
+        now: Timestamp,
+        eui: Eui64,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        let Some((epoch, frame)) = self.ready(tx, eui)? else { return Ok(None) };
+        self.pushed.insert(eui, (epoch, now));
+        Ok(Some(frame))
+    }
+
+    fn ready(&self, tx: &dyn Tx, eui: Eui64) -> Result<Option<(Epoch, Vec<u8>)>, EngineError> {
         if self.is_barred() {
             return Ok(None);
         }
         Ok(match DeviceRow::load(tx, eui)?.and_then(|row| row.next) {
-            Some(Next::Finished { frame, stage: Stage::Ready, .. }) => {
-                Some(frame).filter(|frame| !frame.is_empty())
+            Some(Next::Finished { held, frame, stage: Stage::Ready, .. }) => {
+                Some((held.epoch, frame)).filter(|(_, frame)| !frame.is_empty())
             }
             _ => None,
         })

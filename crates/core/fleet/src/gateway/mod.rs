@@ -114,6 +114,8 @@ pub struct Gateway {
     // How often in a row the platform has refused a device's next epoch.
     setbacks: BTreeMap<Eui64, u32>,
     seen: BTreeMap<Eui64, Timestamp>,
+    // When the epoch was pushed last that a device has not shown yet.
+    pushed: BTreeMap<Eui64, (Epoch, Timestamp)>,
     drawing: pad::Drawing,
     returns: restore::Returns,
     n_devices: u64,
@@ -260,6 +262,7 @@ impl Gateway {
             events: VecDeque::new(),
             setbacks: BTreeMap::new(),
             seen: BTreeMap::new(),
+            pushed: BTreeMap::new(),
             drawing: pad::Drawing::default(),
             returns: restore::Returns::default(),
             n_devices: 0,

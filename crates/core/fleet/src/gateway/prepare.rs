@@ -134,8 +134,10 @@ impl Gateway {
             row.retired = Some(ProofKeys::of(&row.cur.secret));
         }
         Self::forget_epoch(tx, eui, row.cur.epoch)?;
+        // What is pushed at the end of one wake is shown in the next: its time began with the first.
+        let pushed = self.pushed.remove(&eui).filter(|(epoch, _)| *epoch == held.epoch);
         row.cur = held;
-        row.since = now;
+        row.since = pushed.map_or(now, |(_, at)| at.min(now));
         let name = EpochName { eui, life: row.life, epoch: row.cur.epoch.number() };
         self.use_pad(tx, name)?;
         let by_pad = Self::prepare_by_pad(tx, eui, &mut row)?;
@@ -376,6 +378,7 @@ impl Gateway {
         self.allocation.forget(eui);
         self.setbacks.remove(&eui);
         self.seen.remove(&eui);
+        self.pushed.remove(&eui);
         self.events.push_back(GatewayEvent::Retired { eui });
         Ok(())
     }

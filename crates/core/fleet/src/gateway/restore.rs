@@ -119,6 +119,7 @@ impl Gateway {
         self.drawing = Default::default();
         self.setbacks.clear();
         self.seen.clear();
+        self.pushed.clear();
         self.n_devices = 0;
         Ok(())
     }

@@ -6,12 +6,13 @@ use claviger_fleet::{
 use claviger_frames::{Epoch, EpochKeys, PskIdentity, PskVersion};
 use claviger_oscore::Context;
 use claviger_oscore::key_service::{self, Answer, Side as End};
-use claviger_units::Key256;
+use claviger_units::{Key256, Span, Timestamp};
 use coap_lite::{MessageClass, MessageType, Packet, ResponseType};
 
 use crate::world::{Device, Fate, PREPARE_AFTER, Side, World};
 
 const ONE: Epoch = Epoch::new(1);
+const WAKE: Span = Span::from_secs(5);
 
 /// A world with one device whose first frame is ready.
 fn ready() -> World {
@@ -121,6 +122,39 @@ fn a_proven_identity_gets_its_own_frame_and_promotes_by_the_next() {
     let old = first.pre_shared_key(PskVersion::Tls12);
     assert_eq!(ask_with(&mut world, "0", &own, &old), KeyAnswer::Denied, "epoch 0 is over");
     assert_eq!(world.at_gateway(|g, tx, _, _| Ok(g.ready_frame(tx, eui)?)).unwrap(), None);
+}
+
+/// A pushed key is shown one wake later, but its time began when it was pushed: the next is prepared as soon as that of a
+/// device which asks.
+#[test]
+fn the_time_of_a_pushed_key_begins_when_it_is_pushed() {
+    for lost in [false, true] {
+        let mut world = ready();
+        let eui = world.devices[0].eui;
+        let push = |world: &mut World| {
+            world.at_gateway(|g, tx, now, _| Ok(g.push_frame(tx, now, eui)?)).unwrap()
+        };
+        let frame = push(&mut world).unwrap();
+        if lost {
+            // It did not arrive, and is pushed again in the next wake: only then its time begins.
+            world.now = world.now + WAKE;
+            assert_eq!(push(&mut world).as_ref(), Some(&frame));
+        }
+        let pushed = world.now;
+        assert!(world.devices[0].take(&frame));
+        world.now = world.now + WAKE;
+        world.publish(0);
+        world.settle();
+        assert!(world.gateway_events.contains(&GatewayEvent::Promoted { eui, epoch: ONE }));
+        world.now = pushed + PREPARE_AFTER;
+        let before = world.now;
+        world.now = Timestamp::from_micros(before.as_micros() - 1_000);
+        world.settle();
+        assert!(world.ask(0).is_none(), "not before its time");
+        world.now = before;
+        world.settle();
+        assert!(push(&mut world).is_some(), "lost: {lost}");
+    }
 }
 
 /// A connection that stays open proves what it proved at its beginning, and no more.

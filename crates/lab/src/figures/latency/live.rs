@@ -473,7 +473,7 @@ mod tests {
         let provenance = crate::figures::sheet::Provenance {
             figure: "fig2c".into(),
             commit: "abc".into(),
-            seed: 1,
+            seed: None,
             configuration: "x = 1\n".into(),
         };
         DeviceSeen::sheet(devices, &scenario()).to_csv(&provenance)

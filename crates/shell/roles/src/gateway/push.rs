@@ -94,9 +94,10 @@ async fn push_all(service: &Service, broker: &Broker<Doors>) {
             continue;
         }
         let euis: Vec<Eui64> = due.iter().map(|(eui, _)| *eui).collect();
+        let now = service.context.clock.now();
         let frames = service.core(move |core, tx| {
             euis.into_iter()
-                .map(|eui| core.half.ready_frame(tx, eui))
+                .map(|eui| core.half.push_frame(tx, now, eui))
                 .collect::<Result<Vec<_>, _>>()
         });
         let Ok(frames) = frames.await else { return };
