@@ -70,6 +70,28 @@ impl Estimate {
         Some(Self { mean, margin, n })
     }
 
+    /// Returns by how much this mean is above another's, of other repetitions, with the interval of Welch; `None`
+    /// where one of them has no interval.
+    #[must_use]
+    pub fn above(&self, other: &Self) -> Option<Self> {
+        let variance = |one: &Self| Some((one.margin? / student(one.n - 1)?).powi(2));
+        let (ours, theirs) = (variance(self)?, variance(other)?);
+        let sum = ours + theirs;
+        // Welch and Satterthwaite; without any variance there is nothing to be unsure of.
+        let freedom = |one: f64, n: usize| one * one / real(n - 1);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is positive, and rounded down"
+        )]
+        let freedom = match sum > 0.0 {
+            true => (sum * sum / (freedom(ours, self.n) + freedom(theirs, other.n))) as usize,
+            false => 1,
+        };
+        let margin = student(freedom.max(1))? * sum.sqrt();
+        Some(Self { mean: self.mean - other.mean, margin: Some(margin), n: self.n + other.n })
+    }
+
     /// Returns the lower and the upper end of the interval; the mean where there is none.
     #[must_use]
     pub fn ends(&self) -> (f64, f64) {
@@ -174,6 +196,19 @@ mod tests {
         assert!((estimate.mean - 2.0).abs() < 1e-12);
         assert_eq!(Estimate::of(&[5.0]).map(|one| one.ends()), Some((5.0, 5.0)));
         assert_eq!(Estimate::of(&[]), None);
+        Ok(())
+    }
+
+    /// Variances of the means: 1/3 and 5/3; 4.07 degrees of freedom, of which four are whole.
+    #[test]
+    fn a_difference_has_the_interval_of_welch() -> Result<(), &'static str> {
+        let one = Estimate::of(&[1.0, 2.0, 3.0]).ok_or("none")?;
+        let other = Estimate::of(&[4.0, 6.0, 8.0, 10.0]).ok_or("none")?;
+        let above = one.above(&other).ok_or("no interval")?;
+        assert!((above.mean + 5.0).abs() < 1e-12);
+        let margin = above.margin.ok_or("no margin")?;
+        assert!((margin - 2.776 * 2.0_f64.sqrt()).abs() < 1e-9, "{margin}");
+        assert_eq!(one.above(&Estimate::of(&[5.0]).ok_or("none")?), None);
         Ok(())
     }
 

@@ -70,8 +70,12 @@ Examples:
   claviger lab fig2c --live always          with minutes on namespaces and on Mininet; needs root
 
 Configurations are in crates/lab/figures; each value there has its source. The same configuration and
-seed give the same numbers, on any number of threads. Links that were distilled are kept in
-OUT/ledgers and taken from there.";
+seed give the same numbers, on any number of threads, but for what is measured. Links that were distilled
+are kept in OUT/ledgers and taken from there.
+
+With all repetitions, `all` and `fig2c` also measure a live fleet on two networks for five minutes each, which
+needs root, Open vSwitch and Mininet: 12 minutes, or --live never. Exit code: 0, 2 if that or fig2e could not be
+made here and all else was, 1 if nothing was made.";
 
 /// `claviger lab fig2a` and its like
 #[derive(Clone, Debug, Args)]
@@ -95,8 +99,8 @@ pub(crate) struct LabFigureArgs {
     /// How many threads run, as many as there are processors by default
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
-    /// The live part of Fig. 2c, minutes on emulated networks, which needs root: auto runs it unless --quick,
-    /// always and never say so, and a file is a fig2c-devices.csv of an earlier run
+    /// The live part of Fig. 2c: auto runs it unless --quick, where it can be; always and never say so; a file
+    /// is the fig2c-devices.csv of an earlier run
     #[arg(long, value_name = "WHEN|FILE", default_value = "auto")]
     pub(crate) live: LabLive,
 }
@@ -307,6 +311,9 @@ pub(crate) struct LabMininetArgs {
     /// Opens Mininet's prompt instead of pinging; with --fleet, once every device has been read
     #[arg(long)]
     pub(crate) cli: bool,
+    /// Where the inner process notes that Mininet hangs
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) hung: Option<PathBuf>,
     /// A command to run instead of pinging, with the same variables as in `claviger lab net run`; its exit
     /// code is this program's
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "cli")]

@@ -1,6 +1,5 @@
 //! `claviger lab fig2e`: a key over UDP, captured on loopback and dissected by tshark.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use claviger_lab::figures::exchange::{Datagram, Field, make as draw};
 use claviger_roles::init::Ports;
 use claviger_wire::idq3p::REQUEST_LEN;
 
+use super::bound;
 use super::shelf::write_whole;
 use crate::console;
 
@@ -69,13 +69,6 @@ pub(super) fn make(out: &Path) -> Result<Made> {
     tshark.keep(frames, out)?;
     let exchange = [tshark.datagram(frames[0])?, tshark.datagram(frames[1])?];
     Ok(draw(&exchange, &version))
-}
-
-/// Returns a command that is ended when this program is, be it killed.
-fn bound(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM"]).arg(program);
-    command
 }
 
 fn tshark_version() -> Result<String> {

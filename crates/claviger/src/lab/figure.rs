@@ -4,8 +4,8 @@ use std::fs;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use claviger_lab::figures::latency::{DeviceSeen, LiveScenario, Measured};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use claviger_lab::figures::latency::{FleetSeen, LiveScenario, Measured};
 use claviger_lab::figures::report::html;
 use claviger_lab::figures::sheet::Provenance;
 use claviger_lab::figures::{Extent, Figure, Laboratory, Made};
@@ -42,6 +42,11 @@ pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
     ensure!(
         args.config.is_none() || matches!(wanted, Wanted::Virtual(_)),
         "--config is of one figure in virtual time: name that figure"
+    );
+    ensure!(
+        args.live == LabLive::Auto
+            || matches!(wanted, Wanted::Virtual(Figure::Fig2c) | Wanted::All | Wanted::Captured),
+        "--live is of fig2c: no other figure has a live part"
     );
     make_folder(&args.out)?;
     let _lock = FolderLock::take(&args.out)?;
@@ -87,6 +92,9 @@ pub(super) fn make(wanted: Wanted, args: &LabFigureArgs) -> Result<ExitCode> {
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
+/// Files that a figure has only with its live part.
+const OPTIONAL: [&str; 3] = ["fig2c-devices.csv", "fig2c-live.csv", "fig2c-live.svg"];
+
 /// What stands in the sheets of a capture in place of a configuration.
 const CAPTURED: &str = "captured on loopback\n";
 
@@ -131,36 +139,45 @@ fn live(
     args: &LabFigureArgs,
     lacks: &Mutex<Option<String>>,
 ) -> Result<Measured> {
-    match (&args.live, two_networks::obstacle(scenario)) {
-        (LabLive::Never, _) => Ok(Measured::Nothing("it was not asked for".into())),
-        (LabLive::Auto, _) if args.quick => {
-            Ok(Measured::Nothing("quick figures leave it out, but for `--live always`".into()))
+    let counted = match &args.live {
+        LabLive::Never => return Ok(Measured::Nothing("it was not asked for".into())),
+        LabLive::Auto if args.quick => {
+            let why = "quick figures leave it out, but for `--live always`";
+            return Ok(Measured::Nothing(why.into()));
         }
-        (LabLive::Earlier(path), _) => {
-            let text = fs::read_to_string(path);
-            let text = text.with_context(|| {
-                format!("{} cannot be read (auto, always, never or a file)", path.display())
-            })?;
-            Ok(Measured::Sheet(text))
+        LabLive::Earlier(path) => {
+            let text = fs::read_to_string(path).with_context(|| {
+                format!("{} cannot be read (--live auto, always, never, or a file)", path.display())
+            });
+            return Ok(Measured::Sheet(text?));
         }
-        (LabLive::Auto, Some(why)) => {
-            let told = format!("the live part of fig2c is left out: {why}");
+        LabLive::Auto | LabLive::Always => match two_networks::obstacle(scenario) {
+            Some(why) => Err(anyhow!("{why}")),
+            None => two_networks::count(scenario, args.seed),
+        },
+    };
+    match counted {
+        Ok(seen) => Ok(Measured::Sheet(sheet_of(&seen, scenario))),
+        Err(error) if args.live == LabLive::Auto => {
+            let why = format!("{error:#}");
+            let told =
+                format!("the live part of fig2c is left out: {why} (`--live never` wants none)");
             console::err(&told);
             *lacks.lock().expect("nobody panics while holding it") = Some(told);
             Ok(Measured::Nothing(why))
         }
-        (LabLive::Always, Some(why)) => bail!("the live part cannot be run: {why}"),
-        (LabLive::Auto | LabLive::Always, None) => {
-            let devices = two_networks::count(scenario)?;
-            let scene = Provenance {
-                figure: "fig2c".into(),
-                commit: env!("CLAVIGER_COMMIT").to_owned(),
-                seed: None,
-                configuration: String::new(),
-            };
-            Ok(Measured::Sheet(DeviceSeen::sheet(&devices, scenario).to_csv(&scene)))
-        }
+        Err(error) => Err(error.context("the live part cannot be run")),
     }
+}
+
+/// Writes down what was counted, as it is handed to the figure.
+fn sheet_of(seen: &FleetSeen, scenario: &LiveScenario) -> String {
+    seen.sheet(scenario).to_csv(&Provenance {
+        figure: "fig2c".into(),
+        commit: env!("CLAVIGER_COMMIT").to_owned(),
+        seed: None,
+        configuration: String::new(),
+    })
 }
 
 /// Writes the files of a figure, and says what it found.
@@ -176,6 +193,10 @@ fn keep(
         seed,
         configuration: configuration.to_owned(),
     };
+    // What an earlier run has left is not to look as if it were of this one.
+    for name in OPTIONAL.iter().filter(|file| file.starts_with(name)) {
+        drop(fs::remove_file(args.out.join(name)));
+    }
     for sheet in &made.sheets {
         write_whole(&args.out.join(format!("{}.csv", sheet.name)), &sheet.to_csv(&provenance))?;
     }

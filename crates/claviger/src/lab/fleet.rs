@@ -5,6 +5,7 @@
 //! Between gateway and platform goes the network itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -296,11 +297,11 @@ async fn start_devices(layout: &Layout, cast: &Cast, verbosity: u8) -> Result<Ve
 }
 
 /// Makes keys with the devices that make them themselves, until it is ended.
-pub(super) async fn make_keys_at(address: SocketAddr) -> Result<()> {
+pub(super) async fn make_keys_at(address: SocketAddr) -> Result<Infallible> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| format!("{address} cannot be listened at"))?;
     console::out("dkg: ready");
-    dkg::answer(listener).await.context("no more keys are made")
+    Ok(dkg::answer(listener).await)
 }
 
 /// The folder of a device below the state folder.

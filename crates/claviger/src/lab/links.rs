@@ -21,6 +21,7 @@ const NAME: &str = "links.json";
 struct Written {
     sent: u64,
     lost: u64,
+    crowded: u64,
     arrived: u64,
     under_way_us: u64,
 }
@@ -44,22 +45,27 @@ pub(super) async fn beside<T>(
         done = doing => done,
         () = counting => unreachable!("it counts for ever"),
     };
-    let carried = relay.carried();
-    let sum = |count: fn(&Carried) -> u64| carried.values().map(count).sum::<u64>();
-    let (sent, lost) = (sum(|one| one.sent), sum(|one| one.lost));
-    console::err(format_args!("links of hosts: {sent} frames sent, {lost} lost"));
+    if let Ok(carried) = relay.carried() {
+        let sum = |count: fn(&Carried) -> u64| carried.values().map(count).sum::<u64>();
+        let (sent, lost, crowded) =
+            (sum(|one| one.sent), sum(|one| one.lost), sum(|one| one.crowded));
+        console::err(format_args!(
+            "links of hosts: {sent} frames sent, {lost} lost by chance, {crowded} for want of room"
+        ));
+    }
     done
 }
 
 fn write(relay: &Relay, state: &Path) -> Result<()> {
-    let written = |Carried { sent, lost, arrived, under_way }| Written {
+    let written = |Carried { sent, lost, crowded, arrived, under_way }| Written {
         sent,
         lost,
+        crowded,
         arrived,
         under_way_us: under_way.as_micros(),
     };
     let all: BTreeMap<_, _> =
-        relay.carried().into_iter().map(|(host, carried)| (host, written(carried))).collect();
+        relay.carried()?.into_iter().map(|(host, carried)| (host, written(carried))).collect();
     write_whole(&state.join(NAME), &serde_json::to_string(&all)?)
 }
 
@@ -69,9 +75,10 @@ pub(super) fn read(state: &Path) -> Result<BTreeMap<String, Carried>> {
     let text = std::fs::read_to_string(&path);
     let text = text.with_context(|| format!("reading {}: is there a --link?", path.display()))?;
     let all: BTreeMap<String, Written> = serde_json::from_str(&text)?;
-    let carried = |Written { sent, lost, arrived, under_way_us }| Carried {
+    let carried = |Written { sent, lost, crowded, arrived, under_way_us }| Carried {
         sent,
         lost,
+        crowded,
         arrived,
         under_way: Span::from_micros(under_way_us),
     };

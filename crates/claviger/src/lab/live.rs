@@ -4,13 +4,14 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use claviger_lab::figures::latency::Network;
 use claviger_lab::live::{Compared, Observed, Scenario, compare};
 use claviger_lab::replay::LinkLedger;
 use claviger_photonics::LinkPreset;
 use claviger_roles::devices::DevicesAccount;
 use claviger_units::Span;
 
-use super::observer::{Network, Setting, real};
+use super::observer::{Setting, real};
 use crate::cli::lab::LabLiveArgs;
 use crate::console;
 
@@ -66,6 +67,7 @@ fn counted(scenario: &Scenario, length: Span) -> Result<Observed> {
         // Beside the hosts of the tree there is the gateway, and the last of them is the platform.
         topology: format!("tree,1,{}", scenario.devices + 1),
         link,
+        link_seed: 1,
         wake: Span::from_secs(scenario.wake_s),
         with_dkg: false,
         length,

@@ -47,17 +47,23 @@ pub(crate) fn enclose(args: &LabMininetArgs, verbosity: u8) -> Result<ExitCode> 
     let (link, fleet) = (args.link.words(), args.fleet.words());
     words.extend(link.iter().chain(&fleet).map(String::as_str));
     words.extend(args.cli.then_some("--cli"));
-    let hung = ExitCode::from(HUNG);
+    // The exit code is the command's own.
+    let note = tempfile::NamedTempFile::new().context("a file for a note cannot be made")?;
+    let hung =
+        note.path().to_str().context("the folder for temporary files has no text for a name")?;
+    words.extend(["--hung", hung]);
     let code = super::enclosed(verbosity, &words, &args.command)?;
-    if code != hung {
+    let has_hung = || note.as_file().metadata().is_ok_and(|file| file.len() > 0);
+    if !has_hung() {
         return Ok(code);
     }
     console::err(
         "Mininet hung while it built its network (above: what it waited for); everything is gone, and is built once more",
     );
+    note.as_file().set_len(0).context("the note cannot be taken back")?;
     let code = super::enclosed(verbosity, &words, &args.command)?;
     anyhow::ensure!(
-        code != hung,
+        !has_hung(),
         "Mininet does not build its network; `mn --test pingall` shows whether it can"
     );
     Ok(code)
@@ -116,7 +122,10 @@ pub(crate) async fn inside(args: &LabMininetArgs, verbosity: u8) -> Result<ExitC
     };
     let Ok(standing) = tokio::time::timeout(building(n_hosts), standing).await else {
         say_where_it_hangs(&mut child).await;
-        return Ok(ExitCode::from(HUNG));
+        if let Some(note) = &args.hung {
+            std::fs::write(note, "hung").context("noting that Mininet hangs")?;
+        }
+        return Ok(ExitCode::FAILURE);
     };
     let relay = standing?;
     let built = began.elapsed();
@@ -250,9 +259,6 @@ async fn say_where_it_hangs(python: &mut Child) {
     drop(tokio::time::timeout(Duration::from_secs(5), python.wait()).await);
 }
 
-/// What is returned from the private namespaces if Mininet hung while it built its network.
-const HUNG: u8 = 75;
-
 #[cfg(test)]
 mod tests {
     use claviger_units::Span;
@@ -293,6 +299,7 @@ mod tests {
                 link: LabLinkArgs { impairment: None, link_seed: 1 },
                 fleet: fleet(false),
                 cli: false,
+                hung: None,
                 command: Vec::new(),
             };
             fit(&mut raw, n_hosts, &args);

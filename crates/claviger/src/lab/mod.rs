@@ -16,7 +16,7 @@ mod standing;
 mod sweep;
 mod two_networks;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 
@@ -49,7 +49,7 @@ pub(crate) async fn run(command: LabCommand, verbosity: u8) -> Result<ExitCode> 
         LabCommand::Net(LabNetCommand::Inside(args)) => net::inside(args, verbosity).await,
         LabCommand::Mininet(args) => mininet::enclose(&args, verbosity),
         LabCommand::MininetInside(args) => mininet::inside(&args, verbosity).await,
-        LabCommand::DkgPeer(args) => fleet::make_keys_at(args.address).await.map(done),
+        LabCommand::DkgPeer(args) => match fleet::make_keys_at(args.address).await? {},
     }
 }
 
@@ -63,6 +63,13 @@ fn enclosed(verbosity: u8, words: &[&str], command: &[OsString]) -> Result<ExitC
     }
     let status = again.status().context("the private namespaces cannot be made")?;
     Ok(exit_code(status))
+}
+
+/// Returns a command that is ended when this thread is, be it killed with its program.
+fn bound(program: impl AsRef<OsStr>) -> std::process::Command {
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]).arg(program);
+    command
 }
 
 /// Tells a command inside a network where everything is.

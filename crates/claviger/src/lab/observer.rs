@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use claviger_frames::next_wake;
+use claviger_lab::figures::latency::Network;
 use claviger_netlab::Carried;
 use claviger_roles::config::RawDevices;
 use claviger_roles::devices::DevicesAccount;
@@ -29,19 +30,13 @@ use crate::platform::Platform;
 pub(super) struct Setting {
     pub(super) network: Network,
     pub(super) topology: String,
-    /// The link of each host but the gateway.
+    /// The link of each host but the gateway, and from what its chance is made.
     pub(super) link: String,
+    pub(super) link_seed: u64,
     pub(super) wake: Span,
     /// Whether every other device makes its keys itself.
     pub(super) with_dkg: bool,
     pub(super) length: Span,
-}
-
-/// What a network is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Network {
-    Namespaces,
-    Mininet,
 }
 
 /// What was counted of one device over a time.
@@ -54,6 +49,7 @@ pub(super) struct Observation {
     /// What its link has carried.
     pub(super) frames_sent: u64,
     pub(super) frames_lost: u64,
+    pub(super) frames_crowded: u64,
     /// The mean of those that arrived, in milliseconds.
     pub(super) frame_ms: f64,
     pub(super) readings: Vec<Waited>,
@@ -81,13 +77,17 @@ impl Setting {
         let file = folder.path().join("counted.json");
         let seconds = |span: Span| format!("{}s", span.as_secs_f64());
         let settle = seconds(Span::from_micros(SETTLE * self.wake.as_micros()));
-        let mut command = Command::new(&program);
+        let mut command = super::bound(&program);
         match self.network {
             Network::Namespaces => command.args(["lab", "net", "run"]),
             Network::Mininet => command.args(["lab", "mininet"]),
         };
-        command.args([&self.topology, "--link", &self.link, "--fleet", "--wake"]);
-        command.arg(seconds(self.wake)).args(self.with_dkg.then_some("--dkg")).arg("--");
+        let link_seed = self.link_seed.to_string();
+        command.args([&self.topology, "--link", &self.link, "--link-seed", &link_seed]);
+        command
+            .args(["--fleet", "--wake", &seconds(self.wake)])
+            .args(self.with_dkg.then_some("--dkg"))
+            .arg("--");
         command.arg(&program).args(["lab", "observe", "--for", &seconds(self.length)]);
         command.args(["--settle", &settle, "--out"]).arg(&file);
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
@@ -100,7 +100,8 @@ impl Setting {
 
 /// Counts, inside the network.
 pub(super) async fn observe(args: &LabObserveArgs) -> Result<()> {
-    let state = std::env::var_os("CLAVIGER_STATE").context("run this by `claviger lab live`")?;
+    let state = std::env::var_os("CLAVIGER_STATE")
+        .context("`claviger lab live` and `lab fig2c` run this, inside a network")?;
     let state = PathBuf::from(state);
     let platform = Platform::open(&StateArgs { state: state.clone() })?;
     let devices = Device::all(&state)?;
@@ -191,6 +192,7 @@ impl Device {
             account,
             frames_sent: link.sent,
             frames_lost: link.lost,
+            frames_crowded: link.crowded,
             frame_ms: 1e3 * link.under_way.as_secs_f64() / real(link.arrived),
             readings,
         }

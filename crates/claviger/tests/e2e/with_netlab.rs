@@ -56,18 +56,7 @@ fn figure_2c_is_measured_with_netlab() {
     let place = Place::new();
     let scratch = place.scratch("figures");
     let folder = |name: &str| scratch.join(name).display().to_string();
-    let config = folder("small.toml");
-    let shipped = include_str!("../../../lab/figures/fig2c.toml");
-    let mut small = shipped.to_owned();
-    for (from, to) in [
-        ("[\"namespaces\", \"mininet\"]", "[\"namespaces\"]"),
-        ("tree,2,6", "tree,1,5"),
-        ("wake_s = 10\n", "wake_s = 5\n"),
-        ("length_s = 300", "length_s = 20"),
-    ] {
-        assert!(small.contains(from), "{from}");
-        small = small.replace(from, to);
-    }
+    let (config, small) = (folder("small.toml"), small_figure_2c());
     std::fs::write(&config, &small).unwrap();
     let made = |out: &str, live: &str| {
         let arguments = ["lab", "fig2c", "--quick", "--config", &config, "--live", live, "--out"];
@@ -92,11 +81,17 @@ fn figure_2c_is_measured_with_netlab() {
     );
     for row in &rows {
         let number = |n: usize| row[n].parse::<f64>().unwrap();
-        let (wakes, readings, latency, frames) = (number(3), number(4), number(5), number(7));
+        let [wakes, keys, readings, latency, median, frames] = [3, 4, 5, 6, 7, 8].map(number);
         assert!((2.0..=5.0).contains(&wakes) && (2.0..=5.0).contains(&readings), "{row:?}");
+        assert!((keys - wakes).abs() <= 1.0, "{row:?}");
+        assert!(median < 1000.0 && number(10) < 1.0, "{row:?}");
         assert!(frames > 20.0 * wakes, "{row:?}");
         // Twelve or fourteen messages of 1 ms at least, and no wake is taken for another.
         assert!((12.0..4000.0).contains(&latency), "{row:?}");
+    }
+    for claim in ["packets, live", "loss below TCP, live", "live, median", "live, mean"] {
+        let page = std::fs::read_to_string(format!("{first}/fig2c.html")).unwrap();
+        assert!(page.contains(claim), "{claim}");
     }
     assert_eq!(made(&second, &format!("{first}/fig2c-devices.csv")), counted);
     std::fs::write(&config, small.replace("delay_ms = 2.0", "delay_ms = 3.0")).unwrap();
@@ -105,6 +100,41 @@ fn figure_2c_is_measured_with_netlab() {
         run(claviger(&arguments).args([&format!("{first}/fig2c-devices.csv"), "--out", &second]));
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.err.contains("another scenario"), "{refused:?}");
+}
+
+/// Figure 2c with a live part that takes a minute.
+fn small_figure_2c() -> String {
+    let mut small = include_str!("../../../lab/figures/fig2c.toml").to_owned();
+    for (from, to) in [
+        ("[\"namespaces\", \"mininet\"]", "[\"namespaces\"]"),
+        ("tree,2,6", "tree,1,5"),
+        ("wake_s = 10\n", "wake_s = 5\n"),
+        ("length_s = 300", "length_s = 20"),
+    ] {
+        assert!(small.contains(from), "{from}");
+        small = small.replace(from, to);
+    }
+    small
+}
+
+/// Whoever kills the figure ends the network on which it is measured.
+#[test]
+fn a_killed_figure_leaves_no_network_with_netlab() {
+    let place = Place::new();
+    let scratch = place.scratch("figures");
+    let config = scratch.join("small.toml");
+    std::fs::write(&config, small_figure_2c()).unwrap();
+    let seed = 1_000_000 + u64::from(std::process::id());
+    let mut command = claviger(&["lab", "fig2c", "--quick", "--live", "always", "--config"]);
+    command.arg(&config).arg("--out").arg(scratch.join("out"));
+    let mut figure =
+        Process::start(&place.logs(), "figure", command.args(["--seed", &seed.to_string()]));
+    // No other network has these seeds.
+    let mark = format!("net inside .*link-seed {} ", (seed << 16) + (1 << 13));
+    let is_running = || run(Command::new("pgrep").args(["-f", "--", &mark])).code == Some(0);
+    eventually("the network", PATIENCE, || is_running().then_some(()));
+    figure.kill();
+    eventually("its end", PATIENCE, || (!is_running()).then_some(()));
 }
 
 /// Whoever is killed leaves nothing: neither the network nor what was running inside.

@@ -169,6 +169,8 @@ pub enum Finding {
     Assumed,
     /// Not as the paper has it.
     Contradicted,
+    /// What was measured is too uncertain to tell.
+    Undecided,
 }
 
 impl Finding {
@@ -181,6 +183,7 @@ impl Finding {
             Self::Near => "near",
             Self::Assumed => "assumed",
             Self::Contradicted => "contradicted",
+            Self::Undecided => "undecided",
         }
     }
 }

@@ -99,7 +99,7 @@ summary { cursor: pointer; color: #0072b2; }
 .about { color: #555; }
 td.confirmed { background: #cfe8f7; }
 td.conditional, td.near { background: #fdf0c8; }
-td.assumed { background: #eeeeee; }
+td.assumed, td.undecided { background: #eeeeee; }
 .contradicted { background: #f8d5c0; }
 </style></head><body>
 <h1>Claviger: the laboratory's report</h1>

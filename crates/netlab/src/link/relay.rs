@@ -15,10 +15,13 @@ use crate::lab::{LabError, system};
 /// What the link of a host has carried, both ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// Frames that were sent into it.
+    /// Frames that the cards at its ends have got from host and switch.
     pub sent: u64,
-    /// Frames of those that were dropped.
+    /// Frames of those that were lost by chance.
     pub lost: u64,
+    /// Frames of those for which there was no room: in the link's queue, at the card where they would have come
+    /// out, or before anybody took them in.
+    pub crowded: u64,
     /// Frames of those that have come out.
     pub arrived: u64,
     /// How long these were under way, all together, as measured.
@@ -49,13 +52,22 @@ pub struct HostLinks {
 /// same counts.
 #[derive(Clone, Debug, Default)]
 pub struct Relay {
-    counts: BTreeMap<String, Arc<Counts>>,
+    links: BTreeMap<String, Link>,
+}
+
+/// The link of a host: its cards, what these had got when it began, and what became of that since.
+#[derive(Clone, Debug)]
+struct Link {
+    cards: [String; 2],
+    before: u64,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    sent: AtomicU64,
+    taken: AtomicU64,
     lost: AtomicU64,
+    crowded: AtomicU64,
     arrived: AtomicU64,
     under_way_us: AtomicU64,
 }
@@ -67,7 +79,7 @@ impl Relay {
         links: HostLinks,
     ) -> Result<Self, LabError> {
         let mut relay = Self::default();
-        let cards = pnet_datalink::interfaces();
+        let (cards, got) = (pnet_datalink::interfaces(), frames_of_cards()?);
         let open = |name: &str| open(&cards, name);
         let mut seed = links.seed;
         for Joint { host, near, far } in joints {
@@ -77,28 +89,49 @@ impl Relay {
                 carry(from, to, Wire::new(links.impairment, seed), &counts)?;
                 seed = seed.wrapping_add(1);
             }
-            relay.counts.insert(host, counts);
+            let cards = [near, far];
+            let before = got_by(&got, &cards);
+            relay.links.insert(host, Link { cards, before, counts });
         }
         Ok(relay)
     }
 
-    /// Returns what each host's link has carried so far.
-    #[must_use]
-    pub fn carried(&self) -> BTreeMap<String, Carried> {
-        self.counts.iter().map(|(host, counts)| (host.clone(), counts.read())).collect()
+    /// Returns what each host's link has carried so far, counted at the cards and by the relay.
+    pub fn carried(&self) -> Result<BTreeMap<String, Carried>, LabError> {
+        let got = frames_of_cards()?;
+        Ok(self.links.iter().map(|(host, link)| (host.clone(), link.carried(&got))).collect())
     }
 }
 
-impl Counts {
-    fn read(&self) -> Carried {
+impl Link {
+    fn carried(&self, got: &BTreeMap<String, u64>) -> Carried {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        let taken = read(&counts.taken);
+        // Whatever came since the cards were read was taken, and is counted.
+        let sent = got_by(got, &self.cards).saturating_sub(self.before).max(taken);
         Carried {
-            sent: read(&self.sent),
-            lost: read(&self.lost),
-            arrived: read(&self.arrived),
-            under_way: Span::from_micros(read(&self.under_way_us)),
+            sent,
+            lost: read(&counts.lost),
+            crowded: read(&counts.crowded) + (sent - taken),
+            arrived: read(&counts.arrived),
+            under_way: Span::from_micros(read(&counts.under_way_us)),
         }
     }
+}
+
+/// Returns how many frames each card of this process' namespace has got (`proc_net(5)`, `dev`).
+fn frames_of_cards() -> Result<BTreeMap<String, u64>, LabError> {
+    let text = std::fs::read_to_string("/proc/net/dev").map_err(system("counting frames"))?;
+    let frames = |line: &str| {
+        let (name, counts) = line.split_once(':')?;
+        Some((name.trim().to_owned(), counts.split_whitespace().nth(1)?.parse().ok()?))
+    };
+    Ok(text.lines().filter_map(frames).collect())
+}
+
+fn got_by(got: &BTreeMap<String, u64>, cards: &[String; 2]) -> u64 {
+    cards.iter().filter_map(|card| got.get(card)).sum()
 }
 
 impl Carried {
@@ -108,6 +141,7 @@ impl Carried {
         Self {
             sent: self.sent - earlier.sent,
             lost: self.lost - earlier.lost,
+            crowded: self.crowded.saturating_sub(earlier.crowded),
             arrived: self.arrived - earlier.arrived,
             under_way: Span::from_micros(
                 self.under_way.as_micros() - earlier.under_way.as_micros(),
@@ -151,10 +185,13 @@ fn take_in(
         let came = Instant::now();
         let elapsed = Span::from(came - begun);
         let zero = Timestamp::from_micros(0);
-        counts.sent.fetch_add(1, Ordering::Relaxed);
+        counts.taken.fetch_add(1, Ordering::Relaxed);
         match wire.send(zero + elapsed, frame.len()) {
             Fate::Lost => {
                 counts.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            Fate::Crowded => {
+                counts.crowded.fetch_add(1, Ordering::Relaxed);
             }
             Fate::ArrivesAt(arrival) => {
                 let arrival = Duration::from_micros(arrival.since(zero).as_micros());
@@ -170,8 +207,11 @@ fn take_in(
 fn give_out(due: &Receiver<Due>, mut to: Box<dyn DataLinkSender>, counts: &Counts) {
     for Due { came, arrives, frame } in due {
         std::thread::sleep(arrives.saturating_duration_since(Instant::now()));
-        // A card that is down loses what arrives, as cards do.
-        drop(to.send_to(&frame, None));
+        // A card that is down, or full, loses what arrives, as cards do.
+        if to.send_to(&frame, None).is_none_or(|sent| sent.is_err()) {
+            counts.crowded.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
         let under_way = Span::from(came.elapsed()).as_micros();
         counts.under_way_us.fetch_add(under_way, Ordering::Relaxed);
         counts.arrived.fetch_add(1, Ordering::Relaxed);

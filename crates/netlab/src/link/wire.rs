@@ -9,8 +9,10 @@ use super::Impairment;
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It never arrives.
+    /// It never arrives, by chance.
     Lost,
+    /// It never arrives, as too many wait before it.
+    Crowded,
     /// It arrives then.
     ArrivesAt(Timestamp),
 }
@@ -40,7 +42,7 @@ impl Wire {
         let wobble = self.rng.random_range(-1.0..=1.0) * self.impairment.jitter.as_secs_f64();
         let begins = self.is_free_at.max(now);
         if begins.since(now) > Impairment::QUEUE {
-            return Fate::Lost;
+            return Fate::Crowded;
         }
         // What is lost has been sent all the same.
         self.is_free_at = begins + self.time_to_send(length);
@@ -87,7 +89,7 @@ mod tests {
         let mut wire = wire("rate=1k");
         let fates: Vec<_> = (0..20).map(|_| wire.send(at(0), 25)).collect();
         // A frame takes 200 ms: that which waits for a second goes, that for 1.2 s does not.
-        let n_carried = fates.iter().filter(|fate| **fate != Fate::Lost).count();
+        let n_carried = fates.iter().filter(|fate| **fate != Fate::Crowded).count();
         assert_eq!(n_carried, 6);
     }
 
@@ -109,7 +111,7 @@ mod tests {
         let sent = arrivals.clone();
         arrivals.sort_by_key(|fate| match fate {
             Fate::ArrivesAt(at) => *at,
-            Fate::Lost => panic!("lost"),
+            Fate::Lost | Fate::Crowded => panic!("lost"),
         });
         assert_eq!(arrivals, sent);
     }

@@ -1,6 +1,7 @@
 //! Keys that a device makes itself, by an exchange of ephemeral keys with its gateway (DKG): the baseline to
 //! which delivered keys are compared. Nothing of the product rests on such a key.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -108,9 +109,13 @@ pub async fn make(peer: SocketAddr) -> io::Result<Traffic> {
 }
 
 /// Makes a key with everybody who asks for one, for ever, and destroys it.
-pub async fn answer(listener: TcpListener) -> io::Result<()> {
+pub async fn answer(listener: TcpListener) -> Infallible {
     loop {
-        let (stream, _) = listener.accept().await?;
+        let Ok((stream, _)) = listener.accept().await else {
+            // Too many files, perhaps; nothing that is over for good.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         drop(tokio::spawn(async move {
             let party = Party::unsigned();
             let exchange = party.exchange(stream, Turn::Second, None);
@@ -146,6 +151,9 @@ fn failed(what: &'static str) -> io::Error {
 
 /// An uncompressed point of P-256.
 const POINT: usize = 65;
+
+/// Between two attempts to take a connection.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long an exchange may take.
 const PATIENCE: Duration = Duration::from_secs(30);

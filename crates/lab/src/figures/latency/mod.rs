@@ -1,5 +1,6 @@
 //! Figure 2c: latency and packet loss of a fleet over a day in virtual time, packet by packet; and live.
 
+mod devices;
 mod live;
 mod packets;
 
@@ -8,7 +9,8 @@ use claviger_energy::{Cost, Profile, Way};
 use claviger_units::Span;
 use serde::Deserialize;
 
-pub use self::live::{DeviceSeen, LiveScenario, Measured};
+pub use self::devices::{DeviceSeen, FleetSeen};
+pub use self::live::{LiveScenario, Measured, Network};
 
 use self::packets::{Fleet, Hop, Legs, real, spread};
 use super::drawing::{Bar, Bars};
@@ -31,7 +33,7 @@ struct Spec {
     hardware: Hardware,
     repetitions: Repetitions,
     ways: Ways,
-    live: LiveScenario,
+    live: Option<LiveScenario>,
 }
 
 /// From the gateway to the platform.
@@ -102,7 +104,7 @@ impl Spec {
             "jitter_ms must lie between 0 and delay_ms"
         );
         ensure!(bit_rate > 0.0, "bit_rate must be above 0");
-        self.live.check()
+        self.live.iter().try_for_each(|live| live.check(&self.ways.compared))
     }
 
     /// Returns the fleet with one way to a key.
@@ -139,12 +141,12 @@ impl Spec {
     }
 
     /// Returns the scenario of the live part, on the same links.
-    fn live(&self) -> LiveScenario {
+    fn live(&self) -> Option<LiveScenario> {
         let Hop { delay_ms, jitter_ms, packet_loss, bit_rate } = self.hop;
         let (loss_pct, rate_k) = (number(100.0 * packet_loss), bit_rate / 1e3);
         let link =
             format!("delay={delay_ms}ms,jitter={jitter_ms}ms,loss={loss_pct}%,rate={rate_k}k");
-        LiveScenario { link, ..self.live.clone() }
+        Some(LiveScenario { link, ..self.live.clone()? })
     }
 }
 
@@ -279,7 +281,11 @@ impl Spec {
 
     /// Adds what a live fleet has shown, or that there was none, and why.
     fn add_live(&self, made: &mut Made, laboratory: &Laboratory<'_>) -> Result<()> {
-        let scenario = self.live();
+        let Some(scenario) = self.live() else {
+            let remark = "Everything here is in virtual time; the configuration has no live part.";
+            made.remarks.push(remark.into());
+            return Ok(());
+        };
         let text = match (laboratory.live)(&scenario)? {
             Measured::Sheet(text) => text,
             Measured::Nothing(why) => {
@@ -290,7 +296,7 @@ impl Spec {
         };
         let [a, b] = &self.ways.compared;
         let part = scenario.make(
-            &DeviceSeen::read(&text, &scenario)?,
+            &FleetSeen::read(&text, &scenario)?,
             (self.hop, self.reading()),
             [a.parse()?, b.parse()?],
             self.repetitions.seeds,

@@ -38,6 +38,9 @@ pub struct DevicesAccount {
     /// Keys of the link that were taken up.
     #[serde(default)]
     pub keys: u64,
+    /// Keys that devices made themselves, for comparison.
+    #[serde(default)]
+    pub own_keys: u64,
     /// Bytes on the devices' own connections, above TCP or UDP, both ways: sessions that ended, and exchanges
     /// for keys beside them.
     #[serde(default)]
@@ -68,6 +71,7 @@ impl DevicesAccount {
             took: self.took.iter().zip(before).map(|(now, before)| now - before).collect(),
             late: self.late - earlier.late,
             keys: self.keys - earlier.keys,
+            own_keys: self.own_keys - earlier.own_keys,
             bytes: self.bytes - earlier.bytes,
             ..self.clone()
         }
@@ -83,6 +87,7 @@ impl DevicesAccount {
             undelivered: self.undelivered + other.undelivered,
             late: self.late + other.late,
             keys: self.keys + other.keys,
+            own_keys: self.own_keys + other.own_keys,
             bytes: self.bytes + other.bytes,
             served: self.served + other.served,
             all_served_s: self.all_served_s.zip(other.all_served_s).map(|(a, b)| a.max(b)),
@@ -156,6 +161,13 @@ impl Account {
         self.lock().account.keys += 1;
     }
 
+    /// Notes a key that a device has made itself, and what went over the wire for it.
+    pub(super) fn note_own_key(&self, n_bytes: u64) {
+        let account = &mut self.lock().account;
+        account.own_keys += 1;
+        account.bytes += n_bytes;
+    }
+
     /// Notes what went over a connection that has ended.
     pub(super) fn note_bytes(&self, n_bytes: u64) {
         self.lock().account.bytes += n_bytes;
@@ -205,6 +217,7 @@ mod tests {
         let before = account.lock().account.clone();
         assert_eq!((before.wakes, before.served, before.all_served_s), (1, 1, None));
         assert_eq!((before.keys, before.bytes), (1, 500));
+        account.note_own_key(130);
         account.note_bytes(70);
         for _ in 0..98 {
             note(1, 10, true);
@@ -215,7 +228,8 @@ mod tests {
         assert!(after.all_served_s.is_some());
         let since = after.since(&before);
         assert_eq!((since.wakes, since.undelivered, since.late), (100, 1, 1));
-        assert_eq!((since.keys, since.bytes, since.beside(&before).bytes), (0, 70, 570));
+        assert_eq!((since.keys, since.bytes, since.beside(&before).bytes), (0, 200, 700));
+        assert_eq!((since.own_keys, since.beside(&since).own_keys), (1, 2));
         let [half, most, all] = [0.5, 0.99, 1.0].map(|share| since.quantile_ms(share).unwrap());
         assert!((10.0..=11.0).contains(&half) && (500.0..=550.0).contains(&most), "{half} {most}");
         assert!((2000.0..=2200.0).contains(&all), "{all}");

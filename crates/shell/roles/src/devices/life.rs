@@ -493,7 +493,7 @@ impl Life {
     async fn make_own_key(&self) {
         let Some(peer) = self.surroundings.dkg_peer else { return };
         match tokio::time::timeout(self.patience, dkg::make(peer)).await {
-            Ok(Ok(traffic)) => self.surroundings.account.note_bytes(traffic.bytes()),
+            Ok(Ok(traffic)) => self.surroundings.account.note_own_key(traffic.bytes()),
             failed => tracing::debug!(eui = %self.device.eui(), ?failed, "no key of its own"),
         }
     }
