@@ -350,6 +350,7 @@ impl Study {
                 number(radio.retransmission_s),
                 self.repetitions.len(),
             ),
+            "Every way is given a key in each wake that wants one. Live, the path push needs two wakes for a key, one to push it and one in which the device shows it: where every wake wants one, every other gets it.".into(),
         ];
         let scenarios = self.spec.scenario.iter();
         remarks.extend(scenarios.map(|Scenario { name, title, .. }| format!("{name}: {title}.")));
