@@ -158,15 +158,18 @@ pub(super) struct Bar {
 }
 
 const PANEL: (f64, f64) = (330.0, 300.0);
+/// Room for the names of bars, which lean to the left.
+const BESIDE: f64 = 60.0;
 
 impl Bars<'_> {
     /// Draws them.
     pub(super) fn to_svg(&self) -> String {
         let n_bars = self.panels.iter().map(|(_, bars)| bars.len()).max().unwrap_or(0);
         let bottom = TOP + PANEL.1;
-        let mut svg = begin(PANEL.0 * real(self.panels.len()) + 20.0, bottom + 130.0, self.title);
+        let width = BESIDE + PANEL.0 * real(self.panels.len());
+        let mut svg = begin(width, bottom + 150.0, self.title);
         for (place, (title, bars)) in self.panels.iter().enumerate() {
-            let left = 20.0 + PANEL.0 * real(place);
+            let left = BESIDE + PANEL.0 * real(place);
             let width = (PANEL.0 - 30.0) / real(n_bars.max(1));
             let most = bars.iter().map(|bar| bar.value.ends().1).fold(0.0, f64::max).max(1e-12);
             let y = |value: f64| bottom - value / most * (PANEL.1 - 40.0);
@@ -195,13 +198,13 @@ impl Bars<'_> {
             }
         }
         for (place, name) in self.groups.iter().enumerate() {
-            let at = 20.0 + 220.0 * real(place);
+            let at = BESIDE + 220.0 * real(place);
             let colour = COLOURS[place % COLOURS.len()];
             let _ =
                 write!(svg, r#"<rect x="{at:.1}" y="44" width="12" height="12" fill="{colour}"/>"#);
             text(&mut svg, at + 18.0, 55.0, "start", "#000000", name);
         }
-        text(&mut svg, 16.0, bottom + 118.0, "start", "#444444", self.note);
+        text(&mut svg, 16.0, bottom + 138.0, "start", "#444444", self.note);
         svg + "</svg>\n"
     }
 }

@@ -309,7 +309,7 @@ impl LiveScenario {
             ),
             "Live frames are counted at the cards of a device's link, below IP, both ways, with all that TCP adds, and timed from there to where they come out. A device that makes its keys seals its readings under a key from the link, as the others do: only how it comes to a key differs. Cryptography takes as long as it does on the machine that runs it all, which is next to nothing beside a sensor's.".into(),
             format!(
-                "The column `virtual` of fig2c-live.csv is of the same devices, links and messages in virtual time, {} h, without time for cryptography; it counts no acknowledgements of TCP, so that it has no packets per wake. The median of a reading is longer live ({}): what this machine needs for cryptography, switching and waking is not in virtual time, and was not measured by itself.",
+                "The column `virtual` of fig2c-live.csv is of the same devices, links and messages in virtual time, {} h, without time for cryptography; it counts no acknowledgements of TCP, so that it has no packets per wake. Beside it the median of a reading is, live: {}. What this machine needs for cryptography, switching and waking is not in virtual time, and was not measured by itself.",
                 VIRTUAL.as_secs_f64() / 3600.0,
                 above.join(", ")
             ),
