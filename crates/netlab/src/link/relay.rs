@@ -99,6 +99,9 @@ impl Relay {
     /// Returns what each host's link has carried so far, counted at the cards and by the relay.
     pub fn carried(&self) -> Result<BTreeMap<String, Carried>, LabError> {
         let got = frames_of_cards()?;
+        // What a card has got is not yet what was taken in: without a moment between, frames under way would be
+        // counted as those that found no room.
+        std::thread::sleep(TAKING_IN);
         Ok(self.links.iter().map(|(host, link)| (host.clone(), link.carried(&got))).collect())
     }
 }
@@ -231,6 +234,9 @@ fn open(cards: &[NetworkInterface], name: &str) -> Result<Opened, LabError> {
         Err(error) => Err(system(&what)(error)),
     }
 }
+
+/// How long a frame may lie at a card before it is taken in.
+const TAKING_IN: Duration = Duration::from_millis(5);
 
 /// The longest frame, of cards that let others cut up what they send.
 const LONGEST: usize = 1 << 16;

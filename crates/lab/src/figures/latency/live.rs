@@ -151,7 +151,7 @@ impl LiveScenario {
         ways.sort();
         ensure!(
             self.legs_to_key.keys().eq(ways.iter()) && ways == ["dkg", "https"],
-            "live.legs_to_key and ways.compared must be of dkg and https: no other pair is played live"
+            "live.legs_to_key and ways.compared must be of dkg and https, as no other pair is played live: or delete the table [live]"
         );
         ensure!(
             self.legs_to_key.values().all(|legs| (1..=100).contains(legs))
